@@ -1,0 +1,354 @@
+"""The settings: one frozen, validated tree, read once at start from YAML and the environment.
+
+Order: environment (`PARLEY_SECTION__KEY`), then the YAML file (`PARLEY_CONFIG`, else `configs/parley.yaml`), then the
+defaults below. An unknown key is an error that names the nearest valid one; so is a `${NAME}` that is not set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import platformdirs
+import yaml
+from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serve_app.errors import SettingsError
+from serve_app.paths import configs_dir
+
+ENV_PREFIX = "PARLEY_"
+# Variables with the prefix that are not settings: where to find the settings, and what the CLI connects to.
+RESERVED_ENV = frozenset({"PARLEY_CONFIG", "PARLEY_URL", "PARLEY_API_KEY"})
+
+
+def _empty_is_none(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+E164 = Annotated[str, Field(pattern=r"^\+[1-9]\d{6,14}$")]
+OptionalE164 = Annotated[E164 | None, BeforeValidator(_empty_is_none)]
+
+
+class Section(BaseModel):
+    """A branch of the tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Section):
+    public_url: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:8000")
+
+
+class DatabaseSettings(Section):
+    url: OptionalText = None
+    connect_timeout_s: float = Field(5, gt=0)
+
+
+class RedisSettings(Section):
+    url: OptionalText = None
+    connect_timeout_s: float = Field(5, gt=0)
+
+
+class ObjectSettings(Section):
+    url: OptionalText = None
+
+
+class DeepgramSettings(Section):
+    api_key: OptionalSecret = None
+    base_url: str = "https://api.deepgram.com"
+    websocket_url: str = "wss://api.deepgram.com"
+    model: str = "flux-general-en"
+    eot_threshold: float = Field(0.7, ge=0.5, le=1.0)
+    eager_eot_threshold: float | None = Field(None, ge=0.3, le=0.9)
+    eot_timeout_ms: int = Field(3000, ge=500, le=60000)
+    connect_timeout_s: float = Field(4, gt=0)
+    mip_opt_out: bool = True
+
+
+class GroqSettings(Section):
+    api_key: OptionalSecret = None
+    base_url: str = "https://api.groq.com"
+    model: str = "openai/gpt-oss-20b"
+    reasoning_effort: Literal["none", "low", "medium", "high"] | None = "low"
+    temperature: float | None = Field(0.6, ge=0, le=2)
+    connect_timeout_s: float = Field(2, gt=0)
+    token_timeout_s: float = Field(4, gt=0, description="longest wait for the first and for each following token")
+
+
+class OpenAISettings(Section):
+    """Any OpenAI-compatible server: `base_url` includes `/v1`."""
+
+    api_key: OptionalSecret = None
+    base_url: str = "https://api.openai.com/v1"
+    model: str = "gpt-5.4-mini"
+    temperature: float | None = Field(None, ge=0, le=2)
+    connect_timeout_s: float = Field(2, gt=0)
+    token_timeout_s: float = Field(4, gt=0)
+
+
+class CartesiaSettings(Section):
+    api_key: OptionalSecret = None
+    base_url: str = "https://api.cartesia.ai"
+    websocket_url: str = "wss://api.cartesia.ai"
+    model: str = "sonic-3"
+    voice: OptionalText = None
+    connect_timeout_s: float = Field(4, gt=0)
+    audio_timeout_s: float = Field(4, gt=0, description="longest wait for the first and for each following chunk")
+
+
+class ProviderSettings(Section):
+    deepgram: DeepgramSettings = DeepgramSettings()
+    groq: GroqSettings = GroqSettings()
+    openai: OpenAISettings = OpenAISettings()
+    cartesia: CartesiaSettings = CartesiaSettings()
+
+
+class VonageSettings(Section):
+    api_key: OptionalText = None
+    application_id: OptionalText = None
+    private_key: OptionalSecret = None
+    signature_secret: OptionalSecret = None
+    from_number: OptionalE164 = None
+    base_url: str = "https://api.nexmo.com"
+    sample_rate_hz: Literal[8000, 16000, 24000] = 16000
+    media_auth: Literal["header", "path"] = Field(
+        "header", description="where the one-time media token travels: the handshake's Authorization, or the URL path"
+    )
+    require_payload_hash: bool = False
+    max_webhook_age_s: int = Field(300, ge=10)
+    ringing_timer_s: int = Field(30, ge=15, le=120)
+    length_timer_s: int = Field(3600, ge=60, le=7200)
+    calls_per_second: float = Field(3, gt=0)
+    request_timeout_s: float = Field(8, gt=0)
+
+    @property
+    def configured(self) -> bool:
+        return all((self.application_id, self.private_key, self.signature_secret, self.from_number))
+
+
+class TelephonySettings(Section):
+    vonage: VonageSettings = VonageSettings()
+
+
+class DialingSettings(Section):
+    allowed_numbers: tuple[E164, ...] = ()
+    queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
+
+
+class AgentSettings(Section):
+    default: str = "riverside-dental"
+    numbers: Mapping[E164, str] = Field(default_factory=dict)
+
+
+class CallSettings(Section):
+    """The media path of one call."""
+
+    lead_ms: int = Field(300, ge=200, le=400, description="audio kept ahead in the network's buffer")
+    reply_timeout_s: float = Field(4, gt=0, le=5, description="longest wait for the first audio of a reply")
+    recording_part_s: float = Field(5, gt=0, le=5)
+    recording_format: Literal["flac", "wav"] = "flac"
+
+
+class LinkSettings(Section):
+    """The socket between an ingress and a session process."""
+
+    transport: Literal["auto", "unix", "tcp"] = "auto"
+    attach_timeout_s: float = Field(5, gt=0)
+    heartbeat_s: float = Field(1.0, gt=0)
+    queue_messages: int = Field(500, ge=50, description="per call and direction; the oldest audio is dropped beyond it")
+
+
+class LogSettings(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    json_lines: bool = True
+
+
+SttName = Literal["deepgram"]
+LlmName = Literal["groq", "openai"]
+TtsName = Literal["cartesia"]
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+
+    mode: Literal["local", "production"] = "local"
+    data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("parley"))
+    tenant: str = "default"
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
+    objects: ObjectSettings = ObjectSettings()
+    speech_to_text: SttName = "deepgram"
+    language_model: LlmName = "groq"
+    text_to_speech: TtsName = "cartesia"
+    providers: ProviderSettings = ProviderSettings()
+    telephony: TelephonySettings = TelephonySettings()
+    dialing: DialingSettings = DialingSettings()
+    agents: AgentSettings = AgentSettings()
+    call: CallSettings = CallSettings()
+    link: LinkSettings = LinkSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The YAML document arrives as init values; the environment wins over it.
+        return (env_settings, init_settings)
+
+    @property
+    def simulated(self) -> frozenset[str]:
+        """The providers in use that have no key and are therefore simulated in mode `local`."""
+        names: set[str] = {self.speech_to_text, self.language_model, self.text_to_speech}
+        missing: set[str] = {name for name in names if getattr(self.providers, name).api_key is None}
+        if not self.telephony.vonage.configured:
+            missing.add("vonage")
+        return frozenset(missing)
+
+    @property
+    def public_url(self) -> str:
+        """`server.public_url` without a trailing slash."""
+        return str(self.server.public_url).rstrip("/")
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read, substitute, validate, and check the mode. Raises SettingsError, naming the key and the remedy."""
+    env = os.environ
+    file = path or Path(env.get("PARLEY_CONFIG") or configs_dir() / "parley.yaml")
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise SettingsError(f"configuration file {file} does not exist; set PARLEY_CONFIG to the right path") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{file}: expected a mapping of sections at the top, found {type(document).__name__}")
+    _reject_unknown_env(env)
+    try:
+        settings = Settings(**_substitute(document, env, ""))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file)) from error
+    check_mode(settings)
+    return settings
+
+
+def check_mode(settings: Settings) -> None:
+    """Refuse what could place a call that should not be placed, or run production on a stand-in."""
+    simulated = settings.simulated
+    if settings.mode == "production":
+        problems = [_KEY_REMEDY[name] for name in sorted(simulated)]
+        problems += [
+            f"{key}.url: set {variable}"
+            for key, variable in (("database", "DATABASE_URL"), ("redis", "REDIS_URL"), ("objects", "OBJECTS_URL"))
+            if getattr(settings, key).url is None
+        ]
+        if not settings.public_url.startswith("https://"):
+            problems.append("server.public_url: set PUBLIC_URL to the https:// address that the phone network reaches")
+        if problems:
+            raise SettingsError("mode is production, and these settings are missing:\n  " + "\n  ".join(problems))
+    elif "vonage" not in simulated and simulated:
+        names = ", ".join(sorted(simulated))
+        raise SettingsError(
+            f"telephony.vonage is a real phone network while {names} would be simulated: real people must not hear a "
+            "stand-in. Set the missing keys ("
+            + "; ".join(_KEY_REMEDY[name] for name in sorted(simulated))
+            + "), or remove the Vonage keys."
+        )
+
+
+_KEY_REMEDY = {
+    "deepgram": "providers.deepgram.api_key: set DEEPGRAM_API_KEY",
+    "groq": "providers.groq.api_key: set GROQ_API_KEY",
+    "openai": "providers.openai.api_key: set OPENAI_API_KEY",
+    "cartesia": "providers.cartesia.api_key: set CARTESIA_API_KEY",
+    "vonage": "telephony.vonage: set VONAGE_APPLICATION_ID, VONAGE_PRIVATE_KEY, VONAGE_SIGNATURE_SECRET and "
+    "VONAGE_FROM_NUMBER",
+}
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _substitute(value: Any, env: Mapping[str, str], path: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _substitute(v, env, f"{path}.{k}" if path else str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_substitute(v, env, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = env.get(name)
+        if found:
+            return found
+        if default is None:
+            raise SettingsError(
+                f"{path}: the environment variable {name} is not set; set it, or write ${{{name}:-}} if it may be empty"
+            )
+        return default
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _reject_unknown_env(env: Mapping[str, str]) -> None:
+    for variable in env:
+        if not variable.upper().startswith(ENV_PREFIX) or variable.upper() in RESERVED_ENV:
+            continue
+        model: type[BaseModel] | None = Settings
+        seen: list[str] = []
+        for part in variable[len(ENV_PREFIX) :].lower().split("__"):
+            if model is None:
+                break
+            if part not in model.model_fields:
+                raise SettingsError(
+                    f"environment variable {variable}: no setting '{'.'.join([*seen, part])}'"
+                    + _nearest(part, model.model_fields)
+                )
+            seen.append(part)
+            model = _branch(model, part)
+
+
+def _branch(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _nearest(name: str, valid: Mapping[str, object]) -> str:
+    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)
+    return f"; did you mean '{match[0]}'?" if match else f"; valid names: {', '.join(sorted(valid))}"
+
+
+def _explain(error: ValidationError, file: Path) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        path = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            model: type[BaseModel] | None = Settings
+            for part in location[:-1]:
+                model = _branch(model, part) if model is not None and part in model.model_fields else None
+            hint = _nearest(location[-1], model.model_fields) if model is not None else ""
+            lines.append(f"{path}: unknown key{hint}")
+        else:
+            # The offending value is not shown: it may be a secret.
+            lines.append(f"{path}: {item['msg']}")
+    return f"{file} (or the PARLEY_ environment) is not valid:\n  " + "\n  ".join(lines)
