@@ -1,0 +1,22 @@
+"""Settings of the whole suite: nothing reads the developer's own configuration, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+for name in [n for n in os.environ if n.startswith("PARLEY_") and not n.startswith("PARLEY_TEST_")]:
+    del os.environ[name]
+for name in ("DEEPGRAM_API_KEY", "GROQ_API_KEY", "OPENAI_API_KEY", "CARTESIA_API_KEY", "PUBLIC_URL"):
+    os.environ.pop(name, None)
+for name in [n for n in os.environ if n.startswith("VONAGE_")] + ["DATABASE_URL", "REDIS_URL", "OBJECTS_URL"]:
+    os.environ.pop(name, None)
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+@pytest.fixture(autouse=True)
+def own_data_dir(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PARLEY_DATA_DIR", f"{tmp_path}/data")
+    yield
