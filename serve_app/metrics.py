@@ -1,0 +1,32 @@
+"""Every metric that Parley exports, by name. Labels are bounded sets; no call id, number or tenant is ever a label.
+
+These are the counters of one process. What the whole platform did (calls by outcome, turn latencies) is read from SQL
+when `/metrics` is scraped, because sessions run in other processes than the API.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALLS_REQUESTED = Counter("parley_calls_requested_total", "Outbound calls asked for through the API.", ["result"])
+CALLS_INBOUND = Counter("parley_calls_inbound_total", "Inbound calls at the answer webhook.", ["result"])
+ATTEMPTS = Counter("parley_attempts_total", "Create-call requests and what became of them.", ["result"])
+WEBHOOKS = Counter("parley_webhooks_total", "Provider webhooks.", ["kind", "result"])
+ANSWER_SECONDS = Histogram(
+    "parley_answer_webhook_seconds",
+    "Time to answer the network's question what to do with a call (budget: 0.5 s).",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+HTTP_REQUESTS = Counter("parley_http_requests_total", "Requests to the API.", ["method", "route", "status"])
+TURN_SECONDS = Histogram(
+    "parley_turn_latency_seconds",
+    "From the callee's last sound to the first frame of the reply on the wire, in this process.",
+    buckets=(0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 5),
+)
+
+# Read at scrape time.
+SLOTS_TOTAL = Gauge("parley_slots", "Calls that the live session replicas can hold.")
+SLOTS_USED = Gauge("parley_slots_used", "Calls that hold or have reserved a session.")
+CALLS_LIVE = Gauge("parley_calls_live", "Calls that have not ended.", ["status"])
+CALLS_RECENT = Gauge("parley_calls_recent", "Calls that ended in the last hour.", ["outcome"])
+TURN_RECENT_MS = Gauge("parley_turn_latency_recent_ms", "Turn latency over the last 15 minutes.", ["quantile"])
