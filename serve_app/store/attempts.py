@@ -1,0 +1,163 @@
+"""Attempts to place a call: intended -> placing -> placed | unknown -> ended.
+
+A live attempt (all but `ended`) holds its number: the index `one_live` lets no second one in. Every change is a
+conditional update, so that two dialers, a late webhook and a reconciler can act at once without harm.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call
+from serve_app.store.rows import AttemptRow, to_row
+from serve_app.store.scope import TenantScope, changed
+
+
+class Attempts(TenantScope):
+    async def get(self, attempt_id: str) -> AttemptRow | None:
+        async with self.db.session() as session:
+            found = await session.scalar(select(Attempt).where(*self._is(attempt_id)))
+            return None if found is None else to_row(AttemptRow, found)
+
+    async def for_call(self, call_id: str) -> list[AttemptRow]:
+        """The attempts of a call, oldest first."""
+        query = select(Attempt).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
+        async with self.db.session() as session:
+            return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id))]
+
+    async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AttemptRow]:
+        """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt."""
+        due = (
+            select(Attempt.id)
+            .where(
+                Attempt.tenant_id == self.tenant_id,
+                Attempt.status == "intended",
+                Attempt.next_at <= now,
+                or_(Attempt.lease_until.is_(None), Attempt.lease_until <= now),
+            )
+            .order_by(Attempt.next_at, Attempt.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        async with self.db.transaction() as session:
+            ids = list(await session.scalars(due))
+            if not ids:
+                return []
+            lease = {"lease_owner": owner, "lease_until": now + timedelta(seconds=lease_s)}
+            claim = (
+                update(Attempt)
+                .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(ids), Attempt.status == "intended")
+                .values(epoch=Attempt.epoch + 1, **lease)
+                .returning(Attempt)
+                .execution_options(populate_existing=True)
+            )
+            claimed = [to_row(AttemptRow, attempt) for attempt in await session.scalars(claim)]
+        return sorted(claimed, key=lambda row: row.id)
+
+    async def next_intended(self) -> datetime | None:
+        """When the next intended attempt can be claimed; None if there is none. For the dialer's timer."""
+        query = select(Attempt.next_at, Attempt.lease_until).where(
+            Attempt.tenant_id == self.tenant_id, Attempt.status == "intended"
+        )
+        async with self.db.session() as session:
+            times = [max(at, until) if until else at for at, until in await session.execute(query.limit(1000))]
+        return min(times, default=None)
+
+    async def fence_placing(self, attempt_id: str, epoch: int) -> bool:
+        """The point of no return before the one create-call request. False: the claim is lost, do not send it."""
+        now = self.clock.now()
+        async with self.db.transaction() as session:
+            fence = update(Attempt).where(*self._is(attempt_id), Attempt.epoch == epoch, Attempt.status == "intended")
+            if not await changed(session, fence.values(status="placing", placing_at=now)):
+                return False
+            await self._mirror(session, attempt_id, status="dialing")
+            return True
+
+    async def placed(self, attempt_id: str, carrier_call_id: str, conversation_id: str | None) -> bool:
+        """The network took the call. False: the attempt was ended meanwhile, so hang that call up."""
+        return await self._bind(attempt_id, carrier_call_id, {"conversation_id": conversation_id}, {})
+
+    async def bind(self, attempt_id: str, carrier_call_id: str, region_url: str | None = None) -> bool:
+        """A webhook names the carrier's call, which heals a lost response. False: ended, or bound to another call."""
+        extra = {"region_url": region_url} if region_url else {}
+        return await self._bind(attempt_id, carrier_call_id, extra, extra)
+
+    async def unknown(self, attempt_id: str, reason: str, *, check_after_s: float = 15) -> bool:
+        """Nobody knows whether the network took the call; `stale` returns it after `check_after_s`.
+
+        May be repeated to postpone the next check. False: the attempt is placed or ended.
+        """
+        until = self.clock.now() + timedelta(seconds=check_after_s)
+        doubt = update(Attempt).where(*self._is(attempt_id), Attempt.status.in_(("placing", "unknown")))
+        async with self.db.transaction() as session:
+            return bool(await changed(session, doubt.values(status="unknown", detail=reason, lease_until=until)))
+
+    async def release(self, attempt_id: str, epoch: int, retry_at: datetime) -> bool:
+        """Back to `intended`, free to claim at `retry_at`: nothing was sent, or it was proven not placed (429)."""
+        back = update(Attempt).where(
+            *self._is(attempt_id), Attempt.epoch == epoch, Attempt.status.in_(("intended", "placing"))
+        )
+        values = {"status": "intended", "next_at": retry_at, "placing_at": None, "lease_owner": None}
+        async with self.db.transaction() as session:
+            if not await changed(session, back.values(lease_until=None, **values)):
+                return False
+            await self._mirror(session, attempt_id, status="queued")
+            return True
+
+    async def end(self, attempt_id: str, disposition: str, detail: str | None = None) -> bool:
+        """Record the disposition and free the number. False: it had ended before, and keeps its disposition."""
+        over = update(Attempt).where(*self._is(attempt_id), Attempt.status.in_(LIVE_ATTEMPT))
+        values = {"disposition": disposition, "detail": detail, "ended_at": self.clock.now()}
+        async with self.db.transaction() as session:
+            return bool(await changed(session, over.values(status="ended", **values)))
+
+    async def stale(self, now: datetime) -> list[AttemptRow]:
+        """Attempts in `placing` or `unknown` whose time is up: to be looked up at the network."""
+        query = select(Attempt).where(
+            Attempt.tenant_id == self.tenant_id,
+            Attempt.status.in_(("placing", "unknown")),
+            or_(Attempt.lease_until.is_(None), Attempt.lease_until <= now),
+        )
+        async with self.db.session() as session:
+            return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id).limit(500))]
+
+    def _is(self, attempt_id: str) -> tuple[Any, ...]:
+        return (Attempt.tenant_id == self.tenant_id, Attempt.id == attempt_id)
+
+    async def _bind(
+        self, attempt_id: str, carrier_call_id: str, attempt_extra: dict[str, Any], call_extra: dict[str, Any]
+    ) -> bool:
+        now = self.clock.now()
+        bind = update(Attempt).where(
+            *self._is(attempt_id),
+            # `intended` too: a webhook of a call that a 429 claimed not to exist must stop the next POST.
+            Attempt.status.in_(LIVE_ATTEMPT),
+            or_(Attempt.carrier_call_id.is_(None), Attempt.carrier_call_id == carrier_call_id),
+        )
+        values = {"status": "placed", "carrier_call_id": carrier_call_id, "placed_at": now, **attempt_extra}
+        async with self.db.transaction() as session:
+            if not await changed(session, bind.values(values)):
+                return False
+            await self._mirror(session, attempt_id, carrier_call_id=carrier_call_id, **call_extra)
+            await self._mirror(session, attempt_id, only_from=("queued",), status="dialing")
+            return True
+
+    async def _mirror(
+        self, session: AsyncSession, attempt_id: str, *, only_from: tuple[str, ...] | None = None, **values: Any
+    ) -> None:
+        """Copy what people see to the attempt's call. Statuses that are ahead of dialing stay."""
+        if only_from is None and "status" in values:
+            only_from = ("queued", "dialing")
+        call_id = select(Attempt.call_id).where(*self._is(attempt_id)).scalar_subquery()
+        statement = update(Call).where(
+            Call.tenant_id == self.tenant_id,
+            Call.id == call_id,
+            Call.status.in_(only_from) if only_from else Call.status.not_in(TERMINAL_CALL),
+        )
+        await session.execute(
+            statement.values(updated_at=self.clock.now(), **values).execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,248 @@
+"""Calls: one row per conversation, from the wish to call somebody to the recorded end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from serve_app.errors import ParleyError
+from serve_app.store.jobs import insert_job
+from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call, Transcript, Turn, new_id
+from serve_app.store.rows import AttemptRow, CallRow, to_row
+from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+
+MIX_RECORDING = "mix_recording"
+
+_BEFORE: dict[str, tuple[str, ...]] = {
+    "ringing": ("queued", "dialing"),
+    "answered": ("queued", "dialing", "ringing"),
+    "in_progress": ("queued", "dialing", "ringing", "answered"),
+}
+
+
+class LiveCallExists(ParleyError):  # noqa: N818  (a state of affairs, not a fault)
+    """A call of this tenant to this number is live; a second one is not placed."""
+
+
+class Calls(TenantScope):
+    async def create_outbound(
+        self,
+        *,
+        to_number: str,
+        from_number: str,
+        agent_name: str,
+        agent_version: int,
+        metadata: dict[str, Any],
+        give_up_at: datetime,
+    ) -> tuple[CallRow, AttemptRow]:
+        """A queued call and its intended attempt, in one transaction. Raises LiveCallExists."""
+        now = self.clock.now()
+        call = self._call("outbound", "queued", now, from_number, to_number, agent_name, agent_version, metadata)
+        call.give_up_at = give_up_at
+        attempt = Attempt(
+            id=new_id(),
+            tenant_id=self.tenant_id,
+            call_id=call.id,
+            to_number=to_number,
+            from_number=from_number,
+            status="intended",
+            epoch=0,
+            next_at=now,
+            give_up_at=give_up_at,
+            created_at=now,
+        )
+        try:
+            async with self.db.transaction() as session:
+                session.add(call)
+                await session.flush()
+                session.add(attempt)
+                await session.flush()
+                return to_row(CallRow, call), to_row(AttemptRow, attempt)
+        except IntegrityError as error:
+            # PostgreSQL names the index, SQLite its columns.
+            if "one_live" in str(error.orig) or "attempts.to_number" in str(error.orig):
+                raise LiveCallExists("a call to this number is already live") from error
+            raise
+
+    async def create_inbound(
+        self,
+        *,
+        carrier_call_id: str,
+        from_number: str,
+        to_number: str,
+        agent_name: str,
+        agent_version: int,
+        metadata: dict[str, Any],
+    ) -> CallRow:
+        """A ringing call; the same `carrier_call_id` again returns the call that is there."""
+        now = self.clock.now()
+        values = {
+            "id": new_id(),
+            "tenant_id": self.tenant_id,
+            "direction": "inbound",
+            "status": "ringing",
+            "carrier_call_id": carrier_call_id,
+            "from_number": from_number,
+            "to_number": to_number,
+            "agent_name": agent_name,
+            "agent_version": agent_version,
+            "caller_metadata": metadata,
+            "created_at": now,
+            "updated_at": now,
+        }
+        async with self.db.transaction() as session:
+            await session.execute(insert_or_ignore(session, Call, values))
+            found = await session.scalar(self._query().where(Call.carrier_call_id == carrier_call_id))
+            assert found is not None
+            return to_row(CallRow, found)
+
+    async def get(self, call_id: str) -> CallRow | None:
+        return await self._one(Call.id == call_id)
+
+    async def by_carrier(self, carrier_call_id: str) -> CallRow | None:
+        return await self._one(Call.carrier_call_id == carrier_call_id)
+
+    async def list(
+        self, *, limit: int, before: str | None = None, status: str | None = None
+    ) -> tuple[list[CallRow], str | None]:
+        """Newest first. The cursor for the next page is None on the last one; ids sort by creation time."""
+        query = self._query().order_by(Call.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(Call.id < before)
+        if status is not None:
+            query = query.where(Call.status == status)
+        async with self.db.session() as session:
+            rows = [to_row(CallRow, call) for call in await session.scalars(query)]
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+    async def active(self, older_than: datetime) -> list[CallRow]:
+        """Calls that are not over and whose status last changed before `older_than`, oldest change first."""
+        query = self._query().where(Call.status.not_in(TERMINAL_CALL), Call.updated_at < older_than)
+        async with self.db.session() as session:
+            found = await session.scalars(query.order_by(Call.updated_at).limit(1000))
+            return [to_row(CallRow, call) for call in found]
+
+    async def ringing(self, call_id: str, at: datetime) -> bool:
+        return await self._advance(call_id, "ringing", at, {})
+
+    async def answered(self, call_id: str, at: datetime) -> bool:
+        """The callee picked up. A late event still gives the time to a call that is already further."""
+        if await self._advance(call_id, "answered", at, {"answered_at": at}):
+            return True
+        late = update(Call).where(*self._is(call_id), Call.answered_at.is_(None))
+        async with self.db.transaction() as session:
+            await session.execute(late.values(answered_at=at))
+        return False
+
+    async def in_progress(self, call_id: str, at: datetime) -> bool:
+        """The first media message came. Like its siblings: never backwards, False where nothing changed."""
+        return await self._advance(call_id, "in_progress", at, {"started_at": at})
+
+    async def finish(
+        self,
+        call_id: str,
+        *,
+        status: Literal["completed", "failed"],
+        outcome: str,
+        detail: str | None,
+        started_at: datetime | None,
+        ended_at: datetime,
+        duration_s: float | None,
+        sample_rate_hz: int | None,
+    ) -> bool:
+        """End the call once. True for the first writer only; all of it is one transaction.
+
+        It also ends the attempt (disposition = outcome), writes the transcript from the turns, and, if media ever
+        started, adds the job `mix_recording`. `started_at`, `sample_rate_hz` None: keep what the call already has.
+        """
+        ended: dict[str, Any] = {"outcome": outcome, "detail": detail, "ended_at": ended_at, "duration_s": duration_s}
+        if started_at is not None:
+            ended["started_at"] = started_at
+        if sample_rate_hz is not None:
+            ended["sample_rate_hz"] = sample_rate_hz
+        async with self.db.transaction() as session:
+            end = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
+            if not await changed(session, end.values(status=status, updated_at=self.clock.now(), **ended)):
+                return False
+            await self._end_attempts(session, call_id, outcome, detail, ended_at)
+            await self._write_transcript(session, call_id)
+            call = await session.scalar(self._query().where(Call.id == call_id))
+            assert call is not None
+            if call.started_at is not None:
+                await insert_job(
+                    session,
+                    self.tenant_id,
+                    MIX_RECORDING,
+                    {"call_id": call_id},
+                    key=f"{MIX_RECORDING}:{call_id}",
+                    now=self.clock.now(),
+                )
+            return True
+
+    async def _end_attempts(
+        self, session: AsyncSession, call_id: str, outcome: str, detail: str | None, at: datetime
+    ) -> None:
+        live = update(Attempt).where(
+            Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.status.in_(LIVE_ATTEMPT)
+        )
+        await session.execute(live.values(status="ended", disposition=outcome, detail=detail, ended_at=at))
+
+    async def _write_transcript(self, session: AsyncSession, call_id: str) -> None:
+        query = select(Turn).where(Turn.tenant_id == self.tenant_id, Turn.call_id == call_id)
+        turns = list(await session.scalars(query.order_by(Turn.turn_index)))
+        # What the callee did not hear was not said.
+        lines = [f"{turn.role.capitalize()}: {turn.heard_text}" for turn in turns if turn.heard_text]
+        transcript = {
+            "tenant_id": self.tenant_id,
+            "call_id": call_id,
+            "text": "\n".join(lines),
+            "turn_count": len(turns),
+            "approximate": any(turn.approximate for turn in turns),
+            "created_at": self.clock.now(),
+        }
+        await session.execute(insert_or_ignore(session, Transcript, transcript))
+
+    async def _advance(self, call_id: str, status: str, at: datetime, values: dict[str, Any]) -> bool:
+        forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE[status]))
+        async with self.db.transaction() as session:
+            return bool(await changed(session, forward.values(status=status, updated_at=at, **values)))
+
+    def _call(
+        self,
+        direction: str,
+        status: str,
+        now: datetime,
+        from_number: str,
+        to_number: str,
+        agent_name: str,
+        agent_version: int,
+        metadata: dict[str, Any],
+    ) -> Call:
+        return Call(
+            id=new_id(),
+            tenant_id=self.tenant_id,
+            direction=direction,
+            status=status,
+            from_number=from_number,
+            to_number=to_number,
+            agent_name=agent_name,
+            agent_version=agent_version,
+            caller_metadata=metadata,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _is(self, call_id: str) -> tuple[Any, ...]:
+        return (Call.tenant_id == self.tenant_id, Call.id == call_id)
+
+    def _query(self) -> Any:
+        return select(Call).where(Call.tenant_id == self.tenant_id)
+
+    async def _one(self, condition: Any) -> CallRow | None:
+        async with self.db.session() as session:
+            found = await session.scalar(self._query().where(condition))
+            return None if found is None else to_row(CallRow, found)

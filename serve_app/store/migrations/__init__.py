@@ -1,0 +1,1 @@
+"""Alembic migrations: the same ones on SQLite and PostgreSQL."""

@@ -1,0 +1,280 @@
+"""The tables. `tenant_id` is on every row; children reference (tenant_id, call_id), so no row can cross tenants."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import uuid_utils
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+LIVE_ATTEMPT = ("intended", "placing", "placed", "unknown")
+TERMINAL_CALL = ("completed", "failed")
+ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
+READY_JOB = text("status IN ('ready', 'leased')")
+
+JsonDocument = JSON().with_variant(JSONB(), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in and out; SQLite keeps it as text without a zone, which sorts by time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime reached the store; records are aware UTC")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def new_id() -> str:
+    """A UUID version 7 (RFC 9562): ids sort by creation time."""
+    return str(uuid_utils.uuid7())
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        datetime: UtcDateTime(),
+        dict[str, Any]: JsonDocument,
+        list[float]: JsonDocument,
+        str: Text(),
+        int: Integer(),
+        float: Float(),
+        bool: Boolean(),
+    }
+
+
+def _id_column() -> Mapped[str]:
+    return mapped_column(String(36), primary_key=True, default=new_id)
+
+
+def _call_reference() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["tenant_id", "call_id"], ["calls.tenant_id", "calls.id"])
+
+
+class Agent(Base):
+    """One immutable version of an agent definition."""
+
+    __tablename__ = "agents"
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    document: Mapped[dict[str, Any]]
+    content_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Call(Base):
+    """queued, dialing, ringing, answered, in_progress, then completed or failed."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),
+        UniqueConstraint("tenant_id", "carrier_call_id"),
+        Index("ix_calls_tenant_id_status_updated_at", "tenant_id", "status", "updated_at"),
+    )
+    id: Mapped[str] = _id_column()
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    direction: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    carrier_call_id: Mapped[str | None] = mapped_column(String(128))
+    region_url: Mapped[str | None]
+    from_number: Mapped[str] = mapped_column(String(32))
+    to_number: Mapped[str] = mapped_column(String(32))
+    agent_name: Mapped[str] = mapped_column(String(63))
+    agent_version: Mapped[int]
+    caller_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    give_up_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    duration_s: Mapped[float | None]
+    sample_rate_hz: Mapped[int | None]
+
+
+class Attempt(Base):
+    """One try to place a call: intended -> placing -> placed | unknown -> ended. At most one live per number."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        _call_reference(),
+        Index("one_live", "tenant_id", "to_number", unique=True, sqlite_where=ONE_LIVE, postgresql_where=ONE_LIVE),
+        Index("ix_attempts_tenant_id_call_id", "tenant_id", "call_id"),
+        Index("ix_attempts_tenant_id_status_next_at", "tenant_id", "status", "next_at"),
+    )
+    id: Mapped[str] = _id_column()
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    call_id: Mapped[str] = mapped_column(String(36))
+    to_number: Mapped[str] = mapped_column(String(32))
+    from_number: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16))
+    epoch: Mapped[int]
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None]
+    next_at: Mapped[datetime]
+    give_up_at: Mapped[datetime]
+    carrier_call_id: Mapped[str | None] = mapped_column(String(128))
+    conversation_id: Mapped[str | None] = mapped_column(String(128))
+    region_url: Mapped[str | None]
+    created_at: Mapped[datetime]
+    placing_at: Mapped[datetime | None]
+    placed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    disposition: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None]
+
+
+class CallEvent(Base):
+    """A webhook as it came, once per dedupe key."""
+
+    __tablename__ = "call_events"
+    __table_args__ = (Index("ix_call_events_tenant_id_carrier_call_id", "tenant_id", "carrier_call_id"),)
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    dedupe_key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    source: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(String(64))
+    carrier_call_id: Mapped[str | None] = mapped_column(String(128))
+    body: Mapped[dict[str, Any]]
+    received_at: Mapped[datetime]
+
+
+class Turn(Base):
+    """One turn. Milliseconds since the first media message."""
+
+    __tablename__ = "turns"
+    __table_args__ = (_call_reference(),)
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    call_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    turn_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    role: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str]
+    heard_text: Mapped[str]
+    started_ms: Mapped[float]
+    ended_ms: Mapped[float]
+    approximate: Mapped[bool]
+    interrupted: Mapped[bool]
+
+
+class Transcript(Base):
+    """The whole conversation as text, made once when the call ends."""
+
+    __tablename__ = "transcripts"
+    __table_args__ = (_call_reference(),)
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    call_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    text: Mapped[str]
+    turn_count: Mapped[int]
+    approximate: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class Recording(Base):
+    """The mixed recording of a call; the audio is in the object store under `key`."""
+
+    __tablename__ = "recordings"
+    __table_args__ = (_call_reference(),)
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    call_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    key: Mapped[str]
+    format: Mapped[str] = mapped_column(String(8))
+    channels: Mapped[int]
+    sample_rate_hz: Mapped[int]
+    duration_s: Mapped[float]
+    bytes: Mapped[int]
+    peaks: Mapped[list[float]]
+    created_at: Mapped[datetime]
+
+
+class LatencyMeasurement(Base):
+    """Milliseconds of one agent reply (`conversation.journal.TurnLatency`)."""
+
+    __tablename__ = "latency_measurements"
+    __table_args__ = (_call_reference(),)
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    call_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    turn_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    end_of_turn_ms: Mapped[float | None]
+    llm_first_token_ms: Mapped[float | None]
+    tts_first_audio_ms: Mapped[float | None]
+    first_frame_ms: Mapped[float | None]
+    total_ms: Mapped[float | None]
+    created_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """A key is 256 random bits, so a fast hash is enough; the plain text is shown once and not kept."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("key_sha256"), Index("ix_api_keys_tenant_id", "tenant_id"))
+    id: Mapped[str] = _id_column()
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(100))
+    prefix: Mapped[str] = mapped_column(String(16))
+    key_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """Background work, written in the transaction that makes it necessary: ready -> leased -> done | dead."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "key"),
+        Index("ix_jobs_due_at", "due_at", sqlite_where=READY_JOB, postgresql_where=READY_JOB),
+    )
+    id: Mapped[str] = _id_column()
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str | None] = mapped_column(String(200))
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    max_attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]

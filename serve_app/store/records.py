@@ -1,0 +1,157 @@
+"""What a call leaves behind: turns, transcript, recording, raw events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, select
+
+from serve_app.store.models import CallEvent, LatencyMeasurement, Recording, Transcript, Turn
+from serve_app.store.rows import RecordingRow, TranscriptRow, TurnRow, to_row
+from serve_app.store.scope import TenantScope, changed, insert_or_ignore, insert_or_replace
+
+LATENCIES = ("end_of_turn_ms", "llm_first_token_ms", "tts_first_audio_ms", "first_frame_ms", "total_ms")
+
+
+class Turns(TenantScope):
+    async def put(
+        self,
+        call_id: str,
+        index: int,
+        role: str,
+        text: str,
+        heard_text: str,
+        started_ms: float,
+        ended_ms: float,
+        approximate: bool,
+        interrupted: bool,
+        latency: Mapping[str, float | None],
+    ) -> None:
+        """Store or replace a turn, and its latency where anything was measured.
+
+        Raises sqlalchemy.exc.IntegrityError when this tenant has no such call.
+        """
+        key = {"tenant_id": self.tenant_id, "call_id": call_id, "turn_index": index}
+        turn = {
+            **key,
+            "role": role,
+            "text": text,
+            "heard_text": heard_text,
+            "started_ms": started_ms,
+            "ended_ms": ended_ms,
+            "approximate": approximate,
+            "interrupted": interrupted,
+        }
+        measured = {name: latency.get(name) for name in LATENCIES}
+        async with self.db.transaction() as session:
+            await session.execute(insert_or_replace(session, Turn, turn, tuple(key)))
+            if any(value is not None for value in measured.values()):
+                row = {**key, **measured, "created_at": self.clock.now()}
+                await session.execute(insert_or_replace(session, LatencyMeasurement, row, tuple(key)))
+
+    async def list(self, call_id: str) -> list[TurnRow]:
+        """In the order of the conversation."""
+        query = (
+            select(Turn, LatencyMeasurement)
+            .outerjoin(
+                LatencyMeasurement,
+                and_(
+                    LatencyMeasurement.tenant_id == Turn.tenant_id,
+                    LatencyMeasurement.call_id == Turn.call_id,
+                    LatencyMeasurement.turn_index == Turn.turn_index,
+                ),
+            )
+            .where(Turn.tenant_id == self.tenant_id, Turn.call_id == call_id)
+            .order_by(Turn.turn_index)
+        )
+        async with self.db.session() as session:
+            return [_turn_row(turn, measured) for turn, measured in await session.execute(query)]
+
+
+def _turn_row(turn: Turn, measured: LatencyMeasurement | None) -> TurnRow:
+    return TurnRow(
+        call_id=turn.call_id,
+        index=turn.turn_index,
+        role=turn.role,
+        text=turn.text,
+        heard_text=turn.heard_text,
+        started_ms=turn.started_ms,
+        ended_ms=turn.ended_ms,
+        approximate=turn.approximate,
+        interrupted=turn.interrupted,
+        latency={} if measured is None else {name: getattr(measured, name) for name in LATENCIES},
+    )
+
+
+class Transcripts(TenantScope):
+    """Written by `Calls.finish`."""
+
+    async def get(self, call_id: str) -> TranscriptRow | None:
+        async with self.db.session() as session:
+            found = await session.get(Transcript, (self.tenant_id, call_id))
+            return None if found is None else to_row(TranscriptRow, found)
+
+
+class Recordings(TenantScope):
+    async def put(
+        self,
+        call_id: str,
+        *,
+        key: str,
+        format: str,
+        channels: int,
+        sample_rate_hz: int,
+        duration_s: float,
+        bytes: int,
+        peaks: list[float],
+    ) -> None:
+        """Store or replace. Raises sqlalchemy.exc.IntegrityError when this tenant has no such call."""
+        values = {
+            "tenant_id": self.tenant_id,
+            "call_id": call_id,
+            "key": key,
+            "format": format,
+            "channels": channels,
+            "sample_rate_hz": sample_rate_hz,
+            "duration_s": duration_s,
+            "bytes": bytes,
+            "peaks": peaks,
+            "created_at": self.clock.now(),
+        }
+        async with self.db.transaction() as session:
+            await session.execute(insert_or_replace(session, Recording, values, ("tenant_id", "call_id")))
+
+    async def get(self, call_id: str) -> RecordingRow | None:
+        async with self.db.session() as session:
+            found = await session.get(Recording, (self.tenant_id, call_id))
+            return None if found is None else to_row(RecordingRow, found)
+
+
+class Events(TenantScope):
+    async def record(
+        self,
+        dedupe_key: str,
+        source: str,
+        kind: str,
+        carrier_call_id: str | None,
+        body: dict[str, Any],
+        received_at: datetime,
+    ) -> bool:
+        """Keep a raw event. False: it was seen before, so nothing of it may be applied again."""
+        values = {
+            "tenant_id": self.tenant_id,
+            "dedupe_key": dedupe_key,
+            "source": source,
+            "kind": kind,
+            "carrier_call_id": carrier_call_id,
+            "body": body,
+            "received_at": received_at,
+        }
+        async with self.db.transaction() as session:
+            return bool(await changed(session, insert_or_ignore(session, CallEvent, values)))
+
+    async def seen(self, dedupe_key: str) -> bool:
+        async with self.db.session() as session:
+            return await session.get(CallEvent, (self.tenant_id, dedupe_key)) is not None

@@ -1,0 +1,43 @@
+"""The repositories, under one name. Each takes (db, tenant_id), except Jobs, which serves the platform's workers."""
+
+from __future__ import annotations
+
+from serve_app.store.agents import Agents
+from serve_app.store.attempts import Attempts
+from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists
+from serve_app.store.jobs import Jobs, insert_job
+from serve_app.store.keys import ApiKeys
+from serve_app.store.records import Events, Recordings, Transcripts, Turns
+from serve_app.store.rows import (
+    AgentRow,
+    ApiKeyRow,
+    AttemptRow,
+    CallRow,
+    JobRow,
+    RecordingRow,
+    TranscriptRow,
+    TurnRow,
+)
+
+__all__ = [
+    "MIX_RECORDING",
+    "AgentRow",
+    "Agents",
+    "ApiKeyRow",
+    "ApiKeys",
+    "AttemptRow",
+    "Attempts",
+    "CallRow",
+    "Calls",
+    "Events",
+    "JobRow",
+    "Jobs",
+    "LiveCallExists",
+    "RecordingRow",
+    "Recordings",
+    "TranscriptRow",
+    "Transcripts",
+    "TurnRow",
+    "Turns",
+    "insert_job",
+]

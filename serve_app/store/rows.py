@@ -1,0 +1,142 @@
+"""What the repositories return: plain frozen rows, detached from the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
+
+# Python names that differ from the mapped attribute of the same column.
+_ATTRIBUTE = {"metadata": "caller_metadata", "index": "turn_index"}
+
+
+def to_row(kind: type[Row], entity: object) -> Row:
+    """Copy the attributes that `kind` names."""
+    return kind(**{f.name: getattr(entity, _ATTRIBUTE.get(f.name, f.name)) for f in fields(kind)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    name: str
+    version: int
+    document: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    id: str
+    tenant_id: str
+    direction: str
+    status: str
+    outcome: str | None
+    detail: str | None
+    carrier_call_id: str | None
+    region_url: str | None
+    from_number: str
+    to_number: str
+    agent_name: str
+    agent_version: int
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    give_up_at: datetime | None
+    answered_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_s: float | None
+    sample_rate_hz: int | None
+
+    @property
+    def over(self) -> bool:
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    id: str
+    tenant_id: str
+    call_id: str
+    to_number: str
+    from_number: str
+    status: str
+    epoch: int
+    lease_owner: str | None
+    lease_until: datetime | None
+    next_at: datetime
+    give_up_at: datetime
+    carrier_call_id: str | None
+    conversation_id: str | None
+    region_url: str | None
+    created_at: datetime
+    placing_at: datetime | None
+    placed_at: datetime | None
+    ended_at: datetime | None
+    disposition: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRow:
+    call_id: str
+    index: int
+    role: str
+    text: str
+    heard_text: str
+    started_ms: float
+    ended_ms: float
+    approximate: bool
+    interrupted: bool
+    latency: dict[str, float | None]
+    """The fields of `conversation.journal.TurnLatency`; empty where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptRow:
+    call_id: str
+    text: str
+    turn_count: int
+    approximate: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRow:
+    call_id: str
+    key: str
+    format: str
+    channels: int
+    sample_rate_hz: int
+    duration_s: float
+    bytes: int
+    peaks: list[float]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyRow:
+    id: str
+    tenant_id: str
+    name: str
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    id: str
+    tenant_id: str
+    kind: str
+    key: str | None
+    payload: dict[str, Any]
+    status: str
+    attempts: int
+    max_attempts: int
+    due_at: datetime
+    lease_owner: str | None
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime | None
