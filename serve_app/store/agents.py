@@ -26,17 +26,18 @@ class Agents(TenantScope):
                 if newest is not None and newest.content_sha256 == digest:
                     return to_row(AgentRow, newest)
                 version = 1 if newest is None else newest.version + 1
+                created_at = self.clock.now()
                 values = {
                     "tenant_id": self.tenant_id,
                     "name": name,
                     "version": version,
                     "document": document,
                     "content_sha256": digest,
-                    "created_at": self.clock.now(),
+                    "created_at": created_at,
                 }
                 # On PostgreSQL another writer may have taken the number meanwhile: look again.
                 if await changed(session, insert_or_ignore(session, Agent, values)):
-                    return AgentRow(name, version, document, values["created_at"])
+                    return AgentRow(name, version, document, created_at)
         raise RuntimeError(f"agent {name}: {_APPLY_TRIES} concurrent writers took every version number")
 
     async def get(self, name: str, version: int | None = None) -> AgentRow | None:

@@ -106,6 +106,13 @@ class Calls(TenantScope):
     async def by_carrier(self, carrier_call_id: str) -> CallRow | None:
         return await self._one(Call.carrier_call_id == carrier_call_id)
 
+    async def active(self, older_than: datetime) -> list[CallRow]:
+        """Calls that are not over and whose status last changed before `older_than`, oldest change first."""
+        query = self._query().where(Call.status.not_in(TERMINAL_CALL), Call.updated_at < older_than)
+        async with self.db.session() as session:
+            found = await session.scalars(query.order_by(Call.updated_at).limit(1000))
+            return [to_row(CallRow, call) for call in found]
+
     async def list(
         self, *, limit: int, before: str | None = None, status: str | None = None
     ) -> tuple[list[CallRow], str | None]:
@@ -118,13 +125,6 @@ class Calls(TenantScope):
         async with self.db.session() as session:
             rows = [to_row(CallRow, call) for call in await session.scalars(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
-
-    async def active(self, older_than: datetime) -> list[CallRow]:
-        """Calls that are not over and whose status last changed before `older_than`, oldest change first."""
-        query = self._query().where(Call.status.not_in(TERMINAL_CALL), Call.updated_at < older_than)
-        async with self.db.session() as session:
-            found = await session.scalars(query.order_by(Call.updated_at).limit(1000))
-            return [to_row(CallRow, call) for call in found]
 
     async def ringing(self, call_id: str, at: datetime) -> bool:
         return await self._advance(call_id, "ringing", at, {})

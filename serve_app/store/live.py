@@ -1,0 +1,299 @@
+"""Live state in Redis: capacity and slots, media tokens, mailboxes and events of live calls, leases, rates.
+
+Nothing here is the only copy of a fact: a FLUSHALL costs one rebuild (the next beats bring capacity and leases back,
+holders reserve their slots again), and at most one call above the rate in that second. Only commands of Redis 6.2.
+Keys of one script are not in one hash slot: Redis Cluster is not supported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from serve_app.errors import SettingsError, UnavailableError
+from serve_app.store import redis_scripts as scripts
+from serve_app.store.mailroom import Mailroom
+from serve_app.store.redis_streams import entries, events_key, inbox_key
+
+__all__ = ["LiveState", "Mailroom"]
+
+OPERATION_TIMEOUT_S = 5.0
+FOLLOW_BLOCK_S = 5.0
+EVENTS_KEPT = 1000
+EVENTS_LIFE_MS = 3_600_000
+INBOX_LIFE_MS = 300_000
+LEASE_MEMORY_MS = 2 * 3_600_000 + 600_000
+RATE_MARGIN = 1.1
+"""Slots are this much further apart than the limit allows: requests wander a little on their way."""
+
+_BEATS = "parley:beats"
+_CAPACITIES = "parley:capacities"
+_SLOTS = "parley:slots"
+_LEASES = "parley:leases"
+
+
+class LiveState:
+    """A connection pool to Redis. Belongs to one event loop. Every method raises UnavailableError."""
+
+    def __init__(self, url: str, client: redis.Redis, blocking: redis.Redis) -> None:
+        self._url = url
+        self.client = client
+        self.blocking = blocking
+        """For commands that wait on the server: no read timeout of its own; the caller bounds the wait."""
+        self._reserve = client.register_script(scripts.RESERVE_SLOT)
+        self._keep = client.register_script(scripts.KEEP_SLOT)
+        self._beat = client.register_script(scripts.BEAT)
+        self._capacity = client.register_script(scripts.CAPACITY)
+        self._lease = client.register_script(scripts.LEASE_CALL)
+        self._drop = client.register_script(scripts.DROP_CALL)
+        self._leased = client.register_script(scripts.LEASED_CALLS)
+        self._first = client.register_script(scripts.FIRST_WRITER)
+        self._post = client.register_script(scripts.POST_COMMAND)
+        self._take = client.register_script(scripts.TAKE_COMMAND)
+        self._gcra = client.register_script(scripts.GCRA)
+
+    @classmethod
+    async def connect(cls, url: str, *, connect_timeout_s: float = 5) -> LiveState:
+        """Connect to `redis://`, `rediss://` or `unix://`. Raises UnavailableError naming the URL without password."""
+        options: dict[str, Any] = {
+            "decode_responses": True,
+            "socket_connect_timeout": connect_timeout_s,
+            # A retry of a command whose reply was lost would run a script twice.
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 30,
+        }
+        try:
+            client = redis.Redis.from_url(url, socket_timeout=OPERATION_TIMEOUT_S, **options)
+            blocking = redis.Redis.from_url(url, socket_timeout=None, **options)
+        except ValueError as error:
+            raise SettingsError(f"redis.url: {error}") from error
+        live = cls(_shown(url), client, blocking)
+        try:
+            async with asyncio.timeout(connect_timeout_s):
+                await live.ping()
+        except (UnavailableError, TimeoutError) as error:
+            await live.aclose()
+            raise UnavailableError(
+                f"Redis at {_shown(url)} does not answer within {connect_timeout_s:g} s: {error}; "
+                "check redis.url (REDIS_URL) and that the server runs"
+            ) from error
+        return live
+
+    @property
+    def url(self) -> str:
+        """Without the password."""
+        return self._url
+
+    async def ping(self) -> None:
+        with self.reachable():
+            await self.client.ping()
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        await self.blocking.aclose()
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Turns the client's connection failures into UnavailableError."""
+        try:
+            yield
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise UnavailableError(f"Redis at {self._url} does not answer: {error}") from error
+        except RedisError as error:
+            if isinstance(error, ResponseError) and "LOADING" not in str(error):
+                raise
+            raise UnavailableError(f"Redis at {self._url} refuses: {error}") from error
+
+    # --- capacity and slots
+
+    async def beat(self, replica_id: str, capacity: int, ttl_s: float = 3) -> None:
+        """A session replica says how many calls it can hold, valid for `ttl_s`."""
+        with self.reachable():
+            await self._beat(keys=[_BEATS, _CAPACITIES], args=[replica_id, capacity, _ms(ttl_s)])
+
+    async def leave(self, replica_id: str) -> None:
+        """The replica takes no more calls."""
+        with self.reachable():
+            async with self.client.pipeline(transaction=True) as pipe:
+                pipe.zrem(_BEATS, replica_id)
+                pipe.hdel(_CAPACITIES, replica_id)
+                await pipe.execute()
+
+    async def reserve(self, slot_id: str, ttl_s: float) -> bool:
+        """Take a slot, all or nothing. The same `slot_id` again extends what it holds. False: no capacity is free."""
+        with self.reachable():
+            keys = [_BEATS, _CAPACITIES, _SLOTS]
+            return bool(await self._reserve(keys=keys, args=[slot_id, _ms(ttl_s)]))
+
+    async def keep(self, slot_id: str, ttl_s: float) -> bool:
+        """Extend a slot. False: it ran out or Redis forgot it; a holder then reserves it again."""
+        with self.reachable():
+            return bool(await self._keep(keys=[_SLOTS], args=[slot_id, _ms(ttl_s)]))
+
+    async def release(self, slot_id: str) -> None:
+        """Idempotent."""
+        with self.reachable():
+            await self.client.zrem(_SLOTS, slot_id)
+
+    async def capacity(self) -> tuple[int, int]:
+        """(total, used) over the live replicas and held slots."""
+        with self.reachable():
+            total, used = await self._capacity(keys=[_BEATS, _CAPACITIES, _SLOTS])
+            return int(total), int(used)
+
+    # --- media tokens and answers
+
+    async def put_media_token(self, token: str, payload: str, ttl_s: float) -> None:
+        """Keep `payload` for whoever presents `token`; Redis sees only the token's hash."""
+        with self.reachable():
+            await self.client.set(_token_key(token), payload, px=_ms(ttl_s))
+
+    async def take_media_token(self, token: str) -> str | None:
+        """The payload, once; None for a token that is unknown, used or too old."""
+        with self.reachable():
+            payload = await self.client.getdel(_token_key(token))
+            return None if payload is None else str(payload)
+
+    async def remember_answer(self, key: str, value: str, ttl_s: float) -> str:
+        """Keep the first value given for `key` and return it, whoever asks."""
+        with self.reachable():
+            kept: str = await self._first(keys=[f"parley:answer:{key}"], args=[value, _ms(ttl_s)])
+            return kept
+
+    # --- commands to a live call and events from it
+
+    async def post_command(self, call_id: str, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        """Send a command to the session of a call and return its answer.
+
+        Raises TimeoutError when none came in `deadline_s`; the command is not executed after that.
+        """
+        reply_key = f"parley:reply:{secrets.token_urlsafe(12)}"
+        with self.reachable():
+            args: list[str | int] = [json.dumps(command), reply_key, _ms(deadline_s), INBOX_LIFE_MS]
+            await self._post(keys=[inbox_key(call_id)], args=args)
+            async with asyncio.timeout(deadline_s + 1):
+                answer = await self.blocking.blpop([reply_key], timeout=deadline_s)
+        if answer is None:
+            raise TimeoutError(f"call {call_id} did not answer within {deadline_s:g} s")
+        reply: dict[str, Any] = json.loads(answer[1])
+        return reply
+
+    async def take_command(self, call_id: str, entry_id: str, deadline_ms: int) -> float:
+        """Take a command out of the inbox. Seconds left to execute it; 0 or less: not ours, or too late."""
+        with self.reachable():
+            return int(await self._take(keys=[inbox_key(call_id)], args=[entry_id, deadline_ms])) / 1000
+
+    async def answer_command(self, reply_key: str, answer: dict[str, Any], ttl_s: float) -> None:
+        with self.reachable():
+            async with self.client.pipeline(transaction=True) as pipe:
+                pipe.lpush(reply_key, json.dumps(answer))
+                pipe.pexpire(reply_key, _ms(ttl_s))
+                await pipe.execute()
+
+    async def publish(self, call_id: str, event: dict[str, Any]) -> None:
+        """Add an event for whoever follows the call; the last 1000 or so stay for an hour."""
+        key = events_key(call_id)
+        with self.reachable():
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.xadd(key, {"event": json.dumps(event)}, maxlen=EVENTS_KEPT, approximate=True)
+                pipe.pexpire(key, EVENTS_LIFE_MS)
+                await pipe.execute()
+
+    async def follow(
+        self, call_id: str, last_id: str = "0", *, idle_timeout_s: float
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """(id, event) after `last_id`, until no event comes for `idle_timeout_s`. Each follower holds a connection."""
+        key = events_key(call_id)
+        loop = asyncio.get_running_loop()
+        idle_until = loop.time() + idle_timeout_s
+        while (left := idle_until - loop.time()) > 0:
+            block_s = min(left, FOLLOW_BLOCK_S)
+            with self.reachable():
+                async with asyncio.timeout(block_s + OPERATION_TIMEOUT_S):
+                    found = await self.blocking.xread({key: last_id}, count=100, block=_ms(block_s))
+            for entry_id, fields in entries(found).get(key, []):
+                last_id = entry_id
+                yield entry_id, json.loads(fields["event"])
+                idle_until = loop.time() + idle_timeout_s
+
+    # --- leases of live calls
+
+    async def lease_call(self, call_id: str, epoch: int, ttl_s: float, info: dict[str, Any]) -> bool:
+        """A session says that it runs the call. False: a newer epoch holds or held it, so this session must stop."""
+        with self.reachable():
+            args: list[str | int] = [call_id, epoch, _ms(ttl_s), json.dumps(info), LEASE_MEMORY_MS]
+            return bool(await self._lease(keys=[_lease_key(call_id), _LEASES], args=args))
+
+    async def drop_call(self, call_id: str, epoch: int) -> bool:
+        """End the lease; its epoch stays known. False: a newer epoch holds the call."""
+        with self.reachable():
+            return bool(await self._drop(keys=[_lease_key(call_id), _LEASES], args=[call_id, epoch]))
+
+    async def leased_calls(self) -> dict[str, dict[str, Any]]:
+        """call id -> info of every valid lease."""
+        with self.reachable():
+            call_ids = await self._leased(keys=[_LEASES])
+            if not call_ids:
+                return {}
+            async with self.client.pipeline(transaction=False) as pipe:
+                for call_id in call_ids:
+                    pipe.hget(_lease_key(call_id), "info")
+                infos = await pipe.execute()
+        return {call_id: json.loads(info) for call_id, info in zip(call_ids, infos, strict=True) if info}
+
+    async def last_beat(self, call_id: str) -> tuple[datetime, dict[str, Any]] | None:
+        """When a session last leased the call, and its info: also after the lease ended, for two hours."""
+        with self.reachable():
+            seen, info = await self.client.hmget(_lease_key(call_id), ["seen", "info"])
+        if seen is None or info is None:
+            return None
+        return datetime.fromtimestamp(int(seen) / 1000, UTC), json.loads(info)
+
+    # --- rate
+
+    async def throttle(self, key: str, per_second: float) -> float:
+        """Reserve the next slot of a rate and return the seconds to wait for it: never more than `per_second`."""
+        slot_s, now_s = await self.throttle_slot(key, per_second)
+        return slot_s - now_s
+
+    async def throttle_slot(self, key: str, per_second: float) -> tuple[float, float]:
+        """The reserved slot and the present, both in seconds on Redis' clock."""
+        interval_us = math.ceil(RATE_MARGIN * 1_000_000 / per_second)
+        with self.reachable():
+            slot_us, now_us = await self._gcra(keys=[f"parley:rate:{key}"], args=[interval_us])
+        return int(slot_us) / 1e6, int(now_us) / 1e6
+
+
+def _lease_key(call_id: str) -> str:
+    return f"call:{call_id}:lease"
+
+
+def _token_key(token: str) -> str:
+    return f"parley:media:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
