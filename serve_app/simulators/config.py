@@ -1,0 +1,58 @@
+"""The document that configures the stand-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.errors import SettingsError
+from serve_app.simulators.latency import LatencyConfig
+
+
+class SimulatorConfig(BaseModel):
+    """One process of stand-ins. Every field has a default that resembles the real provider."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 1
+    latency: LatencyConfig = LatencyConfig()
+    rejected_keys: tuple[str, ...] = ("invalid",)
+    """Keys that are answered with 401. Any other key that is not empty is accepted."""
+
+    stt_idle_close_s: float = Field(10, gt=0)
+    """Flux closes a socket that gets no audio; users report 10 s."""
+    stt_keep_audio_calls: int = Field(64, ge=0)
+    """For how many calls the received audio is kept for `GET /sim/calls/{id}/stt_audio`. 0 in load tests."""
+    recognise: bool = True
+    """Whether speech without a script is recognised (pocketsphinx); otherwise it is `[unintelligible]`."""
+
+    llm_models: tuple[str, ...] = ("openai/gpt-oss-20b", "openai/gpt-oss-120b", "gpt-5.4-mini")
+    llm_retired_models: tuple[str, ...] = ("llama-3.3-70b-versatile", "llama-3.1-8b-instant")
+    llm_requests_per_minute: int | None = Field(None, ge=1)
+    """Beyond it: 429 with retry-after. None: no limit."""
+
+    tts_models: tuple[str, ...] = ("sonic-3", "sonic-3.5", "sonic-latest", "sonic-3-2026-01-12", "sonic-3.5-2026-05-04")
+    tts_sunset_models: tuple[str, ...] = ("sonic", "sonic-english", "sonic-multilingual", "sonic-2", "sonic-turbo")
+    tts_concurrency: int | None = Field(None, ge=1)
+    """Active contexts of the account; beyond it a context gets an error with status 429. None: no limit."""
+    tts_idle_close_s: float = Field(300, gt=0)
+    tts_context_expiry_s: float = Field(1.0, gt=0)
+    """A context is closed this long after its last audio."""
+    tts_realtime_factor: float = Field(6, gt=0)
+    """How much faster than speech the audio is delivered."""
+
+    network: dict[str, Any] = Field(default_factory=dict)
+    """The phone network's own section; see `network.py`."""
+
+
+def load_config(path: Path | None) -> SimulatorConfig:
+    """The configuration in a YAML file, or the default one. Raises SettingsError."""
+    if path is None:
+        return SimulatorConfig()
+    try:
+        return SimulatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"simulator configuration {path}: {error}") from error
