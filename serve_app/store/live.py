@@ -175,6 +175,12 @@ class LiveState:
             kept: str = await self._first(keys=[f"parley:answer:{key}"], args=[value, _ms(ttl_s)])
             return kept
 
+    async def recalled_answer(self, key: str) -> str | None:
+        """What `remember_answer` keeps for `key`, or None."""
+        with self.reachable():
+            kept = await self.client.get(f"parley:answer:{key}")
+            return None if kept is None else str(kept)
+
     # --- commands to a live call and events from it
 
     async def post_command(self, call_id: str, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
