@@ -1,0 +1,390 @@
+"""The playout keeps the lead, cuts cleanly, and knows what the callee heard."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from serve_app.conversation.ledger import Spoken
+from serve_app.conversation.playout import BURST_FRAMES, Mark, Notice, PlayedFrame, Playout
+from serve_app.providers.base import AudioFormat, Word
+
+LINEAR = AudioFormat("linear16", 8000)
+FRAME = 320
+
+
+def audio_of(ms: float, fill: int = 1) -> bytes:
+    return bytes([fill]) * LINEAR.bytes_for_ms(ms)
+
+
+@dataclass
+class Far:
+    """Drives a playout as a driver does, and keeps what it gave."""
+
+    playout: Playout
+    now: float = 0.0
+    frames: list[bytes] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+    played: list[PlayedFrame] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    largest_burst: int = 0
+
+    def tick(self) -> None:
+        sent = self.playout.tick(self.now)
+        frames = [item for item in sent if isinstance(item, bytes)]
+        self.marks += [item.id for item in sent if isinstance(item, Mark)]
+        self.largest_burst = max(self.largest_burst, len(frames))
+        self.frames += frames
+        self.played += self.playout.take_played()
+        self.notices += self.playout.take_notices()
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while True:
+            self.tick()
+            wake = self.playout.next_wake(self.now)
+            if wake is None or self.now + wake > until:
+                self.now = until
+                self.tick()
+                return
+            self.now += wake
+
+    def spoken(self) -> list[Spoken]:
+        return [n.spoken for n in self.notices if n.spoken is not None]
+
+    def kinds(self) -> list[str]:
+        return [n.kind for n in self.notices]
+
+
+def playing(text: str, ms: float, words: tuple[Word, ...] = (), *, finish: bool = True) -> Far:
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    far.playout.push_text(1, text)
+    far.playout.push_audio(1, audio_of(ms))
+    far.playout.push_words(1, words)
+    if finish:
+        far.playout.finish(1)
+    return far
+
+
+def even_words(text: str, word_ms: float) -> tuple[Word, ...]:
+    return tuple(
+        Word(word, start_s=i * word_ms / 1000, end_s=(i + 1) * word_ms / 1000) for i, word in enumerate(text.split())
+    )
+
+
+def test_a_whole_utterance_is_heard_and_reported_once() -> None:
+    far = playing("One two three.", 1000)
+    far.run(3)
+    assert far.kinds() == ["playing", "drained"]
+    (spoken,) = far.spoken()
+    assert (spoken.heard_text, spoken.interrupted, spoken.played_ms) == ("One two three.", False, 1000)
+    assert (spoken.started_at, spoken.ended_at) == (0.0, pytest.approx(1.0))
+    assert b"".join(far.frames) == audio_of(1000)
+    assert len(far.marks) == 1
+    assert far.playout.idle
+    assert far.playout.next_wake(far.now) is None
+
+
+def test_the_lead_builds_up_in_small_bursts_and_is_kept() -> None:
+    far = playing("x", 5000)
+    leads = []
+    far.tick()
+    assert len(far.frames) == BURST_FRAMES
+    while far.now < 4:
+        wake = far.playout.next_wake(far.now)
+        assert wake is not None
+        assert 0.005 <= wake <= 0.0601
+        far.now += wake
+        far.tick()
+        if far.now > 0.3:
+            leads.append(far.playout.ahead_s(far.now))
+    assert min(leads) >= 0.24 - 1e-6
+    assert max(leads) <= 0.3 + BURST_FRAMES * 0.02
+    assert far.playout.underruns == 0
+
+
+def test_the_tail_is_padded_to_a_whole_frame() -> None:
+    far = playing("x", 30)
+    far.run(1)
+    assert b"".join(far.frames) == audio_of(30) + bytes(FRAME - FRAME // 2)
+
+
+def test_mulaw_is_padded_with_its_own_silence() -> None:
+    playout = Playout(AudioFormat("mulaw", 8000), lead_ms=300)
+    playout.begin(1)
+    playout.push_audio(1, b"\x01" * 100)
+    playout.finish(1)
+    assert playout.tick(0.0)[0] == b"\x01" * 100 + b"\xff" * 60
+
+
+def test_an_interrupt_counts_only_what_was_played_not_what_was_sent() -> None:
+    text = "one two three four five six seven eight nine ten."
+    far = playing(text, 10 * 300, even_words(text, 300))
+    far.run(1.0)
+    sent = len(far.frames)
+    (spoken,) = far.playout.interrupt(far.now)
+    # 1.0 s played: three words of 300 ms. 1.3 s were sent.
+    assert sent * 20 >= 1240
+    assert spoken.heard_text == "one two three"
+    assert spoken.unheard_text == " four five six seven eight nine ten."
+    assert spoken.interrupted
+    assert far.playout.idle
+    far.run(2)
+    assert len(far.frames) == sent
+    assert sum(20 for _ in far.played) == pytest.approx(1000, abs=20)
+
+
+def test_without_word_timings_the_text_is_cut_in_proportion() -> None:
+    far = playing("aaaa bbbb cccc dddd eeee ", 2500)
+    far.run(1.25)
+    (spoken,) = far.playout.interrupt(far.now)
+    assert spoken.heard_text == "aaaa bbbb"
+
+
+def test_a_mark_is_asked_for_at_the_end_of_each_sentence() -> None:
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    far.playout.push_text(1, "One two. ")
+    far.playout.push_text(1, "Three four.")
+    far.playout.push_words(1, even_words("One two. Three four.", 250))
+    far.playout.push_audio(1, audio_of(1000))
+    far.playout.finish(1)
+    far.run(2)
+    assert len(far.marks) == 2
+
+
+def test_a_confirmed_mark_ends_the_wait_and_an_unknown_one_changes_nothing() -> None:
+    far = playing("x", 100)
+    far.tick()
+    far.run(0.05)
+    far.playout.confirm("forged", far.now)
+    assert "drained" not in far.kinds()
+    far.run(0.04)
+    (mark,) = far.marks
+    far.playout.confirm(mark, far.now)
+    far.tick()
+    assert far.kinds() == ["playing", "drained"]
+    assert far.spoken()[0].heard_text == "x"
+
+
+def test_once_marks_come_back_the_end_waits_for_its_mark_but_not_for_ever() -> None:
+    far = playing("x", 100)
+    far.run(0.1)
+    far.playout.confirm(far.marks[0], far.now)
+    far.tick()
+    for wait, expected in ((0.9, 1), (0.4, 2)):
+        if wait == 0.9:
+            far.playout.begin(2)
+            far.playout.push_text(2, "y")
+            far.playout.push_audio(2, audio_of(100))
+            far.playout.finish(2)
+        far.run(wait)
+        assert far.kinds().count("drained") == expected
+
+
+def test_an_overdue_mark_limits_what_counts_as_heard() -> None:
+    sentences = ["Hi. ", "One two three. ", "Four five six seven eight nine ten eleven twelve."]
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    for sentence in sentences:
+        far.playout.push_text(1, sentence)
+    far.playout.push_words(1, even_words("".join(sentences), 300))
+    far.playout.push_audio(1, audio_of(13 * 300))
+    far.run(0.4)
+    far.playout.confirm(far.marks[0], far.now)
+    # The mark after "three." is due at 1.2 s. It never comes: the far end has stalled.
+    far.run(2.3)
+    (spoken,) = far.playout.interrupt(far.now)
+    assert spoken.heard_text == "Hi. One two three."
+
+
+def test_a_pause_inside_an_utterance_is_dry_and_then_playing_again() -> None:
+    far = playing("One two.", 200, finish=False)
+    far.run(1)
+    assert far.kinds() == ["playing", "dry"]
+    far.playout.push_audio(1, audio_of(100))
+    far.playout.finish(1)
+    far.run(1)
+    assert far.kinds() == ["playing", "dry", "playing", "drained"]
+    assert far.playout.underruns == 1
+
+
+def test_two_utterances_play_one_after_the_other() -> None:
+    far = playing("First.", 200)
+    far.playout.begin(2)
+    far.playout.push_text(2, "Second.")
+    far.playout.push_audio(2, audio_of(200, fill=2))
+    far.playout.finish(2)
+    far.run(2)
+    assert [s.heard_text for s in far.spoken()] == ["First.", "Second."]
+    assert b"".join(far.frames) == audio_of(200) + audio_of(200, fill=2)
+    assert far.playout.underruns == 0
+
+
+def test_audio_of_an_abandoned_utterance_is_never_played() -> None:
+    far = playing("x", 400)
+    far.run(0.1)
+    far.playout.interrupt(far.now)
+    before = len(far.frames)
+    far.playout.push_audio(1, audio_of(400))
+    far.playout.push_text(1, "late")
+    far.playout.finish(1)
+    far.run(1)
+    assert len(far.frames) == before
+
+
+def test_a_failed_utterance_does_not_claim_the_text_it_never_spoke() -> None:
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    far.playout.push_text(1, "one two three four five six.")
+    far.playout.push_words(1, even_words("one two", 300))
+    far.playout.push_audio(1, audio_of(600))
+    far.playout.finish(1, failed=True)
+    far.run(2)
+    (spoken,) = far.spoken()
+    assert (spoken.heard_text, spoken.interrupted) == ("one two", True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text(alphabet="abcdefg,", min_size=1, max_size=9), min_size=2, max_size=25),
+    st.integers(80, 500),
+    st.floats(0, 8),
+)
+def test_the_heard_text_is_at_most_one_word_off(words: list[str], word_ms: int, cut_s: float) -> None:
+    text = " ".join(words)
+    far = playing(text, word_ms * len(words), even_words(text, word_ms))
+    far.run(cut_s)
+    spoken = far.spoken() or far.playout.interrupt(far.now)
+    heard_words = len(spoken[0].heard_text.split())
+    truth = min(len(words), cut_s * 1000 / word_ms)
+    # Words of punctuation only are spoken by nobody, so they carry no cut of their own.
+    silent = sum(1 for word in words if not word.strip(","))
+    assert abs(heard_words - truth) <= 1 + silent
+
+
+class PlayoutMachine(RuleBasedStateMachine):
+    """Random pushes, ticks, confirmations and interrupts: the invariants hold whatever the order."""
+
+    @initialize(lead_ms=st.integers(200, 400))
+    def start(self, lead_ms: int) -> None:
+        self.lead_s = lead_ms / 1000
+        self.playout = Playout(LINEAR, lead_ms=lead_ms)
+        self.now = 100.0
+        self.generation = 0
+        self.open: int | None = None
+        self.counter = 0
+        self.pushed: dict[int, bytes] = {}
+        self.texts: dict[int, str] = {}
+        self.sent: list[bytes] = []
+        self.recorded: list[PlayedFrame] = []
+        self.spoken: dict[int, Spoken] = {}
+        self.marks: list[str] = []
+        self.cleared = 0
+
+    @precondition(lambda self: self.open is None)
+    @rule()
+    def begin(self) -> None:
+        self.generation += 1
+        self.open = self.generation
+        self.pushed[self.generation], self.texts[self.generation] = b"", ""
+        self.playout.begin(self.generation)
+
+    @precondition(lambda self: self.open is not None)
+    @rule(samples=st.integers(1, 4000))
+    def push_audio(self, samples: int) -> None:
+        # Each sample is numbered, so that order and loss are visible.
+        audio = b"".join((self.counter + i & 0x7FFF).to_bytes(2, "little") for i in range(samples))
+        self.counter += samples
+        self.pushed[self.open] += audio
+        self.playout.push_audio(self.open, audio)
+
+    @precondition(lambda self: self.open is not None)
+    @rule(text=st.text(alphabet="abc .", min_size=1, max_size=20), timed=st.booleans())
+    def push_text(self, text: str, timed: bool) -> None:
+        self.texts[self.open] += text
+        self.playout.push_text(self.open, text)
+        if timed:
+            self.playout.push_words(
+                self.open, tuple(Word(w, None, len(self.texts[self.open]) * 0.06) for w in text.split())
+            )
+
+    @precondition(lambda self: self.open is not None)
+    @rule(failed=st.booleans())
+    def finish(self, failed: bool) -> None:
+        self.playout.finish(self.open, failed=failed)
+        self.open = None
+
+    @rule(seconds=st.floats(0, 0.4))
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        ahead = self.playout.ahead_s(self.now)
+        out = self.playout.tick(self.now)
+        frames = [item for item in out if isinstance(item, bytes)]
+        self.marks += [item.id for item in out if isinstance(item, Mark)]
+        assert len(frames) <= BURST_FRAMES
+        assert all(len(frame) == FRAME for frame in frames)
+        assert self.playout.ahead_s(self.now) <= max(ahead, self.lead_s + 0.02 + 1e-6)
+        self.sent += frames
+        self._collect()
+
+    @precondition(lambda self: self.marks)
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        self.playout.confirm(data.draw(st.sampled_from(self.marks)), self.now)
+        self._collect()
+
+    @rule()
+    def interrupt(self) -> None:
+        for spoken in self.playout.interrupt(self.now):
+            self._keep(spoken)
+        self._collect()
+        self.open = None
+        self.cleared = len(self.sent) - len(self.recorded)
+        del self.sent[len(self.recorded) :]
+        assert self.playout.ahead_s(self.now) == 0
+
+    def _collect(self) -> None:
+        self.recorded += self.playout.take_played()
+        for notice in self.playout.take_notices():
+            if notice.spoken is not None:
+                self._keep(notice.spoken)
+
+    def _keep(self, spoken: Spoken) -> None:
+        assert spoken.generation not in self.spoken
+        self.spoken[spoken.generation] = spoken
+        assert spoken.heard_text + spoken.unheard_text == spoken.text == self.texts[spoken.generation]
+        assert spoken.played_ms * LINEAR.bytes_for_ms(1) <= len(self.pushed[spoken.generation]) + FRAME
+
+    @invariant()
+    def recorded_is_what_was_sent_and_not_cleared(self) -> None:
+        if not hasattr(self, "playout"):
+            return
+        assert [played.frame for played in self.recorded] == self.sent[: len(self.recorded)]
+        assert len(self.sent) - len(self.recorded) <= round((self.lead_s + 0.02) / 0.02) + 1
+        times = [played.at for played in self.recorded]
+        assert all(later > earlier for earlier, later in itertools.pairwise(times))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "playout"):
+            return
+        if self.open is not None:
+            self.playout.finish(self.open)
+        self.advance(0)  # as a driver does after every push
+        for _ in range(3000):
+            wake = self.playout.next_wake(self.now)
+            if wake is None:
+                break
+            self.advance(wake)
+        assert self.playout.idle
+        assert set(self.spoken) == set(self.pushed)
+
+
+TestPlayoutMachine = PlayoutMachine.TestCase
+TestPlayoutMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
