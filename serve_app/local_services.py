@@ -99,7 +99,7 @@ def with_local_services(settings: Settings, endpoints: LocalEndpoints) -> Settin
                 }
             )
             update["telephony"] = settings.telephony.model_copy(update={"vonage": vonage})
-    return settings.model_copy(update=update)
+    return settings.with_stand_ins(update)
 
 
 def sqlite_url(settings: Settings) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import platformdirs
 import yaml
-from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serve_app.errors import SettingsError
@@ -200,6 +200,8 @@ class Settings(BaseSettings):
     link: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
 
+    _stand_ins: frozenset[str] = PrivateAttr(default=frozenset())
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -214,7 +216,9 @@ class Settings(BaseSettings):
 
     @property
     def simulated(self) -> frozenset[str]:
-        """The providers in use that have no key and are therefore simulated in mode `local`."""
+        """The providers in use that are simulated: in mode `local` those without a key."""
+        if self._stand_ins:
+            return self._stand_ins
         names: set[str] = {self.speech_to_text, self.language_model, self.text_to_speech}
         missing: set[str] = {name for name in names if getattr(self.providers, name).api_key is None}
         # An OpenAI-compatible server of one's own (vLLM, Ollama) often wants no key: its URL says that it is real.
@@ -223,6 +227,13 @@ class Settings(BaseSettings):
         if not self.telephony.vonage.configured:
             missing.add("vonage")
         return frozenset(missing)
+
+    def with_stand_ins(self, update: Mapping[str, Any]) -> Settings:
+        """A copy with the addresses and keys of the simulators filled in, that still knows what is simulated."""
+        simulated = self.simulated
+        copy = self.model_copy(update=update)
+        copy._stand_ins = simulated
+        return copy
 
     @property
     def public_url(self) -> str:

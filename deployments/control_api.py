@@ -1,0 +1,63 @@
+"""ControlApi: REST, provider webhooks and the console's data, apart from the media path."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.environment import describe_serving
+from deployments.runtime import AppArgs, open_runtime
+from serve_app.api.app import create_app
+from serve_app.api.deps import ApiDeps
+from serve_app.api.first_start import first_start
+
+
+@serve.deployment(name="ControlApi")
+@serve.ingress(None)
+class ControlApi:
+    """The FastAPI application, with handles where it needs the dialer and the workers."""
+
+    async def __init__(self, args: AppArgs, dialer: DeploymentHandle, workers: DeploymentHandle) -> None:
+        self._runtime = await open_runtime(args, "control-api")
+        self._started = datetime.now(UTC)
+        self._app = create_app(
+            ApiDeps(
+                settings=self._runtime.settings,
+                db=self._runtime.db,
+                live=self._runtime.live,
+                objects=self._runtime.objects,
+                control=self._runtime.vonage,
+                call_placed=lambda: _wake(dialer),
+                call_ended=lambda: _wake(workers),
+                describe_runtime=self._describe,
+            )
+        )
+        await first_start(self._runtime.settings, self._runtime.db)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+    def _describe(self) -> dict[str, Any]:
+        settings = self._runtime.settings
+        return {
+            **describe_serving(),
+            "pid": os.getpid(),
+            "started_at": self._started.isoformat(),
+            # Addresses of this machine are nobody's business beyond it.
+            **({"simulators_url": self._runtime.simulators_url} if settings.mode == "local" else {}),
+        }
+
+
+async def _wake(handle: DeploymentHandle) -> None:
+    """Make it sooner. What is to be done stands in SQL: a lost wake-up costs seconds, not a call."""
+    try:
+        await handle.wake.remote()
+    except (RayError, RayServeException):
+        return

@@ -1,0 +1,334 @@
+"""MediaIngress: the caller's WebSocket, and nothing else.
+
+It admits the socket (one-time token, slot, session lease: all before it is accepted), then passes its messages both
+ways without looking inside, and keeps the opening text messages for a later session of the same call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import ray
+import structlog
+from pydantic import ValidationError
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+
+from deployments.link.address import LinkAddress
+from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
+from deployments.names import CONTROL_APP, WORKERS
+from deployments.runtime import AppArgs, complete_settings
+from serve_app.conversation.lease import CallLease
+from serve_app.errors import ParleyError
+from serve_app.log import configure_logging
+from serve_app.settings import Settings
+from serve_app.store.live import LiveState
+from serve_app.telephony.base import WireMessage
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+OPENING_TEXTS = 4
+"""How many text messages from the start of a call are kept: the first one carries the audio format."""
+
+SLOT_TTL_S = 60
+
+log = structlog.get_logger()
+
+
+class Denied(Exception):
+    """The socket is not accepted."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class SessionLease:
+    """The streaming handle call that holds a session for as long as the call lasts.
+
+    It runs in a context of its own: Serve cancels the handle calls of a WebSocket whose client hangs up, and the
+    session must end the call in order instead.
+    """
+
+    def __init__(self, sessions: DeploymentHandle, lease: CallLease, node_id: str) -> None:
+        self._first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.ended = False
+        """The session said that it is done."""
+        self.on_failed: Callable[[str], None] = lambda reason: None
+        self._task = asyncio.create_task(
+            self._follow(sessions, lease.model_dump(mode="json"), node_id), context=contextvars.Context()
+        )
+
+    async def first(self, timeout_s: float) -> dict[str, Any]:
+        """Where the frames go. Raises TimeoutError, RayError or RayServeException."""
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.shield(self._first)
+
+    def release(self) -> None:
+        """Give the session back before the call began."""
+        self._task.cancel()
+
+    async def _follow(self, sessions: DeploymentHandle, lease: dict[str, Any], node_id: str) -> None:
+        stream: DeploymentResponseGenerator = sessions.options(stream=True).run_call.remote(lease, node_id)
+        try:
+            async for event in _items(stream):
+                if not self._first.done():
+                    self._first.set_result(event)
+                elif event.get("type") == "ended":
+                    self.ended = True
+        except (RayError, RayServeException) as error:
+            if not self._first.done():
+                self._first.set_exception(error)
+            elif not self.ended:
+                self.on_failed(f"the session failed: {type(error).__name__}")
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        else:
+            if not self._first.done():
+                self._first.set_exception(RayServeException("the session gave up before the call began"))
+
+
+async def _items(stream: DeploymentResponseGenerator) -> AsyncIterator[dict[str, Any]]:
+    async for item in stream:
+        yield item
+
+
+class CallerSocket:
+    """One accepted socket: its messages to the session, the session's messages to it, in bounded queues."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._out: deque[WireMessage] = deque()
+        self._wake = asyncio.Event()
+        self._close_reason: str | None = None
+        self.lost: str | None = None
+        self.dropped = 0
+        self.opening: list[str] = []
+
+    # --- CallerSink: called by the link -----------------------------------------------------------------------------
+
+    def message(self, message: WireMessage) -> None:
+        if len(self._out) >= self._limit:
+            self._drop_oldest_audio()
+        self._out.append(message)
+        self._wake.set()
+
+    def session_closed(self, reason: str) -> None:
+        self._close_reason = reason
+        self._wake.set()
+
+    def session_lost(self, reason: str) -> None:
+        if self._close_reason is None and self.lost is None:
+            self.lost = reason
+            self._wake.set()
+
+    # --- the two directions -----------------------------------------------------------------------------------------
+
+    async def pump(self, channel: ClientChannel) -> str:
+        """Pass messages until either side ends. Returns why."""
+        reading = asyncio.create_task(self._read(channel))
+        writing = asyncio.create_task(self._write())
+        try:
+            done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+
+    async def _read(self, channel: ClientChannel) -> str:
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return f"the caller's socket closed with code {message.get('code', 1006)}"
+            data = message.get("bytes")
+            if data is not None:
+                channel.send(data)
+                continue
+            text = message.get("text") or ""
+            if len(self.opening) < OPENING_TEXTS:
+                self.opening.append(text)
+            channel.send(text)
+
+    async def _write(self) -> str:
+        out, wake, send = self._out, self._wake, self._send
+        while True:
+            while out:
+                message = out.popleft()
+                if isinstance(message, bytes):
+                    await send({"type": "websocket.send", "bytes": message})
+                else:
+                    await send({"type": "websocket.send", "text": message})
+            if self.lost is not None:
+                return f"session lost: {self.lost}"
+            if self._close_reason is not None:
+                await send({"type": "websocket.close", "code": 1000, "reason": self._close_reason[:100]})
+                return self._close_reason
+            wake.clear()
+            await wake.wait()
+
+    def _drop_oldest_audio(self) -> None:
+        for index, queued in enumerate(self._out):
+            if isinstance(queued, bytes):
+                del self._out[index]
+                self.dropped += 1
+                return
+        self._close_reason = "the caller's socket does not read"
+
+
+@serve.deployment(name="MediaIngress")
+@serve.ingress(None)
+class MediaIngress:
+    """The ASGI application behind `/media`. Plain ASGI: a frame passes through as few hands as possible."""
+
+    async def __init__(self, args: AppArgs, sessions: DeploymentHandle, pool: DeploymentHandle) -> None:
+        # `pool` is not used here: Serve deploys what the ingress of an application is bound to.
+        settings, _ = await complete_settings(args)
+        configure_logging(settings.log)
+        self._settings: Settings = settings
+        assert settings.redis.url is not None
+        self._live = await LiveState.connect(settings.redis.url, connect_timeout_s=settings.redis.connect_timeout_s)
+        self._sessions = sessions
+        self._links = LinkPool(settings.link)
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._reports: set[asyncio.Task[None]] = set()
+
+    def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        return self._app
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+        else:
+            body = json.dumps({"status": 426, "title": "This address takes the phone network's WebSocket"}).encode()
+            headers = [(b"content-type", b"application/problem+json"), (b"upgrade", b"websocket")]
+            await send({"type": "http.response.start", "status": 426, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        lease: CallLease | None = None
+        session: SessionLease | None = None
+        caller = CallerSocket(receive, send, self._settings.link.queue_messages)
+        try:
+            lease = await self._admit(scope)
+            session = SessionLease(self._sessions, lease, self._node_id)
+            session.on_failed = caller.session_lost
+            channel = await self._attach(session, lease, caller)
+        except Denied as denied:
+            if session is not None:
+                session.release()
+            if lease is not None:
+                self._report(lease, "no_capacity" if denied.status == 503 else "failed", str(denied))
+            log.warning("media socket refused", status=denied.status, reason=str(denied))
+            await _deny(send, denied)
+            return
+        await send({"type": "websocket.accept"})
+        # With Serve's direct ingress a hang-up cancels this handler, sometimes before the message of it is read.
+        reason = "the caller's socket closed"
+        try:
+            reason = await caller.pump(channel)
+        finally:
+            channel.close(reason)
+            if caller.lost is not None:
+                # Only this process still holds the caller: it asks for the hang-up and for the record's end.
+                self._report(lease, "session_lost", caller.lost)
+        if caller.lost is not None:
+            log.error("session lost", call_id=lease.call_id, reason=caller.lost)
+            await send({"type": "websocket.close", "code": 1011, "reason": "session lost"})
+        elif caller.dropped:
+            log.warning("the caller's socket was slow", call_id=lease.call_id, dropped=caller.dropped)
+
+    async def _admit(self, scope: Scope) -> CallLease:
+        """The call that this socket belongs to. Raises Denied."""
+        call_id, token = _credentials(scope)
+        if token is None:
+            raise Denied(401, "no media token")
+        try:
+            async with asyncio.timeout(self._settings.redis.connect_timeout_s):
+                payload = await self._live.take_media_token(token)
+                if payload is None:
+                    raise Denied(401, "the media token is unknown, used or expired")
+                lease = CallLease.model_validate_json(payload)
+                if call_id is not None and call_id != lease.call_id:
+                    raise Denied(401, "the media token belongs to another call")
+                held = await self._live.keep(lease.slot_id, SLOT_TTL_S)
+                if not held and not await self._live.reserve(lease.slot_id, SLOT_TTL_S):
+                    self._report(lease, "no_capacity", "the slot expired and no other is free")
+                    raise Denied(503, "no free session")
+        except (ParleyError, TimeoutError, ValidationError) as error:
+            raise Denied(503, f"admission is not possible: {error}") from error
+        return lease
+
+    async def _attach(self, session: SessionLease, lease: CallLease, caller: CallerSocket) -> ClientChannel:
+        """Lease a session and attach to it. Raises Denied."""
+        try:
+            first = await session.first(self._settings.link.attach_timeout_s)
+            return await self._links.attach(
+                LinkAddress.model_validate(first["address"]),
+                call_id=lease.call_id,
+                epoch=lease.epoch,
+                token=first["token"],
+                proof=first["proof"],
+                sink=caller,
+            )
+        except (TimeoutError, OSError, LinkRefusedError, RayError, RayServeException) as error:
+            raise Denied(503, f"no session took the call: {type(error).__name__} {error}") from error
+
+    def _report(self, lease: CallLease, outcome: str, detail: str) -> None:
+        """Tell the workers that a call ended without its session. The reconciler finds it if this is lost."""
+
+        async def report() -> None:
+            try:
+                workers = serve.get_deployment_handle(WORKERS, app_name=CONTROL_APP)
+                await asyncio.wait_for(
+                    workers.call_lost.remote(lease.model_dump(mode="json"), outcome, detail), timeout=10
+                )
+            except (RayError, RayServeException, TimeoutError) as error:
+                log.warning("a lost call was not reported", call_id=lease.call_id, error=str(error))
+
+        task = asyncio.create_task(report(), context=contextvars.Context())
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+
+def _credentials(scope: Scope) -> tuple[str | None, str | None]:
+    """(call id, one-time token): `Authorization: Bearer TOKEN` at `/media/CALL`, or `/media/CALL/TOKEN`."""
+    path = str(scope.get("path", ""))
+    root = str(scope.get("root_path", ""))
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    parts = [part for part in path.split("/") if part and part != "media"]
+    call_id = parts[0] if parts else None
+    for name, value in scope.get("headers", []):
+        if name.lower() == b"authorization":
+            kind, _, token = value.decode("latin-1").partition(" ")
+            if kind.lower() == "bearer" and token:
+                return call_id, token.strip()
+    return call_id, parts[1] if len(parts) > 1 else None
+
+
+async def _deny(send: Send, denied: Denied) -> None:
+    body = json.dumps({"title": str(denied), "status": denied.status}).encode()
+    headers = [(b"content-type", b"application/problem+json")]
+    await send({"type": "websocket.http.response.start", "status": denied.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

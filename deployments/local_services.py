@@ -1,0 +1,68 @@
+"""The one named Ray actor that owns the local services of a platform on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from serve_app.errors import SettingsError, UnavailableError
+from serve_app.local_services import LocalEndpoints
+
+NAME = "parley-local-services"
+NAMESPACE = "parley"
+
+
+class _LocalServicesActor:
+    """Holds the process `serve_app.local_services` by its standard input: with the actor it ends, too."""
+
+    def __init__(self, config: str | None) -> None:
+        environment = dict(os.environ)
+        if config is not None:
+            environment["PARLEY_CONFIG"] = config
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serve_app.local_services"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self._answer: dict[str, object] = json.loads(line) if line else {"error": "the local services ended at once"}
+
+    def endpoints(self) -> dict[str, object]:
+        return self._answer
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+
+
+async def local_endpoints(config: Path | None) -> LocalEndpoints:
+    """The endpoints of this cluster's local services, which the first caller starts. Raises ParleyError."""
+    actor_class = ray.remote(num_cpus=0, max_restarts=0)(_LocalServicesActor)
+    # Detached: replicas come and go, their Redis must stay. It ends with the Ray cluster.
+    actor = actor_class.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote(
+        str(config) if config is not None else None
+    )
+    try:
+        async with asyncio.timeout(60):
+            answer = await actor.endpoints.remote()
+    except (RayActorError, RayTaskError) as error:
+        raise UnavailableError(f"the local services did not start: {error}") from error
+    except TimeoutError as error:
+        raise UnavailableError("the local services did not start within 60 s") from error
+    if "error" in answer:
+        ray.kill(actor)
+        raise SettingsError(f"local services: {answer['error']}")
+    return LocalEndpoints.model_validate(answer)

@@ -1,0 +1,172 @@
+"""CallSessions: N calls per replica, each one isolated object with its own task group.
+
+`run_call` is a lease: it streams control events and stays open as long as the call, so that Serve's routing, limits,
+autoscaling and draining all count one call as one ongoing request. The call's bytes arrive over the media link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from serve_app.conversation.session import CallSession
+from serve_app.providers.registry import make_providers
+
+from deployments.link.server import LinkServer, ServerChannel
+from deployments.names import CONTROL_APP, WORKERS
+from deployments.runtime import AppArgs, Runtime, open_runtime
+from serve_app.clock import SystemClock
+from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.sql_journal import SqlJournal
+from serve_app.errors import UnavailableError
+from serve_app.providers.base import Providers
+from serve_app.store.mailroom import Mailroom
+from serve_app.telephony.base import Leg
+from serve_app.telephony.vonage.wire import VonageLeg
+
+BEAT_S = 1.0
+BEAT_TTL_S = 3.0
+CALL_BEAT_S = 2.0
+CALL_LEASE_TTL_S = 8.0
+SLOT_TTL_S = 60.0
+# The controller checks the health of running replicas only: when the checks cease, this one is draining (Serve gives
+# user code no other sign). It then stops offering slots, while its calls go on.
+DRAINING_AFTER_S = 12.0
+
+log = structlog.get_logger()
+
+
+class SessionTunables(BaseModel):
+    """`user_config` of CallSessions, changed in place without a restart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_calls: int = Field(10, ge=1, description="calls per replica: equal to the deployment's max_ongoing_requests")
+
+
+@serve.deployment(name="CallSessions")
+class CallSessions:
+    """The session process."""
+
+    async def __init__(self, args: AppArgs) -> None:
+        self._runtime: Runtime = await open_runtime(args, "sessions")
+        settings = self._runtime.settings
+        self._tunables = SessionTunables()
+        self._providers: Providers = make_providers(settings)
+        self._journal = SqlJournal(self._runtime.db, self._runtime.live)
+        self._mailroom = Mailroom(self._runtime.live)
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())
+        await self._link.start()
+        self._calls: dict[str, CallSession] = {}
+        self._last_check = time.monotonic()
+        self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._tunables = SessionTunables.model_validate(user_config)
+
+    async def check_health(self) -> None:
+        self._last_check = time.monotonic()
+        for task in self._background:
+            if task.done():
+                raise RuntimeError(f"a background task of the session process ended: {task}")
+
+    async def run_call(self, lease: dict[str, Any], ingress_node_id: str) -> AsyncIterator[dict[str, Any]]:
+        """Hold a session for one call. The first item tells where its bytes go; the last, how it ended."""
+        call = CallLease.model_validate(lease)
+        settings = self._runtime.settings
+        channel = self._link.invite(call.call_id, call.epoch)
+        try:
+            address = await self._link.address(same_node=ingress_node_id == self._node_id)
+            yield {
+                "type": "session",
+                "address": address.model_dump(),
+                "token": channel.token,
+                "proof": channel.proof,
+                "epoch": call.epoch,
+                "replica": self._replica,
+            }
+            try:
+                await channel.attached(settings.link.attach_timeout_s)
+            except TimeoutError:
+                log.warning("no media for a leased session", call_id=call.call_id)
+                yield {"type": "ended", "outcome": "media_failure"}
+                return
+            result = await self._converse(call, channel)
+            yield {"type": "ended", "outcome": result.outcome, "duration_s": result.duration_s}
+        finally:
+            self._link.withdraw(channel)
+            channel.close("the session ended")
+
+    async def _converse(self, call: CallLease, channel: ServerChannel) -> CallResult:
+        settings = self._runtime.settings
+        session = CallSession(
+            lease=call,
+            leg=self._leg(call),
+            port=channel,
+            providers=self._providers,
+            journal=self._journal,
+            parts=self._runtime.objects,
+            control=self._runtime.vonage,
+            settings=settings.call,
+            clock=SystemClock(),
+        )
+        self._calls[call.call_id] = session
+        self._mailroom.add(call.call_id, session.command)
+        beats = asyncio.create_task(self._hold(call, session))
+        try:
+            channel.bind(session)
+            return await session.run()
+        finally:
+            beats.cancel()
+            self._mailroom.remove(call.call_id)
+            del self._calls[call.call_id]
+            await self._let_go(call)
+
+    def _leg(self, call: CallLease) -> Leg:
+        return VonageLeg(self._runtime.settings.telephony.vonage.sample_rate_hz)
+
+    async def _hold(self, call: CallLease, session: CallSession) -> None:
+        """Keep the slot and the call's lease alive; a newer epoch of the call ends this session."""
+        live = self._runtime.live
+        info = {"tenant_id": call.tenant_id, "replica": self._replica}
+        while True:
+            try:
+                await live.keep(call.slot_id, SLOT_TTL_S)
+                if not await live.lease_call(call.call_id, call.epoch, CALL_LEASE_TTL_S, info):
+                    await session.command({"type": "hangup", "reason": "a newer session holds the call"})
+                    return
+            except UnavailableError as error:
+                log.warning("the call's lease could not be renewed", call_id=call.call_id, error=str(error))
+            await asyncio.sleep(CALL_BEAT_S)
+
+    async def _let_go(self, call: CallLease) -> None:
+        live = self._runtime.live
+        try:
+            await live.release(call.slot_id)
+            await live.drop_call(call.call_id, call.epoch)
+        except UnavailableError as error:
+            log.warning("the call's lease expires by itself", call_id=call.call_id, error=str(error))
+        # The mix-down job is in SQL; waking the workers only makes it sooner.
+        serve.get_deployment_handle(WORKERS, app_name=CONTROL_APP).wake.remote()
+
+    async def _beat(self) -> None:
+        """Offer this replica's slots, as long as it is not draining."""
+        live = self._runtime.live
+        while True:
+            draining = time.monotonic() - self._last_check > DRAINING_AFTER_S
+            try:
+                if draining:
+                    await live.leave(self._replica)
+                else:
+                    await live.beat(self._replica, self._tunables.max_calls, BEAT_TTL_S)
+            except UnavailableError as error:
+                log.warning("Redis does not take the heartbeat", error=str(error))
+            await asyncio.sleep(BEAT_S)
