@@ -241,20 +241,16 @@ class Playout:
     # --- what the far end tells ---
 
     def confirm(self, mark: str, now: float) -> None:
-        """A mark came back. Unknown ids (of cleared audio, or forged) change nothing."""
+        """A mark came back: it and those before it are proven. Unknown ids (of cleared audio, or forged) change nothing.
+
+        A mark that is early changes no time: the far end cannot play faster than frames last.
+        """
         if not any(pending.id == mark for pending in self._marks):
             return
         self._marks_confirmed += 1
+        while self._marks and self._marks.popleft().id != mark:
+            pass
         self._play_until(now)
-        while self._marks:
-            pending = self._marks.popleft()
-            # The far end may be a little faster than the model.
-            while self._in_flight and self._played_index < pending.after_index:
-                self._play_next()
-            if pending.id == mark:
-                break
-        if not self._in_flight:
-            self._free_at = min(self._free_at, now)
         self._settle(now)
 
     def interrupt(self, now: float) -> list[Spoken]:
@@ -282,7 +278,7 @@ class Playout:
         if overdue is not None and utterance.sent:
             played = max(0, min(played, overdue - utterance.first_index))
         heard_s = played * _FRAME_S
-        if cut and utterance.ended_at is not None and utterance.ended_at > now:
+        if cut and played == utterance.played and utterance.ended_at is not None and utterance.ended_at > now:
             # The frame that plays now has not been heard to its end.
             heard_s = max(0.0, heard_s - (utterance.ended_at - now))
         text = utterance.text.text
