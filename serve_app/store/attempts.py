@@ -29,6 +29,10 @@ class Attempts(TenantScope):
         async with self.db.session() as session:
             return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id))]
 
+    async def live_of_call(self, call_id: str) -> AttemptRow | None:
+        """The attempt of a call that has not ended."""
+        return next((a for a in reversed(await self.for_call(call_id)) if a.status in LIVE_ATTEMPT), None)
+
     async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AttemptRow]:
         """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt."""
         due = (

@@ -131,6 +131,16 @@ class Jobs:
         values["last_error"] = error[:_ERROR_CHARS]
         return str(values["status"]) if await self._settle(job_id, owner, values) else None
 
+    async def bury(self, job_id: str, owner: str, error: str) -> bool:
+        """Dead at once: no retry can save it."""
+        values = {"status": "dead", "finished_at": self.clock.now(), "last_error": error[:_ERROR_CHARS]}
+        return await self._settle(job_id, owner, values)
+
+    async def give_back(self, job_id: str, owner: str) -> bool:
+        """The worker stops before the job is done: ready at once, and not counted as an attempt."""
+        values = {"status": "ready", "due_at": self.clock.now(), "attempts": Job.attempts - 1}
+        return await self._settle(job_id, owner, values)
+
     async def next_due(self, kinds: Sequence[str] | None = None) -> datetime | None:
         """When there is work next: a ready job, or a lease that runs out. None: nothing is waiting."""
         query = select(func.min(Job.due_at)).where(Job.status.in_(("ready", "leased")))

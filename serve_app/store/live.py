@@ -246,9 +246,9 @@ class LiveState:
             return bool(await self._lease(keys=[_lease_key(call_id), _LEASES], args=args))
 
     async def drop_call(self, call_id: str, epoch: int) -> bool:
-        """End the lease; its epoch stays known. False: a newer epoch holds the call."""
+        """End the lease; its epoch stays known, lower ones are refused. False: a newer epoch holds the call."""
         with self.reachable():
-            return bool(await self._drop(keys=[_lease_key(call_id), _LEASES], args=[call_id, epoch]))
+            return bool(await self._drop(keys=[_lease_key(call_id), _LEASES], args=[call_id, epoch, LEASE_MEMORY_MS]))
 
     async def leased_calls(self) -> dict[str, dict[str, Any]]:
         """call id -> info of every valid lease."""

@@ -74,7 +74,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
         datetime: UtcDateTime(),
         dict[str, Any]: JsonDocument,
-        list[float]: JsonDocument,
+        list[list[float]]: JsonDocument,
         str: Text(),
         int: Integer(),
         float: Float(),
@@ -223,7 +223,7 @@ class Recording(Base):
     sample_rate_hz: Mapped[int]
     duration_s: Mapped[float]
     bytes: Mapped[int]
-    peaks: Mapped[list[float]]
+    peaks: Mapped[list[list[float]]]
     created_at: Mapped[datetime]
 
 

@@ -105,7 +105,7 @@ class Recordings(TenantScope):
         sample_rate_hz: int,
         duration_s: float,
         bytes: int,
-        peaks: list[float],
+        peaks: list[list[float]],
     ) -> None:
         """Store or replace. Raises sqlalchemy.exc.IntegrityError when this tenant has no such call."""
         values = {

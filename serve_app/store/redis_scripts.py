@@ -75,10 +75,13 @@ return 1
 """
 )
 
-# KEYS, ARGV as above: call id, epoch. 0 = a newer epoch holds the call, nothing dropped.
+# KEYS as above. ARGV: call id, epoch, memory_ms. 0 = a newer epoch holds the call, nothing dropped. The epoch stays, so
+# that a session which was closed by somebody with a higher one cannot take the call back.
 DROP_CALL = """
 local held = redis.call('HGET', KEYS[1], 'epoch')
 if held and tonumber(held) > tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
 """

@@ -111,7 +111,8 @@ class RecordingRow:
     sample_rate_hz: int
     duration_s: float
     bytes: int
-    peaks: list[float]
+    peaks: list[list[float]]
+    """Per channel, 0..1, for drawing a waveform."""
     created_at: datetime
 
 
