@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import phonenumbers
 
 from serve_app.errors import ParleyError
 from serve_app.log import mask
 
-__all__ = ["InvalidNumberError", "from_wire", "is_valid", "mask", "parse_e164"]
-
-_DIGITS = re.compile(r"[1-9]\d{6,14}")
+__all__ = ["InvalidNumberError", "is_valid", "mask", "parse_e164"]
 
 
 class InvalidNumberError(ParleyError):
@@ -52,9 +48,3 @@ def parse_e164(text: str) -> str:
 def is_valid(e164: str) -> bool:
     """True if the number lies in a range that its country has assigned."""
     return phonenumbers.is_valid_number(phonenumbers.parse(e164, None))
-
-
-def from_wire(number: str) -> str:
-    """A carrier's number (E.164 without plus) in our form; anything else (`anonymous`, a SIP user) as it came."""
-    stripped = number.strip()
-    return f"+{stripped}" if _DIGITS.fullmatch(stripped) else stripped[:64]

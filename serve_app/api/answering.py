@@ -1,0 +1,170 @@
+"""The answer webhook: what the network is to do with a call that was picked up (outbound) or came in (inbound).
+
+Fast by construction (the network waits 1 to 5 s and then drops the call): a few keyed reads, three small commits, no
+request to anybody. The answer is remembered by the carrier's call id, so that a repeated question gets the same one:
+the media token in it works once.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+
+import structlog
+
+from serve_app.api.deps import ApiDeps
+from serve_app.api.problems import ProblemError
+from serve_app.conversation.agent import AgentDefinition
+from serve_app.conversation.lease import CallLease
+from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.links import EVENT_PATH, AttemptLinks, AttemptRef
+from serve_app.metrics import CALLS_INBOUND
+from serve_app.store.repositories import AgentRow, Agents, Attempts, CallRow, Calls
+from serve_app.telephony.vonage.ncco import connect_websocket, talk
+from serve_app.telephony.vonage.webhooks import VonageEvent
+
+NO_CAPACITY = "We are sorry, all our lines are busy at the moment. Please call again in a few minutes. Goodbye."
+NO_AGENT = "We are sorry, this number is not in service at the moment. Goodbye."
+NOT_EXPECTED = "We are sorry, this call cannot be connected. Goodbye."
+NUMBER_CHARS = 32
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Party:
+    """The call in question, who answers it, and the slot that it holds or needs."""
+
+    call: CallRow
+    agent: AgentRow | None
+    slot_id: str
+    ref: AttemptRef | None
+
+
+class Answering:
+    """Answers for one API process."""
+
+    def __init__(self, deps: ApiDeps, links: AttemptLinks) -> None:
+        network = deps.settings.telephony.vonage
+        self._deps = deps
+        self._links = links
+        self._network = network
+        # The call may ring on a while at the far end of the network before its socket comes.
+        self._token_life_s = network.ringing_timer_s + 30
+        # Longer than any call lasts: a question repeated late must not mint a second token.
+        self._memory_s = network.length_timer_s + 60
+
+    async def answer(self, event: VonageEvent, ref: AttemptRef | None) -> str:
+        """The NCCO as JSON text. Raises a 400 or 404 problem for a question that names no call of ours."""
+        if event.uuid is None:
+            raise ProblemError(400, "malformed_webhook", "the answer webhook names no call uuid")
+        tenant_id = ref.tenant_id if ref is not None else self._deps.settings.tenant
+        key = f"{tenant_id}:{event.uuid}"
+        kept = await self._deps.live.recalled_answer(key)
+        if kept is not None:
+            return kept
+        party = await (self._outbound(event, ref) if ref is not None else self._inbound(event, tenant_id))
+        if party is None or party.call.over:
+            log.warning("answer_for_ended_call", carrier_call_id=event.uuid)
+            return json.dumps(talk(NOT_EXPECTED))
+        if party.agent is None:
+            log.error("agent_missing", call_id=party.call.id, agent=party.call.agent_name)
+            return await self._apologise(key, party, NO_AGENT, "failed", f"no agent named {party.call.agent_name}")
+        if not await self._deps.live.reserve(party.slot_id, self._token_life_s):
+            return await self._apologise(key, party, NO_CAPACITY, "no_capacity", "no session was free at the answer")
+        return await self._connect(key, party, party.agent, event)
+
+    async def _outbound(self, event: VonageEvent, ref: AttemptRef) -> _Party | None:
+        """The call of one of our attempts. None if the attempt is over, or belongs to another call of the network."""
+        assert event.uuid is not None
+        attempts = Attempts(self._deps.db, ref.tenant_id)
+        attempt = await attempts.get(ref.attempt_id)
+        if attempt is None:
+            raise ProblemError(404, "not_found", "there is no such attempt")
+        if not await attempts.bind(attempt.id, event.uuid, event.region_url):
+            return None
+        call = await Calls(self._deps.db, ref.tenant_id).get(attempt.call_id)
+        assert call is not None, "an attempt references its call"
+        agent = await Agents(self._deps.db, ref.tenant_id).get(call.agent_name, call.agent_version)
+        return _Party(call=call, agent=agent, slot_id=attempt.id, ref=ref)
+
+    async def _inbound(self, event: VonageEvent, tenant_id: str) -> _Party:
+        """A call to one of our numbers, recorded once per carrier call id."""
+        assert event.uuid is not None
+        settings = self._deps.settings.agents
+        dialled = event.to or ""
+        name = settings.numbers.get(dialled, settings.default)
+        agent = await Agents(self._deps.db, tenant_id).get(name)
+        call = await Calls(self._deps.db, tenant_id).create_inbound(
+            carrier_call_id=event.uuid,
+            from_number=(event.from_ or "unknown")[:NUMBER_CHARS],
+            to_number=(dialled or "unknown")[:NUMBER_CHARS],
+            agent_name=name,
+            agent_version=agent.version if agent is not None else 0,
+            metadata={},
+        )
+        return _Party(call=call, agent=agent, slot_id=call.id, ref=None)
+
+    async def _connect(self, key: str, party: _Party, agent: AgentRow, event: VonageEvent) -> str:
+        call, live = party.call, self._deps.live
+        token = secrets.token_urlsafe(32)
+        lease = CallLease(
+            call_id=call.id,
+            tenant_id=call.tenant_id,
+            attempt_id=party.ref.attempt_id if party.ref is not None else None,
+            direction="outbound" if party.ref is not None else "inbound",
+            carrier_call_id=event.uuid or "",
+            region_url=event.region_url,
+            from_number=call.from_number,
+            to_number=call.to_number,
+            agent=AgentDefinition.model_validate(agent.document),
+            agent_version=agent.version,
+            slot_id=party.slot_id,
+        )
+        ours = json.dumps(self._ncco(call.id, token, party.ref))
+        # The token first: whoever gets the answer can use it. If another request of the same question was faster,
+        # this token is burnt, so that one call never has two.
+        await live.put_media_token(token, lease.model_dump_json(), self._token_life_s)
+        kept = await live.remember_answer(key, ours, self._memory_s)
+        if kept != ours:
+            await live.take_media_token(token)
+            if "websocket" not in kept:
+                await live.release(party.slot_id)
+            return kept
+        await Calls(self._deps.db, call.tenant_id).answered(call.id, self._deps.clock.now())
+        await live.publish(call.id, {"type": "status", "status": "answered"})
+        if party.ref is None:
+            CALLS_INBOUND.labels("answered").inc()
+        return ours
+
+    async def _apologise(self, key: str, party: _Party, text: str, outcome: str, detail: str) -> str:
+        ours = json.dumps(talk(text))
+        kept = await self._deps.live.remember_answer(key, ours, self._memory_s)
+        if kept != ours:
+            return kept
+        await end_without_media(
+            self._deps.db,
+            self._deps.live,
+            party.call.tenant_id,
+            party.call.id,
+            outcome="no_capacity" if outcome == "no_capacity" else "failed",
+            detail=detail,
+            slot_id=party.slot_id,
+            at=self._deps.clock.now(),
+        )
+        if party.ref is None:
+            CALLS_INBOUND.labels(outcome).inc()
+        return ours
+
+    def _ncco(self, call_id: str, token: str, ref: AttemptRef | None) -> list[dict[str, object]]:
+        scheme, _, rest = self._deps.settings.public_url.partition("://")
+        uri = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/media/{call_id}"
+        in_path = self._network.media_auth == "path"
+        event_url = f"{self._deps.settings.public_url}{EVENT_PATH}"
+        return connect_websocket(
+            f"{uri}/{token}" if in_path else uri,
+            rate=self._network.sample_rate_hz,
+            headers={"call_id": call_id},
+            token=None if in_path else token,
+            event_url=self._links.event_url(ref) if ref is not None else event_url,
+        )

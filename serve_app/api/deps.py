@@ -1,0 +1,58 @@
+"""What the API needs from the outside, in one object, and how a request reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from serve_app.clock import Clock, SystemClock
+from serve_app.dialing.links import AttemptLinks
+from serve_app.dialing.rules import DialingFacts, facts_from
+from serve_app.settings import Settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.objects import ObjectStore
+from serve_app.telephony.base import CallControl
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class ApiDeps:
+    """Everything injected. The API owns none of it and closes none of it.
+
+    `call_placed` wakes the dialer, `call_ended` the background workers; both only make things sooner, nothing is lost
+    without them. `describe_runtime` is asked at each `/health` and returns JSON-ready facts about the process around
+    the API. `simulated_network` None: derived from the settings (`dialing.rules.network_is_simulated`).
+    """
+
+    settings: Settings
+    db: Database
+    live: LiveState
+    objects: ObjectStore
+    control: CallControl
+    call_placed: Callable[[], Awaitable[None]] = _nothing
+    call_ended: Callable[[], Awaitable[None]] = _nothing
+    describe_runtime: Callable[[], dict[str, Any]] = dict
+    simulated_network: bool | None = None
+    clock: Clock = field(default_factory=SystemClock)
+
+    def dialing_facts(self) -> DialingFacts:
+        return facts_from(self.settings, simulated_network=self.simulated_network)
+
+    def links(self) -> AttemptLinks:
+        return AttemptLinks(self.settings)
+
+
+def get_deps(request: Request) -> ApiDeps:
+    deps = request.app.state.deps
+    assert isinstance(deps, ApiDeps)
+    return deps
+
+
+Deps = Annotated[ApiDeps, Depends(get_deps)]

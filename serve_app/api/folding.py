@@ -1,0 +1,103 @@
+"""Call events of the network, folded into the record of the call: repeated, late and out of order as they come.
+
+Every step only moves a call forward, and an ended call stays ended, so the order of arrival does not matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from serve_app.api.deps import ApiDeps
+from serve_app.dialing.carrier_status import ANSWERED, RINGING, TERMINAL, ending_of
+from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.links import AttemptRef
+from serve_app.errors import ProviderError
+from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
+from serve_app.telephony.vonage.webhooks import VonageEvent
+
+HANG_UP_TIMEOUT_S = 5.0
+log = structlog.get_logger(__name__)
+
+
+async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str:
+    """Apply one event that was not seen before. Returns a word for the metrics: what came of it."""
+    if event.uuid is None or event.status is None or event.of_media_leg:
+        # The socket is a leg of its own in the same conversation; its end is not the call's end.
+        return "stored"
+    tenant_id = ref.tenant_id if ref is not None else deps.settings.tenant
+    calls = Calls(deps.db, tenant_id)
+    attempt: AttemptRow | None = None
+    if ref is not None:
+        attempt = await Attempts(deps.db, tenant_id).get(ref.attempt_id)
+        if attempt is None or attempt.carrier_call_id not in (None, event.uuid):
+            return "stored"
+        if attempt.carrier_call_id is None and not await _bind(deps, attempt, event):
+            return "orphan"
+        call = await calls.get(attempt.call_id)
+    else:
+        call = await calls.by_carrier(event.uuid)
+    if call is None or call.over:
+        return "stored"
+    if event.status in RINGING or event.status in ANSWERED:
+        return await _advance(deps, calls, call, event.status)
+    if event.status in TERMINAL:
+        return await _end(deps, call, attempt.id if attempt is not None else call.id, event)
+    return "stored"
+
+
+async def _bind(deps: ApiDeps, attempt: AttemptRow, event: VonageEvent) -> bool:
+    """The first webhook of a call tells which call the attempt became. False: the attempt had been given up."""
+    assert event.uuid is not None
+    if await Attempts(deps.db, attempt.tenant_id).bind(attempt.id, event.uuid, event.region_url):
+        return True
+    log.warning("orphan_call", call_id=attempt.call_id, attempt_id=attempt.id, status=event.status)
+    if event.status not in TERMINAL:
+        # Nobody waits for this call any more: a person must not pick up to silence.
+        try:
+            async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+                await deps.control.hang_up(event.uuid, region_url=event.region_url)
+        except (ProviderError, TimeoutError) as error:
+            log.error("orphan_not_hung_up", call_id=attempt.call_id, error=str(error) or "timeout")
+    return False
+
+
+async def _advance(deps: ApiDeps, calls: Calls, call: CallRow, status: str) -> str:
+    now = deps.clock.now()
+    if status in ANSWERED:
+        moved, reached = await calls.answered(call.id, now), "answered"
+    elif status == "ringing":
+        moved, reached = await calls.ringing(call.id, now), "ringing"
+    else:
+        return "stored"
+    if moved:
+        await deps.live.publish(call.id, {"type": "status", "status": reached})
+    return "folded" if moved else "stored"
+
+
+async def _end(deps: ApiDeps, call: CallRow, slot_id: str, event: VonageEvent) -> str:
+    if call.started_at is not None or call.id in await deps.live.leased_calls():
+        # A session has this call and writes its end, with what was said; if it died, the reconciler does.
+        return "stored"
+    assert event.status is not None
+    ending = ending_of(
+        event.status,
+        answered=call.answered_at is not None,
+        detail=event.detail,
+        disconnected_by=event.disconnected_by,
+    )
+    assert ending is not None
+    ended = await end_without_media(
+        deps.db,
+        deps.live,
+        call.tenant_id,
+        call.id,
+        outcome=ending.outcome,
+        detail=ending.detail,
+        slot_id=slot_id,
+        at=deps.clock.now(),
+    )
+    if ended:
+        await deps.call_ended()
+    return "folded" if ended else "stored"

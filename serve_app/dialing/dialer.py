@@ -1,0 +1,272 @@
+"""Placing calls: claim, decide, reserve, pace, fence, one request, record.
+
+SQL is the truth and every step is a conditional update there, so two dialers at once are harmless and a dialer that
+dies loses nothing. The contract: at most one create-call request per attempt, no request without a session to take
+the call, and a recorded disposition for every attempt. Where a request's outcome is not known, nothing is sent again:
+a webhook that carries the attempt's signed link, or the reconciler, finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+
+from serve_app.clock import Clock
+from serve_app.conversation.lease import Outcome
+from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.links import AttemptLinks, AttemptRef
+from serve_app.dialing.reconcile import AttemptReconciler
+from serve_app.dialing.rules import Deny, decide, facts_from
+from serve_app.dialing.tenants import tenants_with_live_attempts
+from serve_app.errors import ProviderError, UnavailableError
+from serve_app.metrics import ATTEMPTS
+from serve_app.settings import Settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.repositories import AttemptRow, Attempts
+from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
+
+# How long a claimed attempt waits for a slot before it goes back, so that the claim's lease stays short: after a crash
+# the next dialer takes over within that lease.
+SLOT_WAIT_S = 5.0
+SLOT_POLL_S = 0.25
+LONGEST_PACE_S = 5.0
+# Between the last check and the request: a commit, a Redis round trip, a busy event loop.
+MARGIN_S = 5.0
+IDLE_S = 5.0
+SHORTEST_WAIT_S = 0.05
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 15.0
+# After a 429 that names no time. It means that somebody else uses the account, or that our own pacing is wrong.
+RATE_LIMITED_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Dialer:
+    """One dialer. `owner` names it in the claims; any number may run at once."""
+
+    def __init__(
+        self,
+        db: Database,
+        live: LiveState,
+        vonage: VonageClient,
+        settings: Settings,
+        clock: Clock,
+        owner: str,
+        *,
+        simulated_network: bool | None = None,
+    ) -> None:
+        network = settings.telephony.vonage
+        self._db = db
+        self._live = live
+        self._vonage = vonage
+        self._clock = clock
+        self._owner = owner
+        self._network = network
+        self._queue_timeout_s = settings.dialing.queue_timeout_s
+        self._facts = facts_from(settings, simulated_network=simulated_network)
+        self._links = AttemptLinks(settings)
+        self._reconciler = AttemptReconciler(db, live, vonage, settings, clock)
+        self._lease_s = SLOT_WAIT_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
+        self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
+        self._pace_key = f"vonage:{network.application_id or 'simulated'}"
+        self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S))
+        self._in_flight = 0
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something may be due now: a call was requested, or one has ended. Safe to call at any time, any often."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Dial until cancelled. Failures of SQL or Redis are logged and waited out."""
+        backoff_s = FIRST_BACKOFF_S
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            while True:
+                self._woken.clear()
+                try:
+                    for attempt in await self._claim():
+                        self._in_flight += 1
+                        group.create_task(self._work(attempt))
+                    wait_s = await self._until_due()
+                    backoff_s = FIRST_BACKOFF_S
+                except UnavailableError as error:
+                    log.error("dialer_waits_for_sql", error=str(error), retry_in_s=backoff_s)
+                    wait_s, backoff_s = backoff_s, min(backoff_s * 2, LONGEST_BACKOFF_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._woken.wait()
+
+    async def _claim(self) -> list[AttemptRow]:
+        claimed: list[AttemptRow] = []
+        for tenant in await tenants_with_live_attempts(self._db):
+            room = self._most_in_flight - self._in_flight - len(claimed)
+            if room <= 0:
+                break
+            claimed += await Attempts(self._db, tenant, clock=self._clock).claim_intended(
+                self._owner, limit=room, lease_s=self._lease_s, now=self._clock.now()
+            )
+        return claimed
+
+    async def _until_due(self) -> float:
+        """Seconds until the next attempt can be claimed; bounded, since a wake-up may be lost with its sender."""
+        if self._in_flight >= self._most_in_flight:
+            return IDLE_S
+        due = [
+            at
+            for tenant in await tenants_with_live_attempts(self._db)
+            if (at := await Attempts(self._db, tenant).next_intended()) is not None
+        ]
+        if not due:
+            return IDLE_S
+        return min(IDLE_S, max(SHORTEST_WAIT_S, (min(due) - self._clock.now()).total_seconds()))
+
+    async def _work(self, attempt: AttemptRow) -> None:
+        try:
+            with structlog.contextvars.bound_contextvars(call_id=attempt.call_id, attempt_id=attempt.id):
+                result = await self._dial(attempt)
+                ATTEMPTS.labels(result).inc()
+                log.info("attempt", result=result)
+        except UnavailableError as error:
+            # Before the fence the lease runs out and the attempt is claimed anew; after it, the reconciler asks.
+            log.error("attempt_interrupted", call_id=attempt.call_id, error=str(error))
+        except Exception:
+            log.exception("attempt_failed", call_id=attempt.call_id)
+        finally:
+            self._in_flight -= 1
+            self.wake()
+
+    async def _dial(self, attempt: AttemptRow) -> str:
+        """One claimed attempt. Returns what became of it, one of a small set of words."""
+        began = self._clock.monotonic()
+        decision = decide(attempt.to_number, self._facts)
+        if isinstance(decision, Deny):
+            return await self._decline(attempt, "not_allowed", f"{decision.reason}: {decision.explanation}")
+        if not await self._reserve(attempt, began):
+            if self._clock.now() < attempt.give_up_at:
+                await self._release(attempt, 0)
+                return "waiting"
+            waited = f"no session became free within {self._queue_timeout_s:g} s; the call was not placed"
+            return await self._decline(attempt, "no_capacity", waited)
+        pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second)
+        if pace_s > LONGEST_PACE_S:
+            await self._live.release(attempt.id)
+            await self._release(attempt, pace_s)
+            return "waiting"
+        await self._clock.sleep(pace_s)
+        if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(began):
+            await self._release(attempt, 0)
+            return "waiting"
+        repository = self._attempts(attempt)
+        if not await repository.fence_placing(attempt.id, attempt.epoch):
+            await self._lost(attempt)
+            return "lost_claim"
+        if self._late(began):
+            # The commit took so long that the lease may be over, and nothing was sent: say so.
+            await self._release(attempt, 0)
+            return "waiting"
+        return await self._request(attempt)
+
+    async def _reserve(self, attempt: AttemptRow, began: float) -> bool:
+        """Wait for a slot as long as the claim and the call's own deadline allow."""
+        while True:
+            if await self._live.reserve(attempt.id, self._slot_ttl_s):
+                return True
+            left_s = (attempt.give_up_at - self._clock.now()).total_seconds()
+            left_s = min(left_s, SLOT_WAIT_S - (self._clock.monotonic() - began))
+            if left_s <= 0:
+                return False
+            await self._clock.sleep(min(SLOT_POLL_S, left_s))
+
+    def _late(self, began: float) -> bool:
+        """True if the lease could end before the request would."""
+        spent_s = self._clock.monotonic() - began
+        return spent_s > self._lease_s - self._network.request_timeout_s
+
+    async def _request(self, attempt: AttemptRow) -> str:
+        """Send the one request. From here on the attempt never goes back unless the network proved that it refused."""
+        ref = AttemptRef(tenant_id=attempt.tenant_id, attempt_id=attempt.id)
+        try:
+            placed = await self._vonage.create_call(
+                attempt.to_number,
+                attempt.from_number,
+                answer_url=self._links.answer_url(ref),
+                event_url=self._links.event_url(ref),
+                ringing_timer=self._network.ringing_timer_s,
+                length_timer=self._network.length_timer_s,
+            )
+        except ValueError as error:
+            # No request can be made of it, so none was.
+            await self._end(attempt, "failed", f"the call cannot be asked for: {error}")
+            return "refused"
+        except NotPlaced as error:
+            return await self._refused(attempt, error)
+        except OutcomeUnknown as error:
+            await self._attempts(attempt).unknown(attempt.id, str(error))
+            return "unknown"
+        return await self._placed(attempt, placed)
+
+    async def _placed(self, attempt: AttemptRow, placed: PlacedCall) -> str:
+        repository = self._attempts(attempt)
+        if await repository.placed(attempt.id, placed.uuid, placed.conversation_uuid):
+            return "placed"
+        # The attempt was ended meanwhile: by a webhook that said so, or by a person who hung up. A call that is over
+        # at the network does not mind being hung up.
+        try:
+            await self._vonage.hang_up(placed.uuid)
+        except ProviderError as error:
+            log.error("orphan_not_hung_up", error=str(error))
+        await self._live.release(attempt.id)
+        return "ended_meanwhile"
+
+    async def _refused(self, attempt: AttemptRow, error: NotPlaced) -> str:
+        """Proven not placed. What may pass (rate, no connection) is tried until the call's deadline."""
+        if not error.retryable:
+            await self._end(attempt, "failed", f"the network refused the call: {error}")
+            return "refused"
+        delay_s = error.retry_after_s if error.retry_after_s is not None else RATE_LIMITED_S
+        if self._clock.now() + timedelta(seconds=delay_s) >= attempt.give_up_at:
+            await self._end(attempt, "failed", f"the network did not take the call before its deadline: {error}")
+            return "refused"
+        await self._live.release(attempt.id)
+        await self._release(attempt, delay_s)
+        return "not_placed"
+
+    async def _decline(self, attempt: AttemptRow, outcome: Outcome, detail: str) -> str:
+        """End an attempt that was not sent. Fenced like a request: a paused dialer must not end another one's call."""
+        if not await self._attempts(attempt).fence_placing(attempt.id, attempt.epoch):
+            await self._lost(attempt)
+            return "lost_claim"
+        await self._end(attempt, outcome, detail)
+        return outcome
+
+    async def _lost(self, attempt: AttemptRow) -> None:
+        """The fence refused. A slot has its attempt's id: another dialer's claim keeps it, a cancelled one frees it."""
+        now = await self._attempts(attempt).get(attempt.id)
+        if now is None or now.status == "ended":
+            await self._live.release(attempt.id)
+
+    async def _release(self, attempt: AttemptRow, delay_s: float) -> None:
+        retry_at = min(self._clock.now() + timedelta(seconds=delay_s), attempt.give_up_at)
+        await self._attempts(attempt).release(attempt.id, attempt.epoch, retry_at)
+
+    async def _end(self, attempt: AttemptRow, outcome: Outcome, detail: str) -> None:
+        await end_without_media(
+            self._db,
+            self._live,
+            attempt.tenant_id,
+            attempt.call_id,
+            outcome=outcome,
+            detail=detail,
+            slot_id=attempt.id,
+            at=self._clock.now(),
+        )
+
+    def _attempts(self, attempt: AttemptRow) -> Attempts:
+        return Attempts(self._db, attempt.tenant_id, clock=self._clock)

@@ -1,0 +1,51 @@
+"""Ending a call that has no session: its record, its slot, and those who watch it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import structlog
+
+from serve_app.conversation.lease import Outcome
+from serve_app.errors import UnavailableError
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.repositories import Calls
+
+log = structlog.get_logger(__name__)
+
+
+async def end_without_media(
+    db: Database,
+    live: LiveState,
+    tenant_id: str,
+    call_id: str,
+    *,
+    outcome: Outcome,
+    detail: str,
+    slot_id: str,
+    at: datetime | None = None,
+) -> bool:
+    """Close the call as failed with `outcome`; its attempt ends with it. False if somebody closed it before.
+
+    SQL first: it is the truth. A slot that Redis could not be told about runs out by itself.
+    """
+    first = await Calls(db, tenant_id).finish(
+        call_id,
+        status="failed",
+        outcome=outcome,
+        detail=detail,
+        started_at=None,
+        ended_at=at or datetime.now(UTC),
+        duration_s=None,
+        sample_rate_hz=None,
+    )
+    try:
+        await live.release(slot_id)
+        if first:
+            await live.publish(call_id, {"type": "finished", "outcome": outcome, "detail": detail})
+    except UnavailableError as error:
+        log.warning("slot_not_released", call_id=call_id, error=str(error))
+    if first:
+        log.info("call_ended", call_id=call_id, outcome=outcome, detail=detail)
+    return first

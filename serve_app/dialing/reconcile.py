@@ -1,0 +1,146 @@
+"""What became of attempts whose request got no answer, and of calls whose last webhook never came.
+
+The network is asked, never called again. A lost response is usually healed by the first webhook within a second; this
+is for the rest. All decisions are in SQL, so any number of reconcilers may run and a restart forgets nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from serve_app.clock import Clock
+from serve_app.conversation.lease import Outcome
+from serve_app.dialing.carrier_status import ending_of
+from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.tenants import tenants_with_live_attempts
+from serve_app.errors import ProviderError, UnavailableError
+from serve_app.settings import Settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
+from serve_app.telephony.vonage.rest import VonageClient
+from serve_app.telephony.vonage.snapshot import CallSnapshot
+
+SWEEP_S = 10.0
+# A webhook of a call that was placed comes within seconds; the list of calls may lag behind it.
+WEBHOOK_GRACE_S = 15.0
+SECOND_LOOK_S = 60.0
+NETWORK_DOWN_S = 30.0
+# The network's clock against ours, and how long a request may have been on its way.
+WINDOW_BEFORE = timedelta(seconds=5)
+WINDOW_AFTER = timedelta(seconds=90)
+ABSENT_ONCE = "not found at the network, looked once"
+# Beyond its ring time a call has been answered, or its last webhook was lost.
+SILENT_MARGIN_S = 60.0
+ALARM_AGE = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class AttemptReconciler:
+    """Sweeps over the attempts and calls of every tenant that has live ones."""
+
+    def __init__(self, db: Database, live: LiveState, vonage: VonageClient, settings: Settings, clock: Clock) -> None:
+        self._db = db
+        self._live = live
+        self._vonage = vonage
+        self._clock = clock
+        self._silent_s = settings.telephony.vonage.ringing_timer_s + SILENT_MARGIN_S
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await self._clock.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except (UnavailableError, ProviderError) as error:
+                log.error("reconcile_interrupted", error=str(error))
+            except Exception:
+                # The root of the loop: reconciling must go on whatever one sweep met.
+                log.exception("reconcile_failed")
+
+    async def sweep(self) -> None:
+        """One look at everything that is in doubt. Raises UnavailableError or ProviderError."""
+        for tenant in await tenants_with_live_attempts(self._db):
+            attempts = Attempts(self._db, tenant, clock=self._clock)
+            for attempt in await attempts.stale(self._clock.now()):
+                await self._resolve(attempts, attempt)
+            await self._close_silent(tenant)
+
+    async def _resolve(self, attempts: Attempts, attempt: AttemptRow) -> None:
+        if attempt.status == "placing" or attempt.placing_at is None:
+            # Its dialer stopped between the fence and the record of the answer.
+            await attempts.unknown(attempt.id, "the dialer stopped while placing it", check_after_s=WEBHOOK_GRACE_S)
+            return
+        if self._clock.now() - attempt.placing_at > ALARM_AGE:
+            log.error("attempt_unknown_for_long", call_id=attempt.call_id, attempt_id=attempt.id)
+        try:
+            found = await self._find(attempt)
+        except ProviderError:
+            await attempts.unknown(attempt.id, attempt.detail or "", check_after_s=NETWORK_DOWN_S)
+            raise
+        if found is not None:
+            await self._adopt(attempts, attempt, found)
+        elif attempt.detail != ABSENT_ONCE:
+            await attempts.unknown(attempt.id, ABSENT_ONCE, check_after_s=SECOND_LOOK_S)
+        else:
+            detail = "the request got no answer, and the network does not know the call; it was not sent again"
+            await attempts.end(attempt.id, "unknown", detail)
+            await self._end(attempt.tenant_id, attempt.call_id, attempt.id, "failed", detail)
+
+    async def _find(self, attempt: AttemptRow) -> CallSnapshot | None:
+        """The network's call that must be this attempt: same numbers, same time, and nobody else's."""
+        assert attempt.placing_at is not None
+        calls = await self._vonage.list_calls(attempt.placing_at - WINDOW_BEFORE, attempt.placing_at + WINDOW_AFTER)
+        for call in calls:
+            if (call.to, call.from_) != (attempt.to_number, attempt.from_number) or call.direction == "inbound":
+                continue
+            owner = await Calls(self._db, attempt.tenant_id).by_carrier(call.uuid)
+            if owner is None or owner.id == attempt.call_id:
+                return call
+        return None
+
+    async def _adopt(self, attempts: Attempts, attempt: AttemptRow, found: CallSnapshot) -> None:
+        if not await attempts.bind(attempt.id, found.uuid):
+            return
+        log.info("attempt_adopted", call_id=attempt.call_id, attempt_id=attempt.id, status=found.status)
+        call = await Calls(self._db, attempt.tenant_id).get(attempt.call_id)
+        if call is not None:
+            await self._apply(call, attempt.id, found)
+
+    async def _close_silent(self, tenant: str) -> None:
+        """Calls that should have been answered or given up long ago: ask for each, once per sweep."""
+        now = self._clock.now()
+        calls = Calls(self._db, tenant)
+        for call in await calls.active(now - timedelta(seconds=self._silent_s)):
+            if call.status not in ("dialing", "ringing") or call.carrier_call_id is None:
+                continue
+            attempts = await Attempts(self._db, tenant).for_call(call.id)
+            slot_id = attempts[-1].id if attempts else call.id
+            found = await self._vonage.get_call(call.carrier_call_id, region_url=call.region_url)
+            if found is None:
+                detail = "the network does not know the call any more"
+                await self._end(tenant, call.id, slot_id, "failed", detail)
+            else:
+                await self._apply(call, slot_id, found)
+
+    async def _apply(self, call: CallRow, slot_id: str, found: CallSnapshot) -> None:
+        if call.over or call.started_at is not None:
+            return
+        ending = ending_of(found.status, answered=call.answered_at is not None or bool(found.duration_s))
+        if ending is not None:
+            await self._end(call.tenant_id, call.id, slot_id, ending.outcome, ending.detail)
+
+    async def _end(self, tenant: str, call_id: str, slot_id: str, outcome: Outcome, detail: str) -> None:
+        await end_without_media(
+            self._db,
+            self._live,
+            tenant,
+            call_id,
+            outcome=outcome,
+            detail=detail,
+            slot_id=slot_id,
+            at=self._clock.now(),
+        )
