@@ -1,6 +1,6 @@
 """The application builders that `serve_config.yaml` names. Scaling and draining values stand in that file."""
 
-from __future__ import annotations
+# No postponed annotations here: Serve validates `args` by the parameter's annotation and does not resolve strings.
 
 from ray.serve import Application
 

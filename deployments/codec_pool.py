@@ -17,7 +17,7 @@ from serve_app.store.objects import ObjectStore
 class CodecPool:
     """Any replica takes any piece."""
 
-    async def __init__(self, args: AppArgs) -> None:
+    async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         settings, _ = await complete_settings(args)
         configure_logging(settings.log)
         self._objects = ObjectStore.open(settings.objects.url, settings.data_dir.expanduser().resolve())

@@ -24,7 +24,7 @@ from serve_app.api.first_start import first_start
 class ControlApi:
     """The FastAPI application, with handles where it needs the dialer and the workers."""
 
-    async def __init__(self, args: AppArgs, dialer: DeploymentHandle, workers: DeploymentHandle) -> None:
+    async def __init__(self, args: AppArgs, dialer: DeploymentHandle[Any], workers: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = await open_runtime(args, "control-api")
         self._started = datetime.now(UTC)
         self._app = create_app(
@@ -55,7 +55,7 @@ class ControlApi:
         }
 
 
-async def _wake(handle: DeploymentHandle) -> None:
+async def _wake(handle: DeploymentHandle[Any]) -> None:
     """Make it sooner. What is to be done stands in SQL: a lost wake-up costs seconds, not a call."""
     try:
         await handle.wake.remote()

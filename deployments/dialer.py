@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class Dialer:
     """Runs the dialing core for as long as the replica lives."""
 
-    async def __init__(self, args: AppArgs) -> None:
+    async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         runtime = await open_runtime(args, "dialer")
         self._core = DialerCore(
             runtime.db, runtime.live, runtime.vonage, runtime.settings, SystemClock(), runtime.owner

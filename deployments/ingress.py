@@ -45,7 +45,7 @@ SLOT_TTL_S = 60
 log = structlog.get_logger()
 
 
-class Denied(Exception):
+class DeniedError(Exception):
     """The socket is not accepted."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -60,7 +60,7 @@ class SessionLease:
     session must end the call in order instead.
     """
 
-    def __init__(self, sessions: DeploymentHandle, lease: CallLease, node_id: str) -> None:
+    def __init__(self, sessions: DeploymentHandle[Any], lease: CallLease, node_id: str) -> None:
         self._first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.ended = False
         """The session said that it is done."""
@@ -78,8 +78,9 @@ class SessionLease:
         """Give the session back before the call began."""
         self._task.cancel()
 
-    async def _follow(self, sessions: DeploymentHandle, lease: dict[str, Any], node_id: str) -> None:
-        stream: DeploymentResponseGenerator = sessions.options(stream=True).run_call.remote(lease, node_id)
+    async def _follow(self, sessions: DeploymentHandle[Any], lease: dict[str, Any], node_id: str) -> None:
+        stream = sessions.options(stream=True).run_call.remote(lease, node_id)
+        assert isinstance(stream, DeploymentResponseGenerator)
         try:
             async for event in _items(stream):
                 if not self._first.done():
@@ -92,14 +93,14 @@ class SessionLease:
             elif not self.ended:
                 self.on_failed(f"the session failed: {type(error).__name__}")
         except asyncio.CancelledError:
-            stream.cancel()
+            stream.cancel()  # type: ignore[no-untyped-call]
             raise
         else:
             if not self._first.done():
                 self._first.set_exception(RayServeException("the session gave up before the call began"))
 
 
-async def _items(stream: DeploymentResponseGenerator) -> AsyncIterator[dict[str, Any]]:
+async def _items(stream: DeploymentResponseGenerator[Any]) -> AsyncIterator[dict[str, Any]]:
     async for item in stream:
         yield item
 
@@ -194,7 +195,7 @@ class CallerSocket:
 class MediaIngress:
     """The ASGI application behind `/media`. Plain ASGI: a frame passes through as few hands as possible."""
 
-    async def __init__(self, args: AppArgs, sessions: DeploymentHandle, pool: DeploymentHandle) -> None:
+    async def __init__(self, args: AppArgs, sessions: DeploymentHandle[Any], pool: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         # `pool` is not used here: Serve deploys what the ingress of an application is bound to.
         settings, _ = await complete_settings(args)
         configure_logging(settings.log)
@@ -234,7 +235,7 @@ class MediaIngress:
             session = SessionLease(self._sessions, lease, self._node_id)
             session.on_failed = caller.session_lost
             channel = await self._attach(session, lease, caller)
-        except Denied as denied:
+        except DeniedError as denied:
             if session is not None:
                 session.release()
             if lease is not None:
@@ -259,28 +260,28 @@ class MediaIngress:
             log.warning("the caller's socket was slow", call_id=lease.call_id, dropped=caller.dropped)
 
     async def _admit(self, scope: Scope) -> CallLease:
-        """The call that this socket belongs to. Raises Denied."""
+        """The call that this socket belongs to. Raises DeniedError."""
         call_id, token = _credentials(scope)
         if token is None:
-            raise Denied(401, "no media token")
+            raise DeniedError(401, "no media token")
         try:
             async with asyncio.timeout(self._settings.redis.connect_timeout_s):
                 payload = await self._live.take_media_token(token)
                 if payload is None:
-                    raise Denied(401, "the media token is unknown, used or expired")
+                    raise DeniedError(401, "the media token is unknown, used or expired")
                 lease = CallLease.model_validate_json(payload)
                 if call_id is not None and call_id != lease.call_id:
-                    raise Denied(401, "the media token belongs to another call")
+                    raise DeniedError(401, "the media token belongs to another call")
                 held = await self._live.keep(lease.slot_id, SLOT_TTL_S)
                 if not held and not await self._live.reserve(lease.slot_id, SLOT_TTL_S):
                     self._report(lease, "no_capacity", "the slot expired and no other is free")
-                    raise Denied(503, "no free session")
+                    raise DeniedError(503, "no free session")
         except (ParleyError, TimeoutError, ValidationError) as error:
-            raise Denied(503, f"admission is not possible: {error}") from error
+            raise DeniedError(503, f"admission is not possible: {error}") from error
         return lease
 
     async def _attach(self, session: SessionLease, lease: CallLease, caller: CallerSocket) -> ClientChannel:
-        """Lease a session and attach to it. Raises Denied."""
+        """Lease a session and attach to it. Raises DeniedError."""
         try:
             first = await session.first(self._settings.link.attach_timeout_s)
             return await self._links.attach(
@@ -292,7 +293,7 @@ class MediaIngress:
                 sink=caller,
             )
         except (TimeoutError, OSError, LinkRefusedError, RayError, RayServeException) as error:
-            raise Denied(503, f"no session took the call: {type(error).__name__} {error}") from error
+            raise DeniedError(503, f"no session took the call: {type(error).__name__} {error}") from error
 
     def _report(self, lease: CallLease, outcome: str, detail: str) -> None:
         """Tell the workers that a call ended without its session. The reconciler finds it if this is lost."""
@@ -327,7 +328,7 @@ def _credentials(scope: Scope) -> tuple[str | None, str | None]:
     return call_id, parts[1] if len(parts) > 1 else None
 
 
-async def _deny(send: Send, denied: Denied) -> None:
+async def _deny(send: Send, denied: DeniedError) -> None:
     body = json.dumps({"title": str(denied), "status": denied.status}).encode()
     headers = [(b"content-type", b"application/problem+json")]
     await send({"type": "websocket.http.response.start", "status": denied.status, "headers": headers})

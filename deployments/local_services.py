@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -50,7 +51,7 @@ class _LocalServicesActor:
 
 async def local_endpoints(config: Path | None) -> LocalEndpoints:
     """The endpoints of this cluster's local services, which the first caller starts. Raises ParleyError."""
-    actor_class = ray.remote(num_cpus=0, max_restarts=0)(_LocalServicesActor)
+    actor_class: Any = ray.remote(num_cpus=0, max_restarts=0)(_LocalServicesActor)
     # Detached: replicas come and go, their Redis must stay. It ends with the Ray cluster.
     actor = actor_class.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote(
         str(config) if config is not None else None

@@ -54,7 +54,7 @@ class SessionTunables(BaseModel):
 class CallSessions:
     """The session process."""
 
-    async def __init__(self, args: AppArgs) -> None:
+    async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime: Runtime = await open_runtime(args, "sessions")
         settings = self._runtime.settings
         self._tunables = SessionTunables()
@@ -63,7 +63,7 @@ class CallSessions:
         self._mailroom = Mailroom(self._runtime.live)
         self._node_id = ray.get_runtime_context().get_node_id()
         self._replica = serve.get_replica_context().replica_id.unique_id
-        self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())
+        self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
         self._calls: dict[str, CallSession] = {}
         self._last_check = time.monotonic()

@@ -14,7 +14,7 @@ from serve_app.jobs.mix import mix_handler
 from deployments.names import CODEC_POOL, VOICE_APP
 from deployments.runtime import AppArgs, open_runtime
 from serve_app.clock import SystemClock
-from serve_app.conversation.lease import CallLease
+from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.errors import ParleyError, UnavailableError
 from serve_app.jobs.finalize import close_lost_call, reconcile
 from serve_app.jobs.runner import JobRunner
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 class Workers:
     """Runs the job loop and the reconciler for as long as the replica lives."""
 
-    async def __init__(self, args: AppArgs) -> None:
+    async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = await open_runtime(args, "workers")
         handlers = {"mix_recording": mix_handler(self._runtime.db, self._mix, self._runtime.settings.call)}
         self._runner = JobRunner(self._runtime.db, handlers, owner=self._runtime.owner)
@@ -38,7 +38,7 @@ class Workers:
         """A call has ended."""
         self._runner.wake()
 
-    async def call_lost(self, lease: dict[str, Any], outcome: str, detail: str) -> None:
+    async def call_lost(self, lease: dict[str, Any], outcome: Outcome, detail: str) -> None:
         """End the record, and the leg, of a call whose session is gone or never came."""
         call = CallLease.model_validate(lease)
         runtime = self._runtime

@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make run` and `make test`. They need Python 3.11 or newer, make and git.
+PYTHON ?= python3
+UV := .tools/bin/uv
+PARLEY := .venv/bin/parley
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
+
+.PHONY: run demo test check bench setup clean
+
+run: setup          ## start the platform, place the demo call, keep serving until Ctrl-C
+	$(PARLEY) up --demo
+
+demo: setup         ## place the demo call and stop everything; the exit code says whether it went as it should
+	$(PARLEY) demo
+
+test: setup check   ## everything that CI runs
+	.venv/bin/pytest
+
+check: setup        ## lint, format, types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup        ## quick benchmarks: each prints aim, figure, spread, PASS or MISS
+	.venv/bin/python -m load_tests.bench
+
+setup: .venv/.ready
+
+$(UV):
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13.8,<0.14'
+
+.venv/.ready: $(UV) pyproject.toml uv.lock
+	$(UV) sync --frozen
+	@touch $@
+
+clean:
+	rm -rf .venv .tools
