@@ -241,7 +241,7 @@ class Playout:
     # --- what the far end tells ---
 
     def confirm(self, mark: str, now: float) -> None:
-        """A mark came back: it and those before it are proven. Unknown ids (of cleared audio, or forged) change nothing.
+        """A mark came back: it and those before it are proven. Unknown ids (cleared, or forged) change nothing.
 
         A mark that is early changes no time: the far end cannot play faster than frames last.
         """
