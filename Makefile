@@ -30,7 +30,7 @@ $(UV):
 	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13.8,<0.14'
 
 .venv/.ready: $(UV) pyproject.toml uv.lock
-	$(UV) sync --frozen
+	$(UV) sync --frozen --python .tools/bin/python
 	@touch $@
 
 clean:

@@ -2,6 +2,8 @@
 
 # No postponed annotations here: Serve validates `args` by the parameter's annotation and does not resolve strings.
 
+from typing import Any
+
 from ray.serve import Application
 
 from deployments.codec_pool import CodecPool
@@ -15,10 +17,15 @@ from deployments.workers import Workers
 
 def voice(args: AppArgs) -> Application:
     """The media path: ingress -> sessions, and the codec pool beside it."""
-    # The pool is no argument of the ingress, but belongs to its application: bound, so that Serve deploys it.
-    return MediaIngress.bind(args, CallSessions.bind(args), CodecPool.bind(args))
+    # The pool is no argument that the ingress uses, but belongs to its application: bound, so that Serve deploys it.
+    return _bind(MediaIngress, args, _bind(CallSessions, args), _bind(CodecPool, args))
 
 
 def control(args: AppArgs) -> Application:
     """Everything that people, programs and provider webhooks talk to."""
-    return ControlApi.bind(args, Dialer.bind(args), Workers.bind(args))
+    return _bind(ControlApi, args, _bind(Dialer, args), _bind(Workers, args))
+
+
+def _bind(deployment: Any, *args: object) -> Application:
+    # `serve.deployment` turns a class into a Deployment, which its type annotations do not say.
+    return deployment.bind(*args)

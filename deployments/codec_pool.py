@@ -9,6 +9,7 @@ from ray import serve
 
 from deployments.runtime import AppArgs, complete_settings
 from serve_app.audio.mix import mix_recording
+from serve_app.audio.wavfile import FileFormat
 from serve_app.log import configure_logging
 from serve_app.store.objects import ObjectStore
 
@@ -23,7 +24,7 @@ class CodecPool:
         self._objects = ObjectStore.open(settings.objects.url, settings.data_dir.expanduser().resolve())
 
     async def mix(
-        self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: str
+        self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: FileFormat
     ) -> dict[str, Any]:
         """Mix the parts under a prefix into one stereo file (callee left, agent right) and store it.
 
