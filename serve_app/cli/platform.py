@@ -1,0 +1,278 @@
+"""Finding a running platform, or starting one with `serve run` and stopping it without leftovers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import yaml
+
+from serve_app.errors import ParleyError, UnavailableError
+from serve_app.paths import serve_config
+from serve_app.settings import Settings, load_settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 25.0
+KEY_LINE = re.compile(r"(API key of tenant .*?: )(pk_\S+)")
+# What a failed start says, in the words of our own errors.
+FAILURE = re.compile(r"(?:SettingsError|UnavailableError|AtCapacityError|ParleyError): (.+)")
+
+
+class StartError(ParleyError):
+    """The platform did not start. The message says why, and what to do."""
+
+
+def probe(url: str, timeout_s: float = 1.5) -> dict[str, Any] | None:
+    """The `/health` document of the platform at `url`; None if nothing, or something else, answers there."""
+    try:
+        answer = httpx.get(f"{url}/health", timeout=timeout_s)
+        document = answer.json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return document if isinstance(document, dict) and "simulated_network" in document else None
+
+
+def free_port() -> int:
+    """A TCP port of loopback that is free now."""
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        return int(probe_socket.getsockname()[1])
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def holder_of(port: int) -> str:
+    """The process that listens on a port, for an error message."""
+    with contextlib.suppress(psutil.Error, PermissionError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {process.pid} ({process.name()})"
+    return "another process"
+
+
+async def check_services(settings: Settings) -> None:
+    """Connect to the SQL and Redis servers that the settings name, before Ray starts. Raises UnavailableError."""
+    if settings.database.url is not None:
+        db = await Database.connect(settings.database.url, connect_timeout_s=settings.database.connect_timeout_s)
+        await db.aclose()
+    if settings.redis.url is not None:
+        live = await LiveState.connect(settings.redis.url, connect_timeout_s=settings.redis.connect_timeout_s)
+        await live.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    http: int
+    haproxy_metrics: int
+    haproxy_stats: int
+
+
+def choose_ports(http: int | None) -> Ports:
+    """The HTTP port asked for (None: a free one), and free ones for HAProxy's own. Raises StartError if it is taken."""
+    if http is not None and not port_is_free(http):
+        raise StartError(
+            f"port {http} is taken by {holder_of(http)}; stop that, or choose another port with --port "
+            "(--port 0 takes a free one)"
+        )
+    metrics = 9101 if port_is_free(9101, "0.0.0.0") else free_port()  # noqa: S104
+    stats = 8404 if port_is_free(8404, "0.0.0.0") else free_port()  # noqa: S104
+    return Ports(http or free_port(), metrics, stats)
+
+
+def derive_config(ports: Ports, template: Path | None = None) -> dict[str, Any]:
+    """`serve_config.yaml` with the port set. Off Linux there is no HAProxy binary, and Serve's own proxy is used."""
+    document: dict[str, Any] = yaml.safe_load((template or serve_config()).read_text(encoding="utf-8"))
+    document["http_options"]["port"] = ports.http
+    if sys.platform != "linux":
+        document.pop("controller_options", None)
+    return document
+
+
+class Platform:
+    """A platform that this process started. `stop` ends every process of it."""
+
+    def __init__(self, *, port: int | None, config: Path | None = None, show: Callable[[str], None] = print) -> None:
+        self._show = show
+        self._ports = choose_ports(port)
+        self._template = config
+        self._process: subprocess.Popen[str] | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="parley-up-"))
+        self._tail: deque[str] = deque(maxlen=400)
+        self._failure: str | None = None
+        self._family: dict[int, psutil.Process] = {}
+        self.url = f"http://127.0.0.1:{self._ports.http}"
+        self.log_file: Path | None = None
+
+    def start(self) -> dict[str, Any]:
+        """Start and wait until calls can be placed. Returns `/health`. Raises ParleyError."""
+        environment = self._environment()
+        os.environ.setdefault("PARLEY_SERVER__PUBLIC_URL", environment["PARLEY_SERVER__PUBLIC_URL"])
+        settings = load_settings()
+        asyncio.run(check_services(settings))
+        config = self._folder / "serve_config.yaml"
+        config.write_text(yaml.safe_dump(derive_config(self._ports, self._template)), encoding="utf-8")
+        logs = settings.data_dir.expanduser() / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.log_file = logs / f"platform-{time.strftime('%Y%m%d-%H%M%S')}-{self._ports.http}.log"
+        serve = shutil.which("serve", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+        if serve is None:
+            raise StartError("the command `serve` is missing; install Parley with its dependencies (make setup)")
+        # A session of its own: Ctrl-C in the terminal reaches this process only, which then stops the platform in order.
+        self._process = subprocess.Popen(
+            [serve, "run", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read_output, daemon=True).start()
+        return self._wait_ready()
+
+    def stop(self) -> None:
+        """End the platform: in order if it can be, by force if it must be. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._remember(process.pid)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_TIMEOUT_S)
+            # Ray ends its processes; what a killed one left (HAProxy is one) is ended here, by its id.
+            survivors = [member for member in self._family.values() if member.is_running()]
+            _, alive = psutil.wait_procs(survivors, timeout=5)
+            for member in alive:
+                with contextlib.suppress(psutil.Error):
+                    member.terminate()
+            for member in psutil.wait_procs(alive, timeout=3)[1]:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self) -> int:
+        """Block until the platform ends by itself."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        environment.setdefault("PARLEY_SERVER__PUBLIC_URL", self.url)
+        environment.update(
+            {
+                # A platform of its own: not whatever Ray cluster happens to run on this machine.
+                "RAY_ADDRESS": "local",
+                "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports.haproxy_metrics),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports.haproxy_stats),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONUNBUFFERED": "1",
+            }
+        )
+        return environment
+
+    def _read_output(self) -> None:
+        process = self._process
+        assert process is not None and process.stdout is not None and self.log_file is not None
+        with self.log_file.open("a", encoding="utf-8") as log:
+            for line in process.stdout:
+                key = KEY_LINE.search(line)
+                if key:
+                    self._show(f"{key.group(1)}{key.group(2)}")
+                failure = FAILURE.search(line)
+                if failure:
+                    self._failure = failure.group(1).strip()
+                log.write(KEY_LINE.sub(r"\1<shown once>", line))
+                log.flush()
+                self._tail.append(line.rstrip())
+
+    def _wait_ready(self) -> dict[str, Any]:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise StartError(f"the platform ended with code {self._process.returncode}: {self._why()}")
+            if self._failure is not None:
+                raise StartError(self._failure)
+            self._remember(self._process.pid)
+            health = probe(self.url)
+            if health is not None and (health["capacity"]["slots"] or 0) > 0:
+                return health
+            time.sleep(0.3)
+        raise StartError(f"the platform was not ready within {START_TIMEOUT_S:.0f} s: {self._why()}")
+
+    def _why(self) -> str:
+        if self._failure is not None:
+            return self._failure
+        telling = [line for line in self._tail if "Error" in line or "ERROR" in line]
+        return (telling[-1] if telling else "no error was printed") + f"; the whole log is {self.log_file}"
+
+    def _remember(self, pid: int) -> None:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(pid).children(recursive=True):
+                self._family[child.pid] = child
+
+
+@contextlib.contextmanager
+def running_platform(*, show: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A platform to place a call with: the one that runs, else one on free ports that is stopped afterwards.
+
+    Yields its URL and `/health`. Raises ParleyError.
+    """
+    url = os.environ.get("PARLEY_URL", "").rstrip("/")
+    if url:
+        health = probe(url)
+        if health is None:
+            raise UnavailableError(f"no Parley platform answers at {url} (PARLEY_URL)")
+        yield url, health
+        return
+    url = load_settings().public_url
+    health = probe(url) if _is_local(url) else None
+    if health is not None:
+        yield url, health
+        return
+    show("no platform is running: starting one on free ports")
+    platform = Platform(port=None, show=show)
+    try:
+        health = platform.start()
+        yield platform.url, health
+    finally:
+        show("stopping the platform")
+        platform.stop()
+
+
+def _is_local(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
