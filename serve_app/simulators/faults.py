@@ -136,5 +136,5 @@ async def hang(request: web.BaseRequest) -> None:
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(600):
-            while not transport.is_closing():
+            while not transport.is_closing():  # noqa: ASYNC110 - the server tells no handler of a lost connection
                 await asyncio.sleep(0.05)
