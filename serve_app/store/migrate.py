@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from serve_app.store.engine import AWAY, WRITE, async_url, make_engine, shown
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 LOCK_TIMEOUT_S = 60.0
+# Alembic keeps its environment in module globals: one migration at a time in a process, whatever the database.
+_ONE_AT_A_TIME = threading.Lock()
 _ADVISORY_LOCK = 0x7061726C6579  # "parley"
 T = TypeVar("T")
 
@@ -31,7 +34,7 @@ def upgrade(url: str) -> None:
     Blocking; call it from a thread inside an event loop. Raises UnavailableError.
     """
     target = async_url(url)
-    with _file_lock(target):
+    with _ONE_AT_A_TIME, _file_lock(target):
         _blocking(_with_connection(target, _upgrade))
 
 

@@ -1,0 +1,180 @@
+"""No method of any repository reads or changes another tenant's rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from serve_app.store.db import Database
+from serve_app.store.models import Base
+from serve_app.store.repositories import (
+    Agents,
+    ApiKeys,
+    Attempts,
+    Calls,
+    Events,
+    Jobs,
+    Recordings,
+    Transcripts,
+    Turns,
+)
+from serve_app.store.scope import TenantScope
+from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound
+
+pytest_plugins = ("tests.unit.store_fixtures",)
+
+OWNER, STRANGER = "acme", "globex"
+NOW = datetime.now(UTC)
+FUTURE = NOW + timedelta(days=1)
+CALL = {"from_number": OWN_NUMBER, "agent_name": "front-desk", "agent_version": 1, "metadata": {}}
+END: dict[str, Any] = {"outcome": "failed", "detail": "stolen", "started_at": NOW, "ended_at": NOW, "duration_s": 1}
+RECORDING: dict[str, Any] = {"key": "k", "format": "wav", "channels": 1, "sample_rate_hz": 8000, "duration_s": 1.0}
+
+
+class Victim:
+    """Ids of the owner's rows."""
+
+    live_call = over_call = live_attempt = ""
+
+
+Attack = Callable[[Any, Victim], Awaitable[object]]
+# What the stranger calls with the owner's ids. A result of None, False, [] or ([], None) gives nothing away; `own`
+# results are rows that the stranger just made for itself.
+ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
+    Agents: {
+        "apply": lambda r, v: r.apply("front-desk", {"mine": True}),
+        "get": lambda r, v: r.get("front-desk"),
+        "list": lambda r, v: r.list(),
+    },
+    Calls: {
+        "create_outbound": lambda r, v: r.create_outbound(to_number=NUMBER, give_up_at=FUTURE, **CALL),
+        "create_inbound": lambda r, v: r.create_inbound(carrier_call_id="carrier-1", to_number=NUMBER, **CALL),
+        "get": lambda r, v: r.get(v.live_call),
+        "by_carrier": lambda r, v: r.by_carrier("carrier-1"),
+        "list": lambda r, v: r.list(limit=50),
+        "active": lambda r, v: r.active(FUTURE),
+        "ringing": lambda r, v: r.ringing(v.live_call, NOW),
+        "answered": lambda r, v: r.answered(v.live_call, NOW),
+        "in_progress": lambda r, v: r.in_progress(v.live_call, NOW),
+        "finish": lambda r, v: r.finish(v.live_call, status="failed", sample_rate_hz=8000, **END),
+    },
+    Attempts: {
+        "get": lambda r, v: r.get(v.live_attempt),
+        "for_call": lambda r, v: r.for_call(v.live_call),
+        "live_of_call": lambda r, v: r.live_of_call(v.live_call),
+        "claim_intended": lambda r, v: r.claim_intended("x", limit=50, lease_s=9, now=FUTURE),
+        "next_intended": lambda r, v: r.next_intended(),
+        "fence_placing": lambda r, v: r.fence_placing(v.live_attempt, 0),
+        "placed": lambda r, v: r.placed(v.live_attempt, "uuid", None),
+        "bind": lambda r, v: r.bind(v.live_attempt, "uuid", "https://x"),
+        "unknown": lambda r, v: r.unknown(v.live_attempt, "x"),
+        "release": lambda r, v: r.release(v.live_attempt, 0, NOW),
+        "end": lambda r, v: r.end(v.live_attempt, "busy"),
+        "stale": lambda r, v: r.stale(FUTURE),
+    },
+    Turns: {
+        "put": lambda r, v: r.put(v.live_call, 0, "agent", "x", "x", 0, 1, False, False, {"total_ms": 1}),
+        "list": lambda r, v: r.list(v.over_call),
+    },
+    Transcripts: {"get": lambda r, v: r.get(v.over_call)},
+    Recordings: {
+        "put": lambda r, v: r.put(v.over_call, bytes=1, peaks=[], **RECORDING),
+        "get": lambda r, v: r.get(v.over_call),
+    },
+    Events: {
+        "record": lambda r, v: r.record("jti", "vonage", "x", None, {}, NOW),
+        "seen": lambda r, v: r.seen("jti"),
+    },
+    ApiKeys: {
+        "create": lambda r, v: r.create("mine"),
+        "any": lambda r, v: r.any(),
+    },
+}
+OWN = {
+    (Agents, "apply"),
+    (Calls, "create_outbound"),
+    (Calls, "create_inbound"),
+    (Events, "record"),
+    (ApiKeys, "create"),
+}
+REFUSED = {(Turns, "put"), (Recordings, "put")}
+# Finds the tenant itself: that is its purpose.
+ACROSS = {(ApiKeys, "verify")}
+
+
+async def owned_rows(db: Database) -> list[tuple[object, ...]]:
+    """Everything that the owner has, in every table."""
+    rows: list[tuple[object, ...]] = []
+    async with db.session() as session:
+        for name, table in sorted(Base.metadata.tables.items()):
+            query = select(table).where(table.c.tenant_id == OWNER).order_by(*table.primary_key.columns)
+            rows += [(name, *row) for row in await session.execute(query)]
+    return rows
+
+
+async def populate(db: Database) -> Victim:
+    victim = Victim()
+    await Agents(db, OWNER).apply("front-desk", {"a": 1})
+    call, attempt = await outbound(db, OWNER)
+    over = await inbound(db, OWNER)
+    await Turns(db, OWNER).put(over.id, 0, "agent", "Hello", "Hello", 0, 1, False, False, {"total_ms": 1})
+    await finish(db, over)
+    await Recordings(db, OWNER).put(over.id, bytes=1, peaks=[], **RECORDING)
+    await Events(db, OWNER).record("jti", "vonage", "answered", "carrier-1", {}, NOW)
+    await ApiKeys(db, OWNER).create("first")
+    victim.live_call, victim.live_attempt, victim.over_call = call.id, attempt.id, over.id
+    return victim
+
+
+def repositories() -> list[type[TenantScope]]:
+    return TenantScope.__subclasses__()
+
+
+def public_methods(repository: type) -> list[str]:
+    return [
+        name
+        for name, member in inspect.getmembers(repository, inspect.isfunction)
+        if not name.startswith("_") and inspect.iscoroutinefunction(member)
+    ]
+
+
+def test_every_method_of_every_repository_is_attacked() -> None:
+    methods = {(r, name) for r in repositories() for name in public_methods(r)}
+    attacked = {(r, name) for r, attacks in ATTACKS.items() for name in attacks}
+    assert methods == attacked | ACROSS
+
+
+@pytest.mark.parametrize("repository", list(ATTACKS), ids=lambda r: r.__name__)
+async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: type[TenantScope]) -> None:
+    victim = await populate(db)
+    before = await owned_rows(db)
+    assert {row[0] for row in before} == set(Base.metadata.tables)
+    for name, attack in ATTACKS[repository].items():
+        stranger = repository(db, STRANGER)
+        if (repository, name) in REFUSED:
+            with pytest.raises(IntegrityError):
+                await attack(stranger, victim)
+        elif (repository, name) in OWN:
+            await attack(stranger, victim)
+        else:
+            # A fresh tenant, so that rows which the stranger made do not count.
+            result = await attack(repository(db, "initech"), victim)
+            assert result in (None, False, [], ([], None)), name
+        assert await owned_rows(db) == before, name
+
+
+async def test_a_job_carries_the_tenant_of_its_call(db: Database) -> None:
+    await populate(db)
+    leased = await Jobs(db).lease("w", kinds=["mix_recording"], limit=10, lease_s=9)
+    assert [job.tenant_id for job in leased] == [OWNER]
+
+
+def test_a_repository_without_a_tenant_is_refused() -> None:
+    with pytest.raises(ValueError, match="tenant"):
+        Calls(None, "")  # type: ignore[arg-type]
