@@ -75,14 +75,13 @@ def problem_response(request: Request, problem: ProblemError) -> JSONResponse:
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of `app` a problem, those of the framework included."""
+    """Make every error of `app` a problem, those of the framework included; what is left is `RequestLog`'s."""
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(UnavailableError, _on_unavailable)
     app.add_exception_handler(AtCapacityError, _on_at_capacity)
     app.add_exception_handler(ProviderError, _on_provider_error)
-    app.add_exception_handler(Exception, _on_unexpected)
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -171,8 +170,7 @@ async def _on_provider_error(request: Request, error: Exception) -> JSONResponse
     return problem_response(request, problem)
 
 
-async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
-    # The server's own error logging follows; the caller gets nothing of the traceback, only the id to look it up.
-    log.error("request_failed", path=request.url.path, error_type=type(error).__name__, exc_info=error)
+def unexpected_problem(request: Request) -> JSONResponse:
+    """500 for what nobody foresaw. It says nothing of the fault itself."""
     problem = ProblemError(500, "internal_error", "this request failed inside the platform", remedy="report request_id")
     return problem_response(request, problem)

@@ -26,7 +26,9 @@ class Activity:
 
 async def read_activity(db: Database, now: datetime) -> Activity:
     """Read it. Raises UnavailableError."""
-    live = select(Call.status, func.count()).where(Call.status.not_in(TERMINAL_CALL)).group_by(Call.status)
+    live = (
+        select(Call.status, func.count().label("calls")).where(Call.status.not_in(TERMINAL_CALL)).group_by(Call.status)
+    )
     recent = (
         select(Call.outcome, func.count())
         .where(Call.status.in_(TERMINAL_CALL), Call.updated_at >= now - OUTCOME_WINDOW)
@@ -39,8 +41,8 @@ async def read_activity(db: Database, now: datetime) -> Activity:
         .limit(LATENCY_SAMPLES)
     )
     async with db.session() as session:
-        by_status = dict((await session.execute(live)).tuples())
-        by_outcome = {outcome or "unknown": count for outcome, count in (await session.execute(recent)).tuples()}
+        by_status = {row.status: row.calls for row in await session.execute(live)}
+        by_outcome = {outcome or "unknown": count for outcome, count in await session.execute(recent)}
         totals = sorted(value for value in (await session.scalars(latencies)).all() if value is not None)
     return Activity(by_status, by_outcome, {str(q): _quantile(totals, q) for q in QUANTILES} if totals else {})
 

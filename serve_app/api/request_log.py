@@ -1,4 +1,4 @@
-"""One log line and one count per request, and a request id on everything logged meanwhile.
+"""One log line and one count per request, a request id on everything logged meanwhile, and the last word on faults.
 
 Pure ASGI, so that streams pass through untouched. The line names the route's template and never the path or the query
 string: those carry tokens, signatures and numbers.
@@ -10,8 +10,10 @@ import re
 import time
 
 import structlog
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.api.problems import unexpected_problem
 from serve_app.metrics import HTTP_REQUESTS
 from serve_app.store.models import new_id
 
@@ -35,11 +37,12 @@ class RequestLog:
         request_id = _given_id(scope) or new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.monotonic()
-        status = 500
+        status, started = 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
+                started = True
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (HEADER, request_id.encode())]
             await send(message)
@@ -47,12 +50,22 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except Exception:
+                # The root of a request. The caller gets nothing of the traceback, only the id to look it up by.
+                log.exception("request_failed", route=_route(scope))
+                if started:
+                    raise
+                await unexpected_problem(Request(scope))(scope, receive, send_with_id)
             finally:
-                route = getattr(scope.get("route"), "path", "unmatched")
+                route = _route(scope)
                 HTTP_REQUESTS.labels(scope["method"], route, str(status)).inc()
                 if route not in _QUIET:
                     duration_ms = round((time.monotonic() - began) * 1000, 1)
                     log.info("request", method=scope["method"], route=route, status=status, duration_ms=duration_ms)
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "unmatched"))
 
 
 def _given_id(scope: Scope) -> str | None:
