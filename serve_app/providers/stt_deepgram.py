@@ -1,0 +1,290 @@
+"""Deepgram Flux through the official SDK (`listen.v2`): speech to turns.
+
+What the SDK leaves to its caller, and this module does: it sees a socket that hangs, it tells an end that nobody asked
+for from a close, it feeds silence so that a turn can end (Flux time is audio time), and it keeps the audio path free of
+the socket's back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from deepgram import AsyncDeepgramClient
+from deepgram.core.api_error import ApiError
+from deepgram.environment import DeepgramClientEnvironment
+from websockets.exceptions import WebSocketException
+
+from serve_app.errors import ProviderError
+from serve_app.providers.base import SttEvent, TranscriptionRequest, TranscriptionStream
+from serve_app.providers.errors import is_retryable, status_error
+from serve_app.providers.flux_audio import AudioQueue, StreamClock
+from serve_app.providers.flux_events import TurnReader
+from serve_app.settings import DeepgramSettings
+
+NAME = "deepgram"
+
+# Deepgram recommends about 80 ms a message. What is queued goes out at once; only a backlog is joined up to this.
+_MAX_MESSAGE_MS = 80
+_QUEUE_S = 10.0
+# A socket that takes no bytes for this long is dead.
+_SEND_TIMEOUT_S = 3.0
+# The SDK's own pings notice a dead socket after up to 40 s: far too late for a person on the phone.
+_PING_INTERVAL_S = 2.0
+_PONG_TIMEOUT_S = 3.0
+# Inside a turn Flux reports about every 0.25 s of audio; this much audio without a word means that it hangs.
+_MAX_UNREPORTED_AUDIO_S = 3.0
+# A phone network sends all the time, so a gap means that the media path stalls. A second is more than any jitter and
+# still far below Flux's idle limit of 10 s.
+_TURN_GAP_S = 1.0
+_IDLE_GAP_S = 4.0
+_SILENCE_MS = 80
+_CLOSE_TIMEOUT_S = 1.0
+_EVENT_QUEUE = 1000
+
+
+class DeepgramTranscriber:
+    """One SDK client per process; one WebSocket per call."""
+
+    name = NAME
+
+    def __init__(self, settings: DeepgramSettings, api_key: str) -> None:
+        self._settings = settings
+        self._http = httpx.AsyncClient(timeout=settings.connect_timeout_s)
+        self._client = AsyncDeepgramClient(
+            api_key=api_key,
+            environment=DeepgramClientEnvironment(
+                base=settings.base_url,
+                production=settings.websocket_url,
+                agent=settings.websocket_url,
+                agent_rest=settings.base_url,
+            ),
+            httpx_client=self._http,
+            max_retries=0,
+        )
+
+    async def open(self, request: TranscriptionRequest) -> TranscriptionStream:
+        """Connect. Raises ProviderError."""
+        stack = contextlib.AsyncExitStack()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                connection = await stack.enter_async_context(
+                    self._client.listen.v2.connect(**self._parameters(request))
+                )
+        except ApiError as error:
+            raise _handshake_error(error, self._settings) from error
+        except TimeoutError as error:
+            message = f"no answer to the handshake within {self._settings.connect_timeout_s:g} s"
+            raise ProviderError("stt", NAME, message, retryable=True) from error
+        except (OSError, WebSocketException) as error:
+            message = f"cannot connect to {self._settings.websocket_url}: {_why(error)}"
+            raise ProviderError("stt", NAME, message, retryable=True) from error
+        return DeepgramStream(connection, stack, request)
+
+    def _parameters(self, request: TranscriptionRequest) -> dict[str, Any]:
+        settings = self._settings
+        parameters: dict[str, Any] = {
+            "model": settings.model,
+            "encoding": request.audio.encoding,
+            "sample_rate": request.audio.sample_rate_hz,
+            "eot_threshold": settings.eot_threshold,
+            "eot_timeout_ms": settings.eot_timeout_ms,
+            "mip_opt_out": settings.mip_opt_out,
+            "tag": request.call_id,
+        }
+        if settings.eager_eot_threshold is not None:
+            # An eager threshold above the final one is refused with HTTP 400.
+            parameters["eager_eot_threshold"] = min(settings.eager_eot_threshold, settings.eot_threshold)
+        if request.keyterms:
+            # More than 100 terms, or one that is blank or longer than 100 characters, is refused with HTTP 400.
+            terms = [term.strip() for term in request.keyterms if 0 < len(term.strip()) <= 100]
+            parameters["keyterm"] = terms[:100]
+        if settings.model == "flux-general-multi":
+            parameters["language_hint"] = request.language
+        return parameters
+
+    async def aclose(self) -> None:
+        """Close the HTTP pool. Streams are closed by their calls."""
+        await self._http.aclose()
+
+
+class DeepgramStream:
+    """One call's stream. Positions in events are seconds of the audio that was given to `send`."""
+
+    def __init__(self, connection: Any, stack: contextlib.AsyncExitStack, request: TranscriptionRequest) -> None:
+        self._connection = connection
+        # The SDK offers neither ping nor abort; its socket is the `websockets` client connection.
+        self._socket = connection._websocket
+        self._stack = stack
+        self._clock = StreamClock(request.audio)
+        self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S)
+        self._max_message_bytes = request.audio.bytes_for_ms(_MAX_MESSAGE_MS)
+        self._reader = TurnReader(self._clock)
+        self._silence = self._clock.silence(_SILENCE_MS)
+        self._events: asyncio.Queue[SttEvent | None] = asyncio.Queue(_EVENT_QUEUE)
+        self._failure: ProviderError | None = None
+        self._closing = False
+        self._reported_s = 0.0
+        self._tasks = [
+            asyncio.create_task(self._guard(work()), name=f"stt-{name}")
+            for name, work in (("write", self._write), ("read", self._read), ("watch", self._watch))
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._task_done)
+
+    async def send(self, audio: bytes) -> None:
+        """Queue audio of any length; never waits. Raises ProviderError when the stream is dead or far behind."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._queue.put(audio):
+            self._fail(f"the socket is {_QUEUE_S:g} s of audio behind")
+            raise self._failure or self._error("closed")
+
+    async def events(self) -> AsyncIterator[SttEvent]:
+        """Turn events until `close`. The watch bounds the wait: a dead socket ends it with ProviderError."""
+        while (event := await self._events.get()) is not None:
+            yield event
+        # Whoever iterates again gets the same end.
+        self._end_events()
+        if self._failure is not None and not self._closing:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Tell Deepgram, release the socket, end the tasks. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._end_events()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                if self._failure is None:
+                    await self._connection.send_close_stream()
+                await self._stack.aclose()
+        except (TimeoutError, OSError, WebSocketException):
+            # The other side does not take part in closing: let the connection go at once.
+            transport = getattr(self._socket, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+    # --- the three tasks --------------------------------------------------------------------------------------------
+
+    async def _guard(self, work: Any) -> None:
+        """Run one task of the stream; its failure becomes the stream's."""
+        try:
+            await work
+        except ProviderError as error:
+            self._fail_with(error)
+        except TimeoutError:
+            self._fail(f"the socket took no audio for {_SEND_TIMEOUT_S:g} s")
+        except (OSError, WebSocketException) as error:
+            self._fail(f"the connection was lost: {_why(error)}")
+
+    async def _write(self) -> None:
+        idle_s = 0.0
+        while True:
+            audio = await self._queue.get(self._max_message_bytes, timeout_s=_TURN_GAP_S)
+            idle_s = 0.0 if audio else idle_s + _TURN_GAP_S
+            if audio:
+                await self._send_bytes(audio)
+                self._clock.sent(len(audio))
+            elif self._reader.in_turn or idle_s >= _IDLE_GAP_S:
+                await self._feed_silence()
+                idle_s = 0.0
+
+    async def _feed_silence(self) -> None:
+        """Nothing came for a while. Inside a turn, silence in real time until the turn ends; else one keep-alive."""
+        while True:
+            await self._send_bytes(self._silence)
+            self._clock.inserted(len(self._silence))
+            if not self._reader.in_turn or not await self._queue.wait_empty(_SILENCE_MS / 1000):
+                return
+
+    async def _send_bytes(self, audio: bytes) -> None:
+        async with asyncio.timeout(_SEND_TIMEOUT_S):
+            await self._connection.send_media(audio)
+
+    async def _read(self) -> None:
+        async for message in self._connection:
+            # A message type that the SDK does not know arrives as None.
+            if message is None or isinstance(message, bytes):
+                continue
+            kind = getattr(message, "type", None)
+            if kind == "Error":
+                code, text = getattr(message, "code", None), getattr(message, "description", None)
+                raise self._error(f"{code or 'error'}: {text or 'no description'}")
+            self._reported_s = self._clock.stream_s
+            if kind == "TurnInfo":
+                event = self._reader.read(message)
+                if event is not None:
+                    self._deliver(event)
+        # The SDK ends its iteration without a word when the server closes with 1000 or 1001.
+        raise self._error("the server ended the stream")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_INTERVAL_S)
+            try:
+                async with asyncio.timeout(_PONG_TIMEOUT_S):
+                    await (await self._socket.ping())
+            except TimeoutError as error:
+                raise self._error(f"no answer to a ping within {_PONG_TIMEOUT_S:g} s") from error
+            if not self._reader.in_turn:
+                self._reported_s = self._clock.stream_s
+            elif self._clock.stream_s - self._reported_s > _MAX_UNREPORTED_AUDIO_S:
+                raise self._error(f"no report on {_MAX_UNREPORTED_AUDIO_S:g} s of audio inside a turn")
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, event: SttEvent) -> None:
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            raise self._error("the call does not read its turn events") from None
+
+    def _error(self, message: str) -> ProviderError:
+        return ProviderError("stt", NAME, message, retryable=True)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """A defect in a task of the stream must end the stream, not leave it waiting."""
+        if not task.cancelled() and (cause := task.exception()) is not None:
+            error = ProviderError("stt", NAME, f"internal error: {_why(cause)}", retryable=False)
+            error.__cause__ = cause
+            self._fail_with(error)
+
+    def _fail(self, message: str) -> None:
+        self._fail_with(self._error(message))
+
+    def _fail_with(self, error: ProviderError) -> None:
+        if self._failure is None and not self._closing:
+            self._failure = error
+            self._end_events()
+            for task in self._tasks:
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+    def _end_events(self) -> None:
+        if self._events.full():
+            self._events.get_nowait()
+        self._events.put_nowait(None)
+
+
+def _handshake_error(error: ApiError, settings: DeepgramSettings) -> ProviderError:
+    status = error.status_code
+    if status is None:
+        return ProviderError("stt", NAME, "the handshake failed", retryable=True)
+    # The SDK drops the server's own reason (`dg-error`), so the message names what usually is wrong.
+    message = "the handshake was refused"
+    remedy = (
+        "" if is_retryable(status) or status in (401, 403) else f"check model {settings.model!r} and the thresholds"
+    )
+    return status_error("stt", NAME, status, message, remedy=remedy)
+
+
+def _why(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
