@@ -73,7 +73,7 @@ def holder_of(port: int) -> str:
     """The process that listens on a port, for an error message."""
     with contextlib.suppress(psutil.Error, PermissionError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
                 process = psutil.Process(connection.pid)
                 return f"process {process.pid} ({process.name()})"
     return "another process"
@@ -146,8 +146,8 @@ class Platform:
         serve = shutil.which("serve", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
         if serve is None:
             raise StartError("the command `serve` is missing; install Parley with its dependencies (make setup)")
-        # A session of its own: Ctrl-C in the terminal reaches this process only, which then stops the platform in order.
-        self._process = subprocess.Popen(
+        # A session of its own: Ctrl-C in the terminal reaches this process only, which then stops the rest in order.
+        self._process = subprocess.Popen(  # noqa: S603
             [serve, "run", str(config)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

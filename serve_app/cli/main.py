@@ -1,0 +1,282 @@
+"""The command `parley`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from serve_app.cli.doctor import run_doctor
+from serve_app.cli.placing import Expectations, PlacedCall, place_call
+from serve_app.cli.platform import Platform, running_platform
+from serve_app.cli.show import LiveTranscript, print_result
+from serve_app.conversation.agent import AgentDefinition
+from serve_app.errors import ParleyError, SettingsError
+from serve_app.local_services import sqlite_url
+from serve_app.paths import configs_dir
+from serve_app.settings import load_settings
+from serve_app.store.db import Database
+from serve_app.store.migrate import current_revision, upgrade
+from serve_app.store.repositories import Agents, ApiKeys
+
+app = typer.Typer(
+    name="parley",
+    help="AI phone calls at scale, on Ray Serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+agent_app = typer.Typer(help="Agent definitions.", no_args_is_help=True)
+db_app = typer.Typer(help="The SQL database.", no_args_is_help=True)
+key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(agent_app, name="agent")
+app.add_typer(db_app, name="db")
+app.add_typer(key_app, name="key")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DEMO_NUMBER = "+12025550123"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Play = Annotated[bool, typer.Option("--play", help="Play the recording afterwards, where a player is installed.")]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """A ParleyError is a message for the user, not a traceback."""
+    try:
+        yield
+    except ParleyError as error:
+        err.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def up(
+    port: Annotated[
+        int | None, typer.Option(help="HTTP port; 0 takes a free one. Default: the port of server.public_url.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Place the demonstration call once it runs.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Another serve config file.", exists=True)] = None,
+) -> None:
+    """Start the platform on this machine and serve until Ctrl-C."""
+    with _clear_errors():
+        settings = load_settings()
+        wanted = port if port is not None else (urlsplit(settings.public_url).port or 8000)
+        err.print("starting the platform (Ray, six deployments, local services)")
+        platform = Platform(port=wanted or None, config=config, show=lambda line: err.print(line, markup=False))
+        with _terminated_like_ctrl_c():
+            try:
+                health = platform.start()
+                if demo:
+                    _finish(asyncio.run(_demo(platform.url, health, err)), err, play=False)
+                _announce(platform, health)
+                code = platform.wait()
+                raise SettingsError(f"the platform ended by itself with code {code}; its log is {platform.log_file}")
+            finally:
+                err.print("stopping the platform")
+                platform.stop()
+
+
+@app.command()
+def demo(as_json: Json = False, play: Play = False) -> None:
+    """Place one call through the whole chain and show it: at least four turns and a barge-in."""
+    _run_and_exit(as_json, play, _demo)
+
+
+@app.command()
+def call(
+    wav: Annotated[Path | None, typer.Option(help="The callee speaks this sound file.", exists=True)] = None,
+    transcript: Annotated[str | None, typer.Option(help="What is said in the sound file.")] = None,
+    say: Annotated[list[str] | None, typer.Option(help="The callee says this text (repeatable).")] = None,
+    to: Annotated[str, typer.Option(help="The simulated callee's number.")] = DEMO_NUMBER,
+    agent: Annotated[str | None, typer.Option(help="The agent's name.")] = None,
+    as_json: Json = False,
+    play: Play = False,
+) -> None:
+    """Call a simulated callee who says what you give: texts, or a sound file of any rate."""
+    if (wav is None) == (not say):
+        raise typer.BadParameter("give either --wav FILE or at least one --say TEXT")
+    if transcript is not None and wav is None:
+        raise typer.BadParameter("--transcript goes with --wav")
+    steps: list[dict[str, Any]] = [{"say": text} for text in say or []]
+    if wav is not None:
+        step: dict[str, Any] = {"play_base64": base64.b64encode(wav.read_bytes()).decode()}
+        if transcript is not None:
+            step["transcript"] = transcript
+        steps.append(step)
+    behaviour = {"steps": [*steps, {"hang_up": True}]}
+    expected = Expectations(outcomes=frozenset({"completed", "callee_hung_up"}), callee_turns=1)
+
+    async def placing(url: str, health: dict[str, Any], console: Console) -> PlacedCall:
+        return await place_call(
+            url,
+            health,
+            to=to,
+            agent=agent,
+            behaviour=behaviour,
+            expected=expected,
+            on_event=LiveTranscript(console),
+        )
+
+    _run_and_exit(as_json, play, placing)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check configuration, keys, models, ports, Redis, SQL, HAProxy mode and public_url; say what to do."""
+    with _clear_errors():
+        raise typer.Exit(asyncio.run(run_doctor(out, as_json=as_json)))
+
+
+@app.command()
+def simulators(port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0) -> None:
+    """Run the stand-ins of the providers and the phone network alone, until Ctrl-C."""
+    # Their own process: it loads a GPL voice, which the product must not.
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "serve_app.simulators", "--port", str(port)]))  # noqa: S603
+
+
+@agent_app.command("apply")
+def agent_apply(path: Annotated[Path, typer.Argument(help="A YAML file, or a folder of them.", exists=True)]) -> None:
+    """Store agent definitions. Equal content keeps its version; changed content becomes the next one."""
+    with _clear_errors():
+        files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not files:
+            raise SettingsError(f"{path} holds no *.yaml file")
+        definitions = [_agent(file) for file in files]
+
+        async def store(db: Database, tenant: str) -> None:
+            for definition in definitions:
+                row = await Agents(db, tenant).apply(definition.name, definition.model_dump(mode="json"))
+                out.print(f"{row.name} version {row.version}")
+
+        asyncio.run(_with_database(store))
+
+
+@db_app.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database to this version's schema."""
+    with _clear_errors():
+        settings = load_settings()
+        url = settings.database.url or sqlite_url(settings)
+        settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
+        upgrade(url)
+        out.print(f"the database is at revision {current_revision(url)}")
+
+
+@key_app.command("create")
+def key_create(name: Annotated[str, typer.Argument(help="What the key is for.")]) -> None:
+    """Make an API key of the configured tenant and show it once."""
+    with _clear_errors():
+
+        async def create(db: Database, tenant: str) -> None:
+            plaintext, _ = await ApiKeys(db, tenant).create(name)
+            out.print(plaintext)
+
+        asyncio.run(_with_database(create))
+
+
+async def _with_database(work: Any) -> None:
+    settings = load_settings()
+    db = await Database.connect(settings.database.url or sqlite_url(settings))
+    try:
+        await work(db, settings.tenant)
+    finally:
+        await db.aclose()
+
+
+def _agent(file: Path) -> AgentDefinition:
+    try:
+        return AgentDefinition.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        told = "\n  ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SettingsError(f"{file} is not a valid agent:\n  {told}") from error
+
+
+async def _demo(url: str, health: dict[str, Any], console: Console) -> PlacedCall:
+    scenario = yaml.safe_load((configs_dir() / "demo.yaml").read_text(encoding="utf-8"))
+    behaviour = yaml.safe_load((configs_dir() / scenario["callee"]).read_text(encoding="utf-8"))
+    return await place_call(
+        url,
+        health,
+        to=DEMO_NUMBER,
+        agent=scenario["agent"],
+        behaviour=behaviour,
+        expected=Expectations(
+            outcomes=frozenset(scenario["expect"]["outcomes"]),
+            callee_turns=scenario["expect"]["callee_turns"],
+            interruptions=scenario["expect"]["interruptions"],
+        ),
+        on_event=LiveTranscript(console),
+    )
+
+
+def _run_and_exit(as_json: bool, play: bool, placing: Any) -> None:
+    with _clear_errors(), _terminated_like_ctrl_c():
+        console = err if as_json else out
+        with running_platform(show=lambda line: err.print(line, markup=False)) as (url, health):
+            placed = asyncio.run(placing(url, health, console))
+            if as_json:
+                sys.stdout.write(json.dumps(placed.as_json(), indent=2) + "\n")
+                sys.stdout.flush()
+            code = _finish(placed, console, play=play)
+        raise typer.Exit(code)
+
+
+def _finish(placed: PlacedCall, console: Console, *, play: bool) -> int:
+    print_result(console, placed)
+    if play and placed.recording is not None and placed.recording["path"]:
+        player = next((found for name in ("ffplay", "play", "aplay", "afplay") if (found := shutil.which(name))), None)
+        if player is None:
+            err.print("no player found (ffplay, play, aplay or afplay); the file is named above")
+        else:
+            options = ["-nodisp", "-autoexit", "-loglevel", "error"] if player.endswith("ffplay") else []
+            subprocess.call([player, *options, placed.recording["path"]])  # noqa: S603
+    return 1 if placed.problems else 0
+
+
+def _announce(platform: Platform, health: dict[str, Any]) -> None:
+    err.print()
+    err.print(f"Parley serves at {platform.url}  (API: {platform.url}/docs, state: {platform.url}/health)")
+    err.print(health["runtime"]["serving"], soft_wrap=True)
+    if health["simulated"]:
+        err.print(f"simulated: {', '.join(health['simulated'])}")
+    err.print(f"log: {platform.log_file}", soft_wrap=True)
+    err.print("Ctrl-C stops it. Try: parley call --say 'Where do I park?' --say 'Goodbye.'")
+
+
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that a platform of ours is stopped in order."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    app()
