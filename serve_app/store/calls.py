@@ -164,7 +164,10 @@ class Calls(TenantScope):
             ended["started_at"] = started_at
         if sample_rate_hz is not None:
             ended["sample_rate_hz"] = sample_rate_hz
+        # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock otherwise.
+        attempts = select(Attempt.id).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
         async with self.db.transaction() as session:
+            await session.execute(attempts.order_by(Attempt.id).with_for_update())
             end = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
             if not await changed(session, end.values(status=status, updated_at=self.clock.now(), **ended)):
                 return False

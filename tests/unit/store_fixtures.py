@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from serve_app.store.db import Database, upgrade
 from serve_app.store.engine import async_url
 from serve_app.store.live import LiveState
+from serve_app.store.models import Call, new_id
 from serve_app.store.repositories import AttemptRow, CallRow, Calls
 
 NUMBER = "+12015550123"
@@ -197,3 +198,21 @@ async def finish(db: Database, call: CallRow, outcome: str = "completed", **chan
         "sample_rate_hz": 16000,
     }
     return await Calls(db, call.tenant_id).finish(call.id, **{**values, **changes})
+
+
+def call_entity(tenant: str = "acme") -> Call:
+    """A row for tests that write through a session of their own."""
+    now = datetime.now(UTC)
+    return Call(
+        id=new_id(),
+        tenant_id=tenant,
+        direction="inbound",
+        status="ringing",
+        from_number=NUMBER,
+        to_number=OWN_NUMBER,
+        agent_name="front-desk",
+        agent_version=1,
+        caller_metadata={},
+        created_at=now,
+        updated_at=now,
+    )

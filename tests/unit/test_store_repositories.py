@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.store.db import Database
-from serve_app.store.models import Call
 from serve_app.store.repositories import (
     Agents,
     ApiKeys,
@@ -26,7 +25,7 @@ from serve_app.store.repositories import (
     Transcripts,
     Turns,
 )
-from tests.unit.store_fixtures import NUMBER, finish, inbound, outbound
+from tests.unit.store_fixtures import call_entity, finish, inbound, outbound
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 LATER = timedelta(seconds=60)
@@ -169,6 +168,19 @@ async def test_a_released_attempt_can_be_claimed_when_its_time_comes(db: Databas
     assert [row.epoch for row in await attempts.claim_intended("b", limit=1, lease_s=1, now=retry_at)] == [2]
     found = await Calls(db, "acme").get(call_id)
     assert found is not None and found.status == "queued"
+
+
+async def test_ends_and_webhooks_at_once_do_not_deadlock(db: Database) -> None:
+    made = [await outbound(db, number=f"+1201555{n:04}") for n in range(12)]
+    attempts = Attempts(db, "acme")
+    await attempts.claim_intended("a", limit=50, lease_s=9, now=now() + LATER)
+    work: list[Awaitable[bool]] = []
+    for n, (call, attempt) in enumerate(made):
+        work += [attempts.fence_placing(attempt.id, 1), finish(db, call), attempts.bind(attempt.id, f"uuid-{n}")]
+    await asyncio.gather(*work)
+    async with db.session() as session:
+        assert set(await session.scalars(text("SELECT status FROM attempts"))) == {"ended"}
+        assert set(await session.scalars(text("SELECT status FROM calls"))) == {"completed"}
 
 
 # --- the life of a call
@@ -330,28 +342,7 @@ async def test_a_failed_transaction_leaves_nothing(db: Database) -> None:
         await Turns(db, "acme").put("no-such-call", 0, "agent", "x", "x", 0, 1, False, False, {"total_ms": 1})
     with pytest.raises(KeyError):
         async with db.transaction() as session:
-            call = await inbound_row(session)
-            raise KeyError(call)
+            session.add(call_entity())
+            await session.flush()
+            raise KeyError
     assert (await Calls(db, "acme").list(limit=5))[0] == []
-
-
-async def inbound_row(session: object) -> str:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    assert isinstance(session, AsyncSession)
-    session.add(
-        Call(
-            tenant_id="acme",
-            direction="inbound",
-            status="ringing",
-            from_number=NUMBER,
-            to_number=NUMBER,
-            agent_name="a",
-            agent_version=1,
-            caller_metadata={},
-            created_at=now(),
-            updated_at=now(),
-        )
-    )
-    await session.flush()
-    return "rolled back"
