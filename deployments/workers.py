@@ -9,17 +9,14 @@ import structlog
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from serve_app.jobs.mix import mix_handler
 
 from deployments.names import CODEC_POOL, VOICE_APP
 from deployments.runtime import AppArgs, open_runtime
-from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.errors import ParleyError, UnavailableError
-from serve_app.jobs.finalize import close_lost_call, reconcile
+from serve_app.jobs.finalize import close_lost_call, run_reconciler
+from serve_app.jobs.mix_recording import MixRecording
 from serve_app.jobs.runner import JobRunner
-
-RECONCILE_EVERY_S = 5.0
 
 log = structlog.get_logger()
 
@@ -30,9 +27,18 @@ class Workers:
 
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = await open_runtime(args, "workers")
-        handlers = {"mix_recording": mix_handler(self._runtime.db, self._mix, self._runtime.settings.call)}
-        self._runner = JobRunner(self._runtime.db, handlers, owner=self._runtime.owner)
-        self._background = [asyncio.create_task(self._runner.run()), asyncio.create_task(self._reconcile())]
+        runtime = self._runtime
+        network = runtime.settings.telephony.vonage
+        mix = MixRecording(runtime.db, runtime.objects, self._mix, file_format=runtime.settings.call.recording_format)
+        self._runner = JobRunner(runtime.db, {"mix_recording": mix}, owner=runtime.owner)
+        reconciler = run_reconciler(
+            runtime.db,
+            runtime.live,
+            runtime.vonage,
+            token_life_s=network.ringing_timer_s + 30,
+            objects=runtime.objects,
+        )
+        self._background = [asyncio.create_task(self._runner.run()), asyncio.create_task(reconciler)]
 
     async def wake(self) -> None:
         """A call has ended."""
@@ -46,23 +52,15 @@ class Workers:
             await runtime.vonage.hang_up(call.carrier_call_id, region_url=call.region_url)
         except ParleyError as error:
             log.warning("the leg of a lost call may still be up", call_id=call.call_id, error=str(error))
-        await close_lost_call(runtime.db, runtime.live, call.call_id, outcome=outcome, detail=detail)
+        await close_lost_call(
+            runtime.db, runtime.live, call.call_id, outcome=outcome, detail=detail, objects=runtime.objects
+        )
         self._runner.wake()
 
     async def check_health(self) -> None:
         for task in self._background:
             if task.done():
                 raise RuntimeError(f"a background loop of the workers ended: {task}")
-
-    async def _reconcile(self) -> None:
-        runtime, clock = self._runtime, SystemClock()
-        while True:
-            try:
-                await reconcile(runtime.db, runtime.live, runtime.vonage, clock.now())
-                self._runner.wake()
-            except UnavailableError as error:
-                log.warning("reconcile waits", error=str(error))
-            await asyncio.sleep(RECONCILE_EVERY_S)
 
     async def _mix(
         self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: str
