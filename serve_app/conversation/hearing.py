@@ -1,0 +1,183 @@
+"""The callee's side of the talk: every frame to the transcriber, unmodified and in order; its events to the session."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from serve_app.clock import Clock
+from serve_app.errors import ProviderError
+from serve_app.providers.base import SttEvent, Transcriber, TranscriptionRequest, TranscriptionStream, TurnEnded
+
+OPEN_TIMEOUT_S = 4.5
+SEND_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+KEEP_S = 30.0
+"""How much audio waits for a transcriber that is not open; beyond it the oldest is dropped (and counted)."""
+MAX_RECONNECTS = 5
+_ANCHOR_S = 0.1
+_ANCHORS = 1200
+
+log = structlog.get_logger()
+
+
+class ArrivalTimes:
+    """When the audio at a stream position arrived: positions are linear in samples, so a few anchors are enough."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._step = int(bytes_per_s * _ANCHOR_S)
+        self._positions: list[int] = []
+        self._times: list[float] = []
+
+    def add(self, position: int, now: float) -> None:
+        """`position`: bytes received up to now."""
+        if self._positions and position - self._positions[-1] < self._step:
+            return
+        if len(self._positions) >= _ANCHORS:
+            del self._positions[: _ANCHORS // 2], self._times[: _ANCHORS // 2]
+        self._positions.append(position)
+        self._times.append(now)
+
+    def at(self, position: float) -> float | None:
+        """Monotonic time; None before the first audio."""
+        if not self._positions:
+            return None
+        index = min(bisect.bisect_left(self._positions, position), len(self._positions) - 1)
+        return self._times[index] - (self._positions[index] - position) / self._bytes_per_s
+
+
+class Hearing:
+    """One call's transcription, through at most one failure in a row."""
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        request: TranscriptionRequest,
+        *,
+        clock: Clock,
+        on_event: Callable[[SttEvent], None],
+        on_failed: Callable[[ProviderError], None],
+    ) -> None:
+        self._transcriber = transcriber
+        self._request = request
+        self._clock = clock
+        self._on_event = on_event
+        self._on_failed = on_failed
+        self._log = log.bind(call_id=request.call_id)
+        self._bytes_per_s = request.audio.sample_rate_hz * request.audio.bytes_per_sample
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._arrivals = ArrivalTimes(self._bytes_per_s)
+        self._received = 0
+        self._stream_start = 0
+        """Position of the present stream's first byte in everything received."""
+        self._stream_sent = 0
+        self._inserted_s = 0.0
+        """Silence that the client put into the stream by itself, as far as its positions tell."""
+        self._failures = 0
+        self._closed = False
+        self.dropped_bytes = 0
+
+    def receive(self, audio: bytes, now: float) -> None:
+        """A frame from the callee. On the media path: appends and returns."""
+        self._received += len(audio)
+        self._arrivals.add(self._received, now)
+        if self._closed:
+            return
+        self._waiting.append(audio)
+        self._waiting_bytes += len(audio)
+        if self._waiting_bytes > KEEP_S * self._bytes_per_s:
+            self.dropped_bytes += len(self._waiting[0])
+            self._waiting_bytes -= len(self._waiting.popleft())
+        self._wake.set()
+
+    def arrival_time(self, audio_s: float) -> float | None:
+        """When the audio at a position of the present stream arrived (monotonic)."""
+        return self._arrivals.at(self._stream_start + max(0.0, audio_s - self._inserted_s) * self._bytes_per_s)
+
+    async def run(self) -> None:
+        """Transcribe until cancelled. After a second failure without a turn in between, `on_failed`, and return."""
+        try:
+            for attempt in range(MAX_RECONNECTS + 1):
+                try:
+                    await self._listen()
+                except ProviderError as error:
+                    self._failures += 1
+                    self._log.warning("transcriber failed", error=str(error), retryable=error.retryable)
+                    if not error.retryable or self._failures > 1 or attempt == MAX_RECONNECTS:
+                        self._on_failed(error)
+                        return
+        finally:
+            self._closed = True
+            self._waiting.clear()
+
+    async def _listen(self) -> None:
+        stream = await self._open()
+        self._stream_start = self._received - self._waiting_bytes
+        self._stream_sent, self._inserted_s = 0, 0.0
+        try:
+            with one_provider_error():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pump(stream))
+                    await self._follow(stream.events())
+        finally:
+            with suppress(TimeoutError, ProviderError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await stream.close()
+
+    async def _open(self) -> TranscriptionStream:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                return await self._transcriber.open(self._request)
+        except TimeoutError as error:
+            raise ProviderError("stt", self._transcriber.name, "no connection in time", retryable=True) from error
+
+    async def _follow(self, events: AsyncIterator[SttEvent]) -> None:
+        async for event in events:
+            self._inserted_s = max(self._inserted_s, event.audio_s - self._stream_sent / self._bytes_per_s)
+            if isinstance(event, TurnEnded):
+                self._failures = 0
+            self._on_event(event)
+        raise ProviderError("stt", self._transcriber.name, "the stream ended by itself", retryable=True)
+
+    async def _pump(self, stream: TranscriptionStream) -> None:
+        while True:
+            while self._waiting:
+                audio = b"".join(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                try:
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        await stream.send(audio)
+                except (ProviderError, TimeoutError) as error:
+                    # The next stream gets it.
+                    self._waiting.appendleft(audio)
+                    self._waiting_bytes += len(audio)
+                    if isinstance(error, ProviderError):
+                        raise
+                    raise ProviderError("stt", self._transcriber.name, "does not take audio", retryable=True) from error
+                self._stream_sent += len(audio)
+            self._wake.clear()
+            await self._wake.wait()
+
+
+@contextmanager
+def one_provider_error() -> Iterator[None]:
+    """Around a task group: its ProviderError comes out as itself. Anything else in the group wins, as the group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, others = group.split(ProviderError)
+        if failures is None or others is not None:
+            raise
+        error: BaseException = failures
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

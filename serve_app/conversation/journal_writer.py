@@ -1,0 +1,74 @@
+"""Between the talk and the journal: the talk never waits for SQL or Redis, and their failures never stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from serve_app.conversation.journal import CallJournal, TurnRecord
+from serve_app.conversation.lease import CallLease
+
+WRITE_TIMEOUT_S = 12.0
+QUEUE_ENTRIES = 512
+QUEUE_LIVE = 64
+"""Live events are worth nothing later: beyond so many waiting entries they are dropped."""
+
+log = structlog.get_logger()
+
+
+class JournalWriter:
+    """Keeps the order of entries and writes them one after the other."""
+
+    def __init__(self, journal: CallJournal, lease: CallLease) -> None:
+        self._journal = journal
+        self._lease = lease
+        self._log = log.bind(call_id=lease.call_id)
+        self._queue: deque[Callable[[], Awaitable[None]]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self.dropped = 0
+
+    def started(self, at: datetime) -> None:
+        self._add(lambda: self._journal.started(self._lease, at))
+
+    def turn(self, record: TurnRecord) -> None:
+        self._add(lambda: self._journal.turn(self._lease, record))
+
+    def live(self, event: dict[str, object]) -> None:
+        if len(self._queue) < QUEUE_LIVE:
+            self._add(lambda: self._journal.live(self._lease, event))
+
+    def _add(self, write: Callable[[], Awaitable[None]]) -> None:
+        if len(self._queue) >= QUEUE_ENTRIES:
+            self.dropped += 1
+            return
+        self._queue.append(write)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing follows; `run` ends when everything is written."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            while self._queue:
+                await self._write(self._queue.popleft())
+            if self._closing:
+                break
+            self._wake.clear()
+            await self._wake.wait()
+        if self.dropped:
+            self._log.error("journal entries are lost", entries=self.dropped)
+
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await write()
+        except Exception as error:  # noqa: BLE001  root of the writer's loop: any store, any fault
+            self.dropped += 1
+            self._log.warning("a journal entry was not written", error=repr(error))

@@ -1,0 +1,488 @@
+"""One call: its media, its talk, its records. One task group; leaving it is the clean-up.
+
+The cores (leg, turn machine, playout, recorder tracks) do no I/O; this driver carries their commands out. Everything
+but audio goes through one inbox and one task, so that a fault in the talk ends this call and no other on the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from serve_app.clock import Clock
+from serve_app.conversation import turn_types as t
+from serve_app.conversation.hearing import Hearing
+from serve_app.conversation.history import History
+from serve_app.conversation.journal import CallJournal
+from serve_app.conversation.journal_writer import JournalWriter
+from serve_app.conversation.lease import CallLease, CallResult, Outcome
+from serve_app.conversation.player import Player
+from serve_app.conversation.playout import Notice, Playout
+from serve_app.conversation.recorder import PartStore, Recorder
+from serve_app.conversation.speaker import LineCache, Speaker
+from serve_app.conversation.transcript import Transcript
+from serve_app.conversation.turn import TurnMachine
+from serve_app.errors import ProviderError
+from serve_app.providers.base import (
+    AudioFormat,
+    PartialTranscript,
+    Providers,
+    SpeechStarted,
+    SttEvent,
+    SynthesisRequest,
+    TranscriptionRequest,
+    TurnEnded,
+)
+from serve_app.settings import CallSettings
+from serve_app.telephony.base import (
+    AudioReceived,
+    CallControl,
+    DtmfReceived,
+    Leg,
+    LegConnected,
+    LegEvent,
+    LegFault,
+    MediaPort,
+    PlaybackConfirmed,
+    WireMessage,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+"""From the session's start to the network's first message."""
+HANG_UP_TIMEOUT_S = 8.0
+CLOSE_TIMEOUT_S = 3.0
+"""How long the network may take to close the socket after a hang-up, before we do."""
+FLUSH_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 45.0
+
+log = structlog.get_logger()
+
+
+def outcome_of_close(reason: str) -> Outcome:
+    """What the end of the caller's socket means when we did not end the call.
+
+    A close handshake (1000, 1001, 1005) is the network ending the leg: the callee hung up. Anything else (1006: the
+    connection broke; a lost link) is a failure of the media path.
+    """
+    if not reason.startswith("the caller's socket closed"):
+        return "media_failure"
+    code = reason.rpartition(" ")[2]
+    return "callee_hung_up" if not code.isdigit() or code in ("1000", "1001", "1005") else "media_failure"
+
+
+class _TalkIsOver(Exception):  # noqa: N818  not an error
+    """Leaves the task group: every task of the talk is cancelled."""
+
+
+class CallSession:
+    """Implements `MediaSink`. Make it, bind it to its channel, await `run`."""
+
+    def __init__(
+        self,
+        lease: CallLease,
+        leg: Leg,
+        port: MediaPort,
+        providers: Providers,
+        journal: CallJournal,
+        parts: PartStore,
+        control: CallControl,
+        settings: CallSettings,
+        clock: Clock,
+        *,
+        lines: LineCache | None = None,
+    ) -> None:
+        """`lines`: prepared lines shared by the calls of a process, so that only the first call makes them."""
+        self._lease = lease
+        self._leg = leg
+        self._port = port
+        self._providers = providers
+        self._journal = journal
+        self._control = control
+        self._settings = settings
+        self._clock = clock
+        self._lines = lines if lines is not None else LineCache()
+        self._log = log.bind(call_id=lease.call_id)
+
+        self._machine = TurnMachine(lease.agent, reply_timeout_s=settings.reply_timeout_s)
+        self._history = History(lease.agent)
+        self._writer = JournalWriter(journal, lease)
+        self._recorder = Recorder(lease.tenant_id, lease.call_id, parts, part_s=settings.recording_part_s, clock=clock)
+        self._media: _Media | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._inbox: deque[t.TurnEvent | LegEvent | SttEvent | Notice] = deque()
+        self._wake = asyncio.Event()
+        self._timers: dict[t.TimerName, asyncio.TimerHandle] = {}
+        self._faults: set[str] = set()
+
+        self._zero: float | None = None
+        self._started_at: datetime = clock.now()
+        self._last_sound_at: float | None = None
+        self._speech_started_at: float | None = None
+        self._turn_ended_at: float | None = None
+        self._state: t.TurnState = "listening"
+        self._ending: t.HangUp | None = None
+        self._superseded = False
+        self._over = asyncio.Event()
+        self._media_closed = asyncio.Event()
+        self._closed_at: float | None = None
+
+    # --- MediaSink ---
+
+    def media_received(self, message: WireMessage) -> None:
+        """On the media path: audio goes to its two queues, everything else to the inbox."""
+        now = self._clock.monotonic()
+        if self._zero is None:
+            self._zero = now
+        for event in self._leg.receive(message):
+            if isinstance(event, AudioReceived):
+                if self._media is not None:
+                    self._media.hearing.receive(event.audio, now)
+                    self._recorder.callee(event.audio, now)
+                continue
+            if isinstance(event, LegConnected) and self._media is None:
+                self._media = self._connect(event.audio, now)
+            self._post(event)
+
+    def media_closed(self, reason: str) -> None:
+        if self._closed_at is not None:
+            return
+        self._closed_at = self._clock.monotonic()
+        self._media_closed.set()
+        self._post(t.MediaClosed(outcome_of_close(reason), reason))
+
+    # --- commands of people ---
+
+    async def command(self, command: Mapping[str, object]) -> dict[str, object]:
+        """A command from the call's mailbox. Never raises: `{"ok": bool, "error": str}`.
+
+        `hangup` (optional `reason`) ends the call. `superseded`: a newer session holds the call, so this one leaves
+        it alone: no hang-up on the network, no result in the journal.
+        """
+        kind = command.get("type")
+        if kind not in ("hangup", "superseded"):
+            return {"ok": False, "error": f"unknown command {kind!r}; known: hangup, superseded"}
+        if self._over.is_set():
+            return {"ok": False, "error": "the call is over"}
+        self._superseded = self._superseded or kind == "superseded"
+        self._post(t.HangUpRequested(str(command.get("reason") or f"command: {kind}")))
+        return {"ok": True}
+
+    # --- the call ---
+
+    async def run(self) -> CallResult:
+        """Talk until the call is over, close it, write what is left. Cancelled, it ends the call first."""
+        cancelled: asyncio.CancelledError | None = None
+        self._writer.started(self._started_at)
+        async with asyncio.TaskGroup() as writers:
+            tasks = (
+                writers.create_task(self._recorder.run(), name="recorder"),
+                writers.create_task(self._writer.run(), name="journal"),
+            )
+            try:
+                await self._talk()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._ending = self._ending or t.HangUp("session_lost", "the session was stopped")
+            except Exception:  # noqa: BLE001  root of the call
+                self._log.exception("the call failed")
+                self._ending = t.HangUp("failed", "internal error")
+            await self._close_media()
+            self._recorder.close()
+            self._writer.close()
+            _, late = await asyncio.wait(tasks, timeout=FLUSH_TIMEOUT_S)
+            for task in late:
+                self._log.error("the call's records were not written in time", writer=task.get_name())
+                task.cancel()
+        result = self._result()
+        await self._finish(result)
+        if cancelled is not None:
+            raise cancelled
+        return result
+
+    async def _talk(self) -> None:
+        loop = asyncio.get_running_loop()
+        connecting = loop.call_later(CONNECT_TIMEOUT_S, self._not_connected)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._follow_inbox(), name="turns")
+                await self._over.wait()
+                raise _TalkIsOver
+        except* _TalkIsOver:
+            pass
+        finally:
+            self._group = None
+            connecting.cancel()
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+            if self._media is not None:
+                self._clear()
+                self._settle()
+                await self._media.speaker.close()
+
+    def _not_connected(self) -> None:
+        if self._media is None:
+            self._post(t.MediaClosed("media_failure", "the network sent no connected message"))
+
+    def _connect(self, audio: AudioFormat, now: float) -> _Media:
+        """The parts of the talk that need the format. No I/O yet; `_begin` starts their tasks."""
+        zero = self._zero if self._zero is not None else now
+        agent, call_id = self._lease.agent, self._lease.call_id
+        self._recorder.open(audio, zero)
+        playout = Playout(audio, lead_ms=self._settings.lead_ms)
+        transcript = Transcript(self._writer, self._history, zero=zero)
+        hearing = Hearing(
+            self._providers.stt,
+            TranscriptionRequest(call_id, audio, agent.language),
+            clock=self._clock,
+            on_event=self._post,
+            on_failed=lambda error: self._post(t.TranscriberFailed(str(error))),
+        )
+        player = Player(
+            playout,
+            self._leg,
+            self._port,
+            clock=self._clock,
+            on_notice=self._post,
+            on_played=self._recorder.agent,
+        )
+        speaker = Speaker(
+            agent=agent,
+            providers=self._providers,
+            request=SynthesisRequest(call_id, audio, agent.voice, agent.language),
+            playout=playout,
+            transcript=transcript,
+            clock=self._clock,
+            lines=self._lines,
+            emit=self._post,
+            kick=player.kick,
+        )
+        return _Media(audio, playout, transcript, hearing, player, speaker)
+
+    # --- the inbox ---
+
+    def _post(self, event: t.TurnEvent | LegEvent | SttEvent | Notice) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    async def _follow_inbox(self) -> None:
+        while True:
+            while self._inbox:
+                self._handle(self._inbox.popleft())
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _handle(self, event: t.TurnEvent | LegEvent | SttEvent | Notice) -> None:
+        match event:
+            case LegConnected():
+                self._begin()
+            case PlaybackConfirmed(mark=mark):
+                self._of_media().playout.confirm(mark, self._clock.monotonic())
+                self._of_media().player.kick()
+            case DtmfReceived(digit=digit):
+                self._writer.live({"type": "dtmf", "digit": digit})
+                self._dispatch(t.KeyPressed(digit))
+            case LegFault(reason=reason):
+                if reason not in self._faults and len(self._faults) < 20:
+                    self._faults.add(reason)
+                    self._log.warning("the network sent an unexpected message", reason=reason)
+            case Notice():
+                self._on_notice(event)
+            case SpeechStarted() | PartialTranscript() | TurnEnded():
+                self._on_speech(event)
+            case _ if isinstance(event, t.TurnEvent):
+                self._dispatch(event)
+            case _:
+                pass  # PlaybackCleared, eager ends and resumed turns decide nothing here
+
+    def _begin(self) -> None:
+        media, group = self._of_media(), self._of_group()
+        if media.begun:
+            return
+        media.begun = True
+        group.create_task(media.hearing.run(), name="hearing")
+        group.create_task(media.player.run(), name="player")
+        group.create_task(media.speaker.prepare(), name="prepare")
+        self._dispatch(t.CallConnected())
+
+    def _on_notice(self, notice: Notice) -> None:
+        media = self._of_media()
+        if notice.kind == "playing":
+            media.transcript.agent_started(notice.generation, self._clock.monotonic())
+            self._dispatch(t.PlayoutStarted(notice.generation))
+        elif notice.kind == "dry":
+            self._dispatch(t.PlayoutDry(notice.generation))
+        else:
+            if notice.spoken is not None:
+                media.transcript.agent_ended(notice.spoken)
+            self._dispatch(t.PlayoutDrained(notice.generation))
+
+    def _on_speech(self, event: SpeechStarted | PartialTranscript | TurnEnded) -> None:
+        now = self._clock.monotonic()
+        if isinstance(event, SpeechStarted):
+            self._speech_started_at = now
+            self._writer.live({"type": "speech_started"})
+            self._dispatch(t.CalleeSpeechStarted())
+            return
+        if isinstance(event, PartialTranscript):
+            self._writer.live({"type": "partial", "text": event.text})
+            self._dispatch(t.CalleePartial())
+            return
+        media = self._of_media()
+        self._turn_ended_at = now
+        self._last_sound_at = self._arrived(event.speech_end_s)
+        if event.text.strip():
+            first_word_s = event.words[0].start_s if event.words else None
+            started_at = self._arrived(first_word_s) or self._speech_started_at or now
+            # Barge-in first: the agent's turn that the callee cut short ends before the callee's own is told.
+            media.transcript.callee_turn(
+                event.text,
+                confidence=event.confidence,
+                started_at=started_at,
+                ended_at=self._last_sound_at or now,
+            )
+        self._speech_started_at = None
+        self._dispatch(t.CalleeTurnEnded(event.text))
+
+    def _arrived(self, audio_s: float | None) -> float | None:
+        return None if audio_s is None else self._of_media().hearing.arrival_time(audio_s)
+
+    # --- the turn machine's commands ---
+
+    def _dispatch(self, event: t.TurnEvent) -> None:
+        for command in self._machine.handle(event):
+            self._carry_out(command)
+        if self._machine.state != self._state:
+            self._state = self._machine.state
+            self._writer.live({"type": "state", "state": self._state})
+
+    def _carry_out(self, command: t.TurnCommand) -> None:
+        match command:
+            case t.StartReply(generation=generation, user_text=user_text):
+                self._history.add_callee(user_text)
+                probe = self._of_media().transcript.probe(generation)
+                probe.turn_ended_at, probe.last_sound_at = self._turn_ended_at, self._last_sound_at
+                self._of_media().speaker.start_reply(
+                    self._of_group(), generation, self._history.request(self._lease.call_id)
+                )
+            case t.SpeakLine():
+                self._of_media().speaker.start_line(self._of_group(), command)
+            case t.CancelReply(generation=generation):
+                if self._media is not None:
+                    self._media.speaker.cancel(generation)
+            case t.ClearPlayout():
+                self._clear()
+            case t.SetTimer(name=name, seconds=seconds):
+                self._cancel_timer(name)
+                loop = asyncio.get_running_loop()
+                self._timers[name] = loop.call_later(seconds, partial(self._post, t.TimerFired(name)))
+            case t.CancelTimer(name=name):
+                self._cancel_timer(name)
+            case t.HangUp():
+                self._ending = command
+                self._over.set()
+
+    def _cancel_timer(self, name: t.TimerName) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+        # A timer that has fired but was not handled yet is cancelled too.
+        fired = t.TimerFired(name)
+        if fired in self._inbox:
+            self._inbox.remove(fired)
+
+    def _clear(self) -> None:
+        if self._media is not None:
+            for spoken in self._media.player.clear():
+                self._media.transcript.agent_ended(spoken)
+
+    def _settle(self) -> None:
+        """Turns that ended while the talk was being left."""
+        for event in self._inbox:
+            if isinstance(event, Notice) and event.spoken is not None:
+                self._of_media().transcript.agent_ended(event.spoken)
+        self._inbox.clear()
+
+    def _of_media(self) -> _Media:
+        if self._media is None:
+            raise RuntimeError("the media socket has not connected")
+        return self._media
+
+    def _of_group(self) -> asyncio.TaskGroup:
+        if self._group is None:
+            raise RuntimeError("the talk is over")
+        return self._group
+
+    # --- the end ---
+
+    async def _close_media(self) -> None:
+        """End the leg by REST, wait for the network to close its socket, else close it."""
+        ending = self._ending or t.HangUp("failed", "the talk ended without a reason")
+        self._ending = ending
+        gone = self._closed_at is not None and ending.outcome != "media_failure"
+        if not gone and not self._superseded:
+            try:
+                async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+                    await self._control.hang_up(self._lease.carrier_call_id, region_url=self._lease.region_url)
+            except (ProviderError, TimeoutError) as error:
+                self._log.warning("the network did not take the hang-up", error=repr(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._media_closed.wait()
+        self._port.close("the call is over")
+        if self._closed_at is None:
+            self._closed_at = self._clock.monotonic()
+
+    def _result(self) -> CallResult:
+        ending = self._ending or t.HangUp("failed", None)
+        closed_at = self._closed_at if self._closed_at is not None else self._clock.monotonic()
+        audio = self._media.audio if self._media is not None else self._leg.audio
+        return CallResult(
+            call_id=self._lease.call_id,
+            tenant_id=self._lease.tenant_id,
+            outcome=ending.outcome,
+            detail=ending.detail,
+            started_at=self._started_at,
+            ended_at=self._clock.now(),
+            duration_s=round(max(0.0, closed_at - self._zero), 3) if self._zero is not None else 0.0,
+            sample_rate_hz=audio.sample_rate_hz,
+        )
+
+    async def _finish(self, result: CallResult) -> None:
+        if self._superseded:
+            self._log.warning("superseded by a newer session: no result written")
+            return
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT_S):
+                await self._journal.live(self._lease, {"type": "ended", "outcome": result.outcome})
+                await self._journal.finished(self._lease, result)
+        except Exception as error:  # noqa: BLE001  root of the call: the reconciler finishes what is left here
+            self._log.error("the call's end was not written", error=repr(error))
+        self._log.info("call ended", outcome=result.outcome, detail=result.detail, duration_s=result.duration_s)
+
+
+class _Media:
+    """What exists once the media socket has told its format."""
+
+    def __init__(
+        self,
+        audio: AudioFormat,
+        playout: Playout,
+        transcript: Transcript,
+        hearing: Hearing,
+        player: Player,
+        speaker: Speaker,
+    ) -> None:
+        self.audio = audio
+        self.playout = playout
+        self.transcript = transcript
+        self.hearing = hearing
+        self.player = player
+        self.speaker = speaker
+        self.begun = False
