@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 for name in [n for n in os.environ if n.startswith("PARLEY_") and not n.startswith("PARLEY_TEST_")]:
     del os.environ[name]
@@ -20,3 +22,13 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 def own_data_dir(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PARLEY_DATA_DIR", f"{tmp_path}/data")
     yield
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Ray's workers run uvloop, whose transports differ in detail: what owns sockets is tested on both loops."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_link.py":
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,15 +36,6 @@ def test_what_is_not_a_frame_is_refused() -> None:
         list(Decoder().feed(HEADER.pack(1, 99 << 24)))
     with pytest.raises(LinkProtocolError):
         list(Decoder().feed(HEADER.pack(1, (Kind.BINARY << 24) | 0xFFFFFF)))
-
-
-@pytest.fixture(
-    params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"], autouse=True
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Ray's workers run uvloop, whose transports differ in detail."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 class Sink:
