@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 from serve_app.store.db import Database
-from serve_app.store.repositories import Attempts, Calls, Events, Jobs, Turns
+from serve_app.store.repositories import Agents, Attempts, Calls, Events, Jobs, Turns
 from tests.unit.store_fixtures import call_entity, inbound
 
 pytest_plugins = ("tests.unit.store_fixtures",)
@@ -16,14 +16,15 @@ WRITER = """
 import asyncio, sys
 from datetime import UTC, datetime
 from serve_app.store.db import Database
-from serve_app.store.repositories import Calls, Events, Turns
+from serve_app.store.repositories import Agents, Calls, Events, Turns
 
 async def main(url, call_id, name):
     db = await Database.connect(url)
     async def write(task):
         for n in range({writes}):
             key = f"{{name}}-{{task}}-{{n}}"
-            # A read and a write in one transaction, the kind that a deferred BEGIN would fail.
+            # Reads, then writes in the same transaction: with a deferred BEGIN that fails as soon as others write.
+            await Agents(db, "acme").apply("shared", {{"key": key}})
             await Calls(db, "acme").create_inbound(carrier_call_id=key, from_number="+1", to_number="+2",
                 agent_name="a", agent_version=1, metadata={{}})
             await Turns(db, "acme").put(call_id, 0, "agent", key, key, 0, 1, False, False, {{"total_ms": 1}})
@@ -53,6 +54,8 @@ async def test_writers_of_several_processes_all_succeed(sqlite_url: str, sqlite_
     assert len(rows) == PROCESSES * TASKS * WRITES + 1
     assert await Events(sqlite_db, "acme").seen(f"p{PROCESSES - 1}-{TASKS - 1}-{WRITES - 1}")
     assert len(await Turns(sqlite_db, "acme").list(call.id)) == 1
+    newest = await Agents(sqlite_db, "acme").get("shared")
+    assert newest is not None and newest.version == PROCESSES * TASKS * WRITES
 
 
 async def test_a_reader_inside_a_write_is_not_blocked(sqlite_db: Database) -> None:
