@@ -1,0 +1,99 @@
+"""Health, readiness and metrics; and what happens when SQL or Redis is away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serve_app.errors import UnavailableError
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.repositories import Calls, Turns
+from tests.unit.api_fixtures import *  # noqa: F403
+from tests.unit.api_fixtures import TO, Plane
+
+
+async def _away(*_: Any, **__: Any) -> None:
+    raise UnavailableError("Redis at redis://host does not answer")
+
+
+async def test_health_says_what_runs_and_how_much_is_free(plane: Plane) -> None:
+    await plane.live.reserve("a", 60)
+    body = (await plane.http.get("/health")).json()
+    assert body["status"] == "ok"
+    assert body["checks"] == {"sql": "ok", "redis": "ok"}
+    assert body["capacity"] == {"slots": 10, "used": 1}
+    assert body["runtime"] == {"haproxy": False}
+    assert body["mode"] == "local"
+    assert body["simulated_network"] is True
+    assert body["simulated"] == ["cartesia", "deepgram", "groq"]
+
+
+async def test_ready_only_while_sql_and_redis_answer(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await plane.http.get("/ready")).json()["status"] == "ready"
+    monkeypatch.setattr(LiveState, "capacity", _away)
+    response = await plane.http.get("/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "redis" in response.json()["detail"]
+    assert response.json()["checks"]["sql"] == "ok"
+    health = await plane.http.get("/health")
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    assert (await plane.http.get("/metrics")).status_code == 200
+    monkeypatch.setattr(Database, "ping", _away)
+    assert "sql" in (await plane.http.get("/ready")).json()["detail"]
+
+
+async def test_a_request_that_needs_what_is_away_gets_503_without_internals(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Calls, "list", _away)
+    response = await plane.http.get("/api/v1/calls", headers=plane.auth)
+    assert response.status_code == 503
+    assert response.json()["code"] == "unavailable"
+    assert response.headers["retry-after"]
+    assert "redis://" not in response.text
+
+
+async def test_metrics_show_calls_slots_and_latencies_and_no_number(plane: Plane) -> None:
+    call = await plane.place()
+    other = await plane.place("+12025550188")
+    turns, calls = Turns(plane.db, "default"), Calls(plane.db, "default")
+    for index in range(10):
+        latency = {"total_ms": 100.0 * (index + 1)}
+        await turns.put(call["id"], index, "agent", "x", "x", 0, 1, False, False, latency)
+    now = datetime.now(UTC)
+    await calls.finish(
+        other["id"],
+        status="failed",
+        outcome="busy",
+        detail=None,
+        started_at=None,
+        ended_at=now - timedelta(seconds=1),
+        duration_s=None,
+        sample_rate_hz=None,
+    )
+    response = await plane.http.get("/metrics")
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+    assert values[("parley_calls_live", "queued")] == 1
+    assert values[("parley_calls_recent", "busy")] == 1
+    assert values[("parley_turn_latency_recent_ms", "0.5")] == 600
+    assert values[("parley_slots",)] == 10
+    assert values[("parley_calls_requested_total", "accepted")] >= 2
+    assert ("parley_http_requests_total", "POST", "/api/v1/calls", "201") in values
+    assert TO not in response.text
+    assert call["id"] not in response.text
+
+
+async def test_the_documentation_opens(plane: Plane) -> None:
+    assert (await plane.http.get("/docs")).status_code == 200
+    document = (await plane.http.get("/openapi.json")).json()
+    assert "/api/v1/calls/{call_id}/transcript" in document["paths"]
+    assert not any(path.startswith("/webhooks") for path in document["paths"])

@@ -1,0 +1,453 @@
+"""The dialer: at most one request per attempt under every fault, none without a session, and every attempt ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from serve_app.api.deps import ApiDeps
+from serve_app.clock import SystemClock
+from serve_app.dialing.dialer import Dialer
+from serve_app.dialing.reconcile import ABSENT_ONCE, AttemptReconciler
+from serve_app.settings import Settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
+from serve_app.telephony.vonage.rest import VonageClient
+from tests.unit.api_fixtures import *  # noqa: F403
+from tests.unit.api_fixtures import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, some seconds ahead: what must wait for minutes is due at once."""
+
+    def __init__(self, ahead_s: float = 0) -> None:
+        self.ahead_s = ahead_s
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead_s)
+
+
+class Bench:
+    """SQL, Redis and a fake network, with any number of dialers on them."""
+
+    def __init__(self, db: Database, live: LiveState, vonage: FakeVonage) -> None:
+        self.db, self.live, self.vonage = db, live, vonage
+        self.settings = make_settings(vonage.url)
+        self.clock = ShiftedClock()
+        self.calls = Calls(db, "default")
+        self.attempts = Attempts(db, "default")
+
+    def configure(self, **overrides: Any) -> None:
+        self.settings = make_settings(self.vonage.url, **overrides)
+
+    async def call(self, to: str = TO, *, wait_s: float = 30, tenant: str = "default") -> tuple[CallRow, AttemptRow]:
+        return await Calls(self.db, tenant).create_outbound(
+            to_number=to,
+            from_number=FROM,
+            agent_name="riverside-dental",
+            agent_version=1,
+            metadata={},
+            give_up_at=datetime.now(UTC) + timedelta(seconds=wait_s),
+        )
+
+    @asynccontextmanager
+    async def dialing(self, dialers: int = 1, **options: Any) -> Any:
+        clients = [VonageClient(self.settings.telephony.vonage) for _ in range(dialers)]
+        made = [
+            Dialer(self.db, self.live, client, self.settings, self.clock, f"dialer-{n}", **options)
+            for n, client in enumerate(clients)
+        ]
+        tasks = [asyncio.create_task(dialer.run()) for dialer in made]
+        try:
+            yield made
+            assert not any(task.done() for task in tasks), "a dialer ended"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for client in clients:
+                await client.aclose()
+
+    async def attempt(self, attempt_id: str) -> AttemptRow:
+        found = await self.attempts.get(attempt_id)
+        assert found is not None
+        return found
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                if await condition():
+                    return
+                await asyncio.sleep(0.02)
+
+    async def until_status(self, attempt_id: str, *statuses: str) -> AttemptRow:
+        async def reached() -> bool:
+            return (await self.attempt(attempt_id)).status in statuses
+
+        await self.until(reached)
+        return await self.attempt(attempt_id)
+
+    async def sweep(self) -> None:
+        client = VonageClient(self.settings.telephony.vonage)
+        await AttemptReconciler(self.db, self.live, client, self.settings, self.clock).sweep()
+        await client.aclose()
+
+
+@pytest.fixture(name="bench")
+async def fixture_bench(db: Database, live: LiveState, vonage: FakeVonage) -> Bench:
+    await live.beat("replica-1", 50, ttl_s=600)
+    return Bench(db, live, vonage)
+
+
+async def test_a_queued_call_is_placed_by_one_request_with_signed_links(bench: Bench) -> None:
+    call, attempt = await bench.call()
+    async with bench.dialing():
+        placed = await bench.until_status(attempt.id, "placed")
+    (post,) = bench.vonage.posts
+    assert post["to"] == [{"type": "phone", "number": TO[1:]}]
+    assert post["from"] == {"type": "phone", "number": FROM[1:]}
+    assert post["answer_url"][0].startswith(f"{PUBLIC_URL}/webhooks/vonage/answer?tenant=default&attempt={attempt.id}&")
+    assert post["event_url"][0].startswith(f"{PUBLIC_URL}/webhooks/vonage/event?tenant=default&attempt={attempt.id}&")
+    assert (post["ringing_timer"], post["length_timer"]) == (30, 3600)
+    assert placed.carrier_call_id in bench.vonage.calls
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.carrier_call_id) == ("dialing", placed.carrier_call_id)
+    assert await bench.live.capacity() == (50, 1)
+
+
+async def test_a_wake_up_places_a_call_that_came_after_the_start(bench: Bench) -> None:
+    async with bench.dialing() as (dialer,):
+        await asyncio.sleep(0.1)
+        _, attempt = await bench.call()
+        dialer.wake()
+        await bench.until_status(attempt.id, "placed")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "call_status"),
+    [
+        ("400", "ended", "failed"),
+        ("401", "ended", "failed"),
+        ("500", "unknown", "dialing"),
+        ("502", "unknown", "dialing"),
+        ("hang", "unknown", "dialing"),
+        ("disconnect", "unknown", "dialing"),
+        ("lost_response", "unknown", "dialing"),
+    ],
+)
+async def test_every_fault_leads_to_one_request_and_a_recorded_state(
+    bench: Bench, behaviour: str, status: str, call_status: str
+) -> None:
+    bench.vonage.behaviour = behaviour
+    call, attempt = await bench.call()
+    async with bench.dialing(2) as dialers:
+        await bench.until_status(attempt.id, status)
+        for dialer in dialers:
+            dialer.wake()
+        await asyncio.sleep(0.3)
+    assert len(bench.vonage.posts) == 1
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert row.status == call_status
+    used = (await bench.live.capacity())[1]
+    assert used == (0 if status == "ended" else 1)
+
+
+async def test_a_throttled_request_is_not_an_attempt_and_is_sent_later(bench: Bench) -> None:
+    bench.vonage.behaviour = "throttle_once"
+    _, attempt = await bench.call()
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "placed")
+    assert len(bench.vonage.posts) == 2
+    assert len(bench.vonage.calls) == 1
+
+
+async def test_a_network_that_keeps_throttling_ends_the_call_at_its_deadline(bench: Bench) -> None:
+    bench.vonage.behaviour = "429"
+    call, attempt = await bench.call(wait_s=1)
+    async with bench.dialing():
+        ended = await bench.until_status(attempt.id, "ended")
+    assert ended.disposition == "failed"
+    assert len(bench.vonage.posts) <= 2
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "failed")
+
+
+async def test_no_connection_is_tried_again_until_the_deadline(bench: Bench) -> None:
+    url = bench.vonage.url
+    bench.vonage.url = "http://127.0.0.1:9"
+    bench.configure()
+    _, attempt = await bench.call(wait_s=1)
+    async with bench.dialing():
+        ended = await bench.until_status(attempt.id, "ended")
+    assert ended.disposition == "failed"
+    assert bench.vonage.posts == []
+    bench.vonage.url = url
+
+
+async def test_without_a_session_nothing_is_placed_and_the_call_ends_no_capacity(bench: Bench) -> None:
+    await bench.live.leave("replica-1")
+    call, attempt = await bench.call(wait_s=0.6)
+    async with bench.dialing(2):
+        ended = await bench.until_status(attempt.id, "ended")
+    assert ended.disposition == "no_capacity"
+    assert bench.vonage.posts == []
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "no_capacity")
+
+
+async def test_a_session_that_becomes_free_in_time_gets_the_waiting_call(bench: Bench) -> None:
+    await bench.live.beat("replica-1", 1, ttl_s=600)
+    assert await bench.live.reserve("somebody-else", 60)
+    _, attempt = await bench.call(wait_s=20)
+    async with bench.dialing():
+        await asyncio.sleep(0.4)
+        assert bench.vonage.posts == []
+        await bench.live.release("somebody-else")
+        await bench.until_status(attempt.id, "placed")
+    assert len(bench.vonage.posts) == 1
+
+
+async def test_waiting_longer_than_one_claim_still_places_the_call_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.dialing.dialer.SLOT_WAIT_S", 0.3)
+    await bench.live.leave("replica-1")
+    _, attempt = await bench.call(wait_s=20)
+    async with bench.dialing(2):
+        await asyncio.sleep(1)
+        await bench.live.beat("replica-1", 1, ttl_s=600)
+        placed = await bench.until_status(attempt.id, "placed")
+    assert placed.epoch > 1
+    assert len(bench.vonage.posts) == 1
+
+
+async def test_never_more_calls_than_slots(bench: Bench) -> None:
+    await bench.live.beat("replica-1", 3, ttl_s=600)
+    made = [await bench.call(f"+1202555{1000 + n}", wait_s=0.8) for n in range(8)]
+    async with bench.dialing(2):
+        for _, attempt in made:
+            await bench.until_status(attempt.id, "placed", "ended")
+    states = sorted([(await bench.attempt(attempt.id)).status for _, attempt in made])
+    assert states == ["ended"] * 5 + ["placed"] * 3
+    assert len(bench.vonage.posts) == 3
+
+
+async def test_two_dialers_place_each_of_many_calls_once(bench: Bench) -> None:
+    made = [await bench.call(f"+1202555{1000 + n}") for n in range(30)]
+    async with bench.dialing(2) as dialers:
+        for _, attempt in made:
+            for dialer in dialers:
+                dialer.wake()
+            await bench.until_status(attempt.id, "placed")
+    numbers = sorted(post["to"][0]["number"] for post in bench.vonage.posts)
+    assert numbers == sorted(call.to_number[1:] for call, _ in made)
+
+
+async def test_requests_keep_to_the_accounts_rate(bench: Bench) -> None:
+    bench.configure(vonage={"calls_per_second": 4})
+    made = [await bench.call(f"+1202555{1000 + n}") for n in range(6)]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with bench.dialing(2):
+        for _, attempt in made:
+            await bench.until_status(attempt.id, "placed")
+    # Six requests are five intervals of 1.1 / 4 s apart, however many dialers there are.
+    assert loop.time() - began >= 5 * 1.1 / 4
+    assert len(bench.vonage.posts) == 6
+
+
+async def test_every_tenants_calls_are_placed(bench: Bench) -> None:
+    _, mine = await bench.call()
+    _, theirs = await bench.call(tenant="other")
+    async with bench.dialing():
+        await bench.until_status(mine.id, "placed")
+
+        async def placed() -> bool:
+            row = await Attempts(bench.db, "other").get(theirs.id)
+            return row is not None and row.status == "placed"
+
+        await bench.until(placed)
+    assert len(bench.vonage.posts) == 2
+    assert any("tenant=other" in post["event_url"][0] for post in bench.vonage.posts)
+
+
+async def test_the_rules_are_asked_again_before_the_request(bench: Bench) -> None:
+    call, attempt = await bench.call()
+    async with bench.dialing(simulated_network=False):
+        ended = await bench.until_status(attempt.id, "ended")
+    assert ended.disposition == "not_allowed"
+    assert bench.vonage.posts == []
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "not_allowed")
+    assert row.detail is not None
+    assert row.detail.startswith("not_on_allow_list")
+
+
+async def test_a_call_that_was_cancelled_during_the_request_is_hung_up(bench: Bench) -> None:
+    call, attempt = await bench.call()
+    original = bench.vonage.add_call
+
+    def cancelled_meanwhile(to: str, from_: str, status: str = "started") -> dict[str, Any]:
+        pending.append(asyncio.ensure_future(bench.attempts.end(attempt.id, "failed")))
+        return original(to, from_, status)
+
+    pending: list[asyncio.Future[bool]] = []
+    bench.vonage.add_call = cancelled_meanwhile  # type: ignore[method-assign]
+
+    async def hung_up() -> bool:
+        return bool(bench.vonage.hung_up)
+
+    async with bench.dialing():
+        await bench.until(hung_up)
+    assert bench.vonage.hung_up == list(bench.vonage.calls)
+    assert (await bench.live.capacity())[1] == 0
+    assert await bench.calls.get(call.id) is not None
+
+
+async def test_a_claim_of_a_dead_dialer_is_taken_over(bench: Bench) -> None:
+    _, attempt = await bench.call()
+    await bench.attempts.claim_intended("dead", limit=5, lease_s=0.5, now=datetime.now(UTC))
+    async with bench.dialing():
+        placed = await bench.until_status(attempt.id, "placed")
+    assert placed.epoch == 2
+    assert len(bench.vonage.posts) == 1
+
+
+async def test_a_dialer_that_lost_its_claim_neither_places_nor_ends_the_call(bench: Bench) -> None:
+    """The paused dialer: its lease ran out, another one claimed the attempt and is placing it."""
+    _, attempt = await bench.call(wait_s=0)
+    (old,) = await bench.attempts.claim_intended("old", limit=1, lease_s=0.0, now=datetime.now(UTC))
+    (new,) = await bench.attempts.claim_intended("new", limit=1, lease_s=30, now=datetime.now(UTC))
+    assert await bench.attempts.fence_placing(new.id, new.epoch)
+    assert await bench.live.reserve(new.id, 60)
+    client = VonageClient(bench.settings.telephony.vonage)
+    paused = Dialer(bench.db, bench.live, client, bench.settings, bench.clock, "old")
+    assert await paused._dial(old) == "lost_claim"
+    await bench.live.leave("replica-1")
+    assert await paused._decline(old, "no_capacity", "late") == "lost_claim"
+    await client.aclose()
+    assert bench.vonage.posts == []
+    assert (await bench.attempt(attempt.id)).status == "placing"
+    assert (await bench.live.capacity())[1] == 1
+
+
+async def test_a_lost_response_is_adopted_from_the_networks_list(bench: Bench) -> None:
+    bench.vonage.behaviour = "lost_response"
+    _, attempt = await bench.call()
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "unknown")
+    await bench.sweep()
+    assert (await bench.attempt(attempt.id)).status == "unknown", "the grace for webhooks is not over"
+    bench.clock.ahead_s = 20
+    await bench.sweep()
+    adopted = await bench.attempt(attempt.id)
+    assert adopted.status == "placed"
+    assert adopted.carrier_call_id in bench.vonage.calls
+    assert len(bench.vonage.posts) == 1
+
+
+async def test_an_adopted_call_that_is_over_ends_ours(bench: Bench) -> None:
+    bench.vonage.behaviour = "lost_response"
+    call, attempt = await bench.call()
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "unknown")
+    for placed in bench.vonage.calls.values():
+        placed["status"] = "busy"
+    bench.clock.ahead_s = 20
+    await bench.sweep()
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "busy")
+    assert (await bench.live.capacity())[1] == 0
+
+
+async def test_a_call_that_the_network_never_shows_is_closed_after_two_looks_and_not_sent_again(
+    bench: Bench,
+) -> None:
+    bench.vonage.behaviour = "disconnect"
+    call, attempt = await bench.call()
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "unknown")
+    # A call to the same number that is somebody else's must not be taken for ours.
+    foreign = bench.vonage.add_call(TO[1:], "12025559999")
+    bench.clock.ahead_s = 20
+    await bench.sweep()
+    once = await bench.attempt(attempt.id)
+    assert (once.status, once.detail) == ("unknown", ABSENT_ONCE)
+    await bench.sweep()
+    assert (await bench.attempt(attempt.id)).status == "unknown", "the second look is a minute later"
+    bench.clock.ahead_s = 90
+    await bench.sweep()
+    closed = await bench.attempt(attempt.id)
+    assert (closed.status, closed.disposition) == ("ended", "unknown")
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "failed")
+    assert len(bench.vonage.posts) == 1
+    assert foreign["uuid"] in bench.vonage.calls
+
+
+async def test_an_attempt_left_in_placing_is_looked_up_not_repeated(bench: Bench) -> None:
+    _, attempt = await bench.call()
+    (claimed,) = await bench.attempts.claim_intended("dead", limit=1, lease_s=1, now=datetime.now(UTC))
+    await bench.attempts.fence_placing(claimed.id, claimed.epoch)
+    bench.vonage.add_call(TO[1:], FROM[1:])
+    bench.clock.ahead_s = 5
+    await bench.sweep()
+    assert (await bench.attempt(attempt.id)).status == "unknown"
+    bench.clock.ahead_s = 60
+    await bench.sweep()
+    assert (await bench.attempt(attempt.id)).status == "placed"
+    assert bench.vonage.posts == []
+
+
+async def test_a_placed_call_whose_last_webhook_was_lost_is_closed(bench: Bench) -> None:
+    call, attempt = await bench.call()
+    async with bench.dialing():
+        placed = await bench.until_status(attempt.id, "placed")
+    assert placed.carrier_call_id is not None
+    bench.vonage.calls[placed.carrier_call_id]["status"] = "timeout"
+    await bench.sweep()
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert row.status == "dialing"
+    bench.clock.ahead_s = 200
+    await bench.sweep()
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.outcome) == ("failed", "not_answered")
+
+
+async def test_api_dialer_and_webhook_make_one_answered_call(plane: Plane) -> None:
+    call = await plane.place()
+    deps: ApiDeps = plane.deps
+    settings: Settings = deps.settings
+    client = VonageClient(settings.telephony.vonage)
+    dialer = Dialer(plane.db, plane.live, client, settings, SystemClock(), "one")
+    task = asyncio.create_task(dialer.run())
+
+    async def placed() -> bool:
+        return bool(plane.vonage.calls)
+
+    await Bench(plane.db, plane.live, plane.vonage).until(placed)
+    (post,) = plane.vonage.posts
+    (uuid,) = plane.vonage.calls
+    question = {"to": TO[1:], "from": FROM[1:], "uuid": uuid, "conversation_uuid": "CON-1"}
+    response = await send(plane, post["answer_url"][0], question)
+    assert response.json()[-1]["endpoint"][0]["headers"] == {"call_id": call["id"]}
+    read = (await plane.http.get(f"/api/v1/calls/{call['id']}", headers=plane.auth)).json()
+    assert read["status"] == "answered"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await client.aclose()
