@@ -43,7 +43,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The callee began to speak: the barge-in signal. `audio_s` is the stream position that the provider had reached."""
+    """The callee began to speak: the barge-in signal. `audio_s`: the stream position that the provider had reached."""
 
     turn_index: int
     audio_s: float

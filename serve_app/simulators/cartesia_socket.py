@@ -179,6 +179,8 @@ class _Socket:
     async def _buffered(self, context: _Context, body: ContextBody) -> tuple[ContextBody, bool]:
         """Text waits for more, up to `max_buffer_delay_ms`, unless it is flushed or is the last."""
         text, flush, last = body.transcript, body.flush, not body.continue_
+        if context.first.max_buffer_delay_ms == 0:
+            return body, last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(context.first.max_buffer_delay_ms / 1000):
                 while text.strip() and not flush and not last:

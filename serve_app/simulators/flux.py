@@ -209,6 +209,7 @@ class _Stream:
             self.parameters.rate_hz,
             self.parameters.thresholds,
             next_segment=lambda: self.request.app[SCRIPTS].next_segment(self.parameters.call_id),
+            draw_start_delay_s=lambda: self.state.delays.draw_s("stt_start_of_turn"),
             draw_eot_delay_s=lambda: self.state.delays.draw_s("stt_end_of_turn"),
         )
         while not self._over:

@@ -80,17 +80,20 @@ class TurnTracker:
         thresholds: Thresholds,
         *,
         next_segment: Callable[[], ScriptedSegment | None],
+        draw_start_delay_s: Callable[[], float],
         draw_eot_delay_s: Callable[[], float],
     ) -> None:
         self.rate_hz = rate_hz
         self.thresholds = thresholds
         self._detector = SpeechDetector(rate_hz)
         self._next_segment = next_segment
+        self._draw_start_delay_s = draw_start_delay_s
         self._draw_eot_delay_s = draw_eot_delay_s
         self._turn_index = 0
         self._segments: list[Segment] = []
         self._window_start = 0
         self._next_update = 0
+        self._start_due: int | None = None
         self._eager_sent = False
         self._tau_s = 1.0
         # The voice that made the detector sure lies some frames back.
@@ -117,16 +120,20 @@ class TurnTracker:
         if isinstance(event, SpeechPaused) and self._segments:
             self._segments[-1].end = event.at_sample
             self._tau_s = max(0.05, self._draw_eot_delay_s() / -math.log(1 - 0.7))
-        if self._segments and not isinstance(event, SpeechBegan):
+        if self._start_due is not None and (self.position >= self._start_due or isinstance(event, SpeechPaused)):
+            self._start_due = None
+            self._next_update = self.position + int(UPDATE_S * self.rate_hz)
+            drafts.append(self._draft("StartOfTurn"))
+        if self._segments and self._start_due is None and not isinstance(event, SpeechBegan):
             drafts += self._judge()
-        if self._segments and self.position >= self._next_update:
+        if self._segments and self._start_due is None and self.position >= self._next_update:
             self._next_update += int(UPDATE_S * self.rate_hz)
             drafts.append(self._draft("Update"))
         return drafts
 
     def force_end(self) -> list[TurnDraft]:
         """ForceEndTurn: the turn in progress is over now."""
-        return [self._end("manual")] if self._segments else []
+        return [self._end("manual")] if self._segments and self._start_due is None else []
 
     def _begin(self, at_sample: int) -> list[TurnDraft]:
         script = self._next_segment()
@@ -136,8 +143,8 @@ class TurnTracker:
         self._segments.append(segment)
         if first:
             self._window_start = at_sample
-            self._next_update = self.position + int(UPDATE_S * self.rate_hz)
-            return [self._draft("StartOfTurn")]
+            self._start_due = at_sample + int(self._draw_start_delay_s() * self.rate_hz)
+            return []
         if self._eager_sent:
             self._eager_sent = False
             return [self._draft("TurnResumed")]

@@ -52,6 +52,8 @@ class LatencyConfig(_Document):
     """Delays of the stand-ins, in milliseconds."""
 
     stt_connect: Distribution = Constant(ms=30)
+    stt_start_of_turn: Distribution = Normal(mean_ms=220, sd_ms=30)
+    """Audio time from the first voice to StartOfTurn: the first word must be heard before it is one."""
     stt_end_of_turn: Distribution = Normal(mean_ms=420, sd_ms=60)
     """Silence of audio time after which the confidence of an end of turn reaches 0.7."""
     stt_processing: Distribution = Constant(ms=20)

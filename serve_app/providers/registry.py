@@ -1,0 +1,56 @@
+"""Providers by name. A new one is a module and a line here (and a name and a section in the settings)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from pydantic import SecretStr
+
+from serve_app.errors import SettingsError
+from serve_app.providers.base import LanguageModel, Providers, Synthesizer, Transcriber
+from serve_app.providers.llm_groq import GroqModel
+from serve_app.providers.llm_openai import OpenAIModel
+from serve_app.providers.stt_deepgram import DeepgramTranscriber
+from serve_app.providers.tts_cartesia import CartesiaSynthesizer
+from serve_app.settings import ProviderSettings, Settings
+
+_T = TypeVar("_T")
+
+# What is sent where no key is set. Mode `local` then points at the simulators, which accept it; a real provider
+# answers 401 to it.
+SIMULATED_KEY = "simulated"
+
+TRANSCRIBERS: Mapping[str, Callable[[ProviderSettings], Transcriber]] = {
+    "deepgram": lambda settings: DeepgramTranscriber(settings.deepgram, key_of(settings.deepgram.api_key)),
+}
+LANGUAGE_MODELS: Mapping[str, Callable[[ProviderSettings], LanguageModel]] = {
+    "groq": lambda settings: GroqModel(settings.groq, key_of(settings.groq.api_key)),
+    "openai": lambda settings: OpenAIModel(settings.openai, key_of(settings.openai.api_key)),
+}
+SYNTHESIZERS: Mapping[str, Callable[[ProviderSettings], Synthesizer]] = {
+    "cartesia": lambda settings: CartesiaSynthesizer(settings.cartesia, key_of(settings.cartesia.api_key)),
+}
+
+
+def key_of(secret: SecretStr | None) -> str:
+    """The key to send."""
+    return secret.get_secret_value() if secret is not None else SIMULATED_KEY
+
+
+def make_providers(settings: Settings) -> Providers:
+    """The three clients of a process. Call it inside the event loop that uses them. Raises SettingsError."""
+    return Providers(
+        stt=_make(TRANSCRIBERS, "speech_to_text", settings.speech_to_text, settings.providers),
+        llm=_make(LANGUAGE_MODELS, "language_model", settings.language_model, settings.providers),
+        tts=_make(SYNTHESIZERS, "text_to_speech", settings.text_to_speech, settings.providers),
+    )
+
+
+def _make(
+    factories: Mapping[str, Callable[[ProviderSettings], _T]], key: str, name: str, settings: ProviderSettings
+) -> _T:
+    factory = factories.get(name)
+    if factory is None:
+        raise SettingsError(f"{key}: no provider {name!r}; known: {', '.join(sorted(factories))}")
+    return factory(settings)
