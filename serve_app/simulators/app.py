@@ -11,6 +11,7 @@ from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, FaultBook, delete_faults, get_faults, post_fault
 from serve_app.simulators.flux import add_flux_routes
 from serve_app.simulators.latency import Delays
+from serve_app.simulators.network import add_network_routes
 from serve_app.simulators.scripts import SCRIPTS, ScriptBook, post_script
 
 
@@ -38,4 +39,6 @@ def make_app(config: SimulatorConfig | None = None) -> web.Application:
     app.router.add_get("/voices", voices)
     app.router.add_get("/voices/{id}", voice)
     app.router.add_get("/sim/tts", get_state)
+    if config.network is not None:
+        add_network_routes(app, config.network)
     return app

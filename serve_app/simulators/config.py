@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.errors import SettingsError
 from serve_app.simulators.latency import LatencyConfig
+from serve_app.simulators.network_config import NetworkConfig
 
 
 class SimulatorConfig(BaseModel):
@@ -44,8 +44,8 @@ class SimulatorConfig(BaseModel):
     tts_realtime_factor: float = Field(6, gt=0)
     """How much faster than speech the audio is delivered."""
 
-    network: dict[str, Any] = Field(default_factory=dict)
-    """The phone network's own section; see `network.py`."""
+    network: NetworkConfig | None = None
+    """The phone network: the account that it knows. None: only the AI providers are simulated."""
 
 
 def load_config(path: Path | None) -> SimulatorConfig:
