@@ -23,6 +23,7 @@ from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import AppArgs, Runtime, open_runtime
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.speaker import LineCache
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.errors import UnavailableError
 from serve_app.providers.base import Providers
@@ -65,6 +66,7 @@ class CallSessions:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
+        self._lines = LineCache()
         self._calls: dict[str, CallSession] = {}
         self._last_check = time.monotonic()
         self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
@@ -117,6 +119,7 @@ class CallSessions:
             control=self._runtime.vonage,
             settings=settings.call,
             clock=SystemClock(),
+            lines=self._lines,
         )
         self._calls[call.call_id] = session
         self._mailroom.add(call.call_id, session.command)
@@ -139,7 +142,9 @@ class CallSessions:
         info = {"tenant_id": call.tenant_id, "replica": self._replica}
         while True:
             try:
-                await live.keep(call.slot_id, SLOT_TTL_S)
+                if not await live.keep(call.slot_id, SLOT_TTL_S):
+                    # Redis was emptied: the call takes its slot back, or counts beside the others until it ends.
+                    await live.reserve(call.slot_id, SLOT_TTL_S)
                 if not await live.lease_call(call.call_id, call.epoch, CALL_LEASE_TTL_S, info):
                     await session.command({"type": "hangup", "reason": "a newer session holds the call"})
                     return

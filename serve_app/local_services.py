@@ -173,7 +173,7 @@ class LocalServices:
         config.touch(mode=0o600)
         document: dict[str, object] = {}
         if vonage is not None:
-            document["vonage"] = {
+            document["network"] = {
                 **vonage.model_dump(exclude={"private_key", "from_number"}),
                 "answer_url": f"{self._settings.public_url}/webhooks/vonage/answer",
                 "event_url": f"{self._settings.public_url}/webhooks/vonage/event",
