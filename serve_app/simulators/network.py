@@ -15,11 +15,10 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from serve_app.simulators.faults import abort, hang
-from serve_app.simulators.network_calls import CallLife
-from serve_app.simulators.network_config import NetworkConfig, NetworkFaultBook, RollingLimit
-from serve_app.simulators.network_state import CallRequest, SimCall
-from serve_app.simulators.network_webhooks import CallEvents, WebhookSender
-from serve_app.simulators.scripts import SCRIPTS
+from serve_app.simulators.network_config import NetworkConfig, RollingLimit
+from serve_app.simulators.network_control import add_control_routes
+from serve_app.simulators.network_exchange import NETWORK, Network
+from serve_app.simulators.network_state import CallRequest
 
 WireNumber = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{6,14}$")]
 _PAGE_SIZE_MAX = 100
