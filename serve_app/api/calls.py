@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -158,9 +160,12 @@ async def read_recording(
         )
     media_type = _AUDIO_TYPES.get(row.format, "application/octet-stream")
     name = f"{call_id}.{row.format}"
-    if path is not None:
+    if path is not None and await asyncio.to_thread(path.is_file):
         return FileResponse(path, media_type=media_type, filename=name)
-    audio = await deps.objects.get(row.key)
+    try:
+        audio = await deps.objects.get(row.key)
+    except FileNotFoundError as error:
+        raise ProblemError(404, "no_recording", "the recording of this call was deleted") from error
     return Response(audio, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
@@ -188,11 +193,12 @@ async def _events(deps: ApiDeps, tenant_id: str, call_id: str, last_id: str) -> 
         call = await Calls(deps.db, tenant_id).get(call_id)
         ended = call is None or call.status in TERMINAL_CALL
         idle_s = 0.2 if ended else EVENTS_IDLE_S
-        async for event_id, event in deps.live.follow(call_id, last_id, idle_timeout_s=idle_s):
-            last_id = event_id
-            yield _sse(event, event=str(event.get("type", "message")), event_id=event_id)
-            if event.get("type") in ("finished", "end"):
-                break
+        async with aclosing(deps.live.follow(call_id, last_id, idle_timeout_s=idle_s)) as published:
+            async for event_id, event in published:
+                last_id = event_id
+                yield _sse(event, event=str(event.get("type", "message")), event_id=event_id)
+                if event.get("type") == "finished":
+                    break
         if ended:
             view = call_view(call).model_dump(mode="json", by_alias=True) if call is not None else {}
             yield _sse(view, event="end")

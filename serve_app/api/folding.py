@@ -43,8 +43,16 @@ async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str
     if event.status in RINGING or event.status in ANSWERED:
         return await _advance(deps, calls, call, event.status)
     if event.status in TERMINAL:
-        return await _end(deps, call, attempt.id if attempt is not None else call.id, event)
+        return await _end(deps, call, await _slot_id(deps, call, attempt), event)
     return "stored"
+
+
+async def _slot_id(deps: ApiDeps, call: CallRow, attempt: AttemptRow | None) -> str:
+    """Outbound slots have the attempt's id, inbound ones the call's."""
+    if attempt is not None:
+        return attempt.id
+    attempts = await Attempts(deps.db, call.tenant_id).for_call(call.id)
+    return attempts[-1].id if attempts else call.id
 
 
 async def _bind(deps: ApiDeps, attempt: AttemptRow, event: VonageEvent) -> bool:
@@ -77,8 +85,8 @@ async def _advance(deps: ApiDeps, calls: Calls, call: CallRow, status: str) -> s
 
 
 async def _end(deps: ApiDeps, call: CallRow, slot_id: str, event: VonageEvent) -> str:
-    if call.started_at is not None or call.id in await deps.live.leased_calls():
-        # A session has this call and writes its end, with what was said; if it died, the reconciler does.
+    if call.started_at is not None or await deps.live.last_beat(call.id) is not None:
+        # A session has, or had, this call and writes its end, with what was said; if it died, the reconciler does.
         return "stored"
     assert event.status is not None
     ending = ending_of(

@@ -80,6 +80,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(UnavailableError, _on_unavailable)
+    app.add_exception_handler(TimeoutError, _on_timeout)
     app.add_exception_handler(AtCapacityError, _on_at_capacity)
     app.add_exception_handler(ProviderError, _on_provider_error)
 
@@ -152,6 +153,12 @@ async def _on_unavailable(request: Request, error: Exception) -> JSONResponse:
         remedy="try again in a few seconds; /ready names the service",
         headers={"Retry-After": "2"},
     )
+    return problem_response(request, problem)
+
+
+async def _on_timeout(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_timed_out")
+    problem = ProblemError(504, "timeout", "this request took too long inside the platform", remedy="try again")
     return problem_response(request, problem)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from typing import Any
@@ -28,6 +29,9 @@ from serve_app.telephony.vonage.webhooks import (
 )
 
 router = APIRouter(include_in_schema=False)
+# The network waits 1 to 5 s for an answer and up to 10 s for an event (Vonage support), then it asks once more.
+ANSWER_DEADLINE_S = 4.5
+EVENT_DEADLINE_S = 9.0
 LARGEST_BODY = 64 * 1024
 _DEDUPE_CHARS = 128
 log = structlog.get_logger(__name__)
@@ -37,9 +41,10 @@ log = structlog.get_logger(__name__)
 async def answer_webhook(request: Request, deps: Deps) -> Response:
     """What to do with a call that is there now. The same question gets the same answer."""
     with ANSWER_SECONDS.time():
-        webhook = await _receive(request, deps, "answer")
-        await webhook.record(deps)
-        ncco = await Answering(deps, request.app.state.links).answer(webhook.event, webhook.ref)
+        async with asyncio.timeout(ANSWER_DEADLINE_S):
+            webhook = await _receive(request, deps, "answer")
+            await webhook.record(deps)
+            ncco = await Answering(deps, request.app.state.links).answer(webhook.event, webhook.ref)
         WEBHOOKS.labels("answer", "answered").inc()
         return Response(ncco, media_type="application/json")
 
@@ -47,14 +52,15 @@ async def answer_webhook(request: Request, deps: Deps) -> Response:
 @router.api_route(EVENT_PATH, methods=["GET", "POST"])
 async def event_webhook(request: Request, deps: Deps) -> Response:
     """Something happened to a call. The body of the response is empty: anything else could be taken for an NCCO."""
-    webhook = await _receive(request, deps, "event")
-    if await webhook.seen(deps):
-        result = "repeated"
-    else:
-        # Folded before it is recorded: if the fold fails, the network's retry is not taken for a repetition. Folding
-        # the same event twice changes nothing.
-        result = await fold(deps, webhook.event, webhook.ref)
-        await webhook.record(deps)
+    async with asyncio.timeout(EVENT_DEADLINE_S):
+        webhook = await _receive(request, deps, "event")
+        if await webhook.seen(deps):
+            result = "repeated"
+        else:
+            # Folded before it is recorded: if the fold fails, the network's retry is not taken for a repetition.
+            # Folding the same event twice changes nothing.
+            result = await fold(deps, webhook.event, webhook.ref)
+            await webhook.record(deps)
     WEBHOOKS.labels("event", result).inc()
     return Response(status_code=200)
 

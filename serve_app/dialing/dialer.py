@@ -75,7 +75,8 @@ class Dialer:
         self._lease_s = SLOT_WAIT_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
         self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
-        self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S))
+        # Half of what the pace lets through in the longest wait, so that two dialers together stay within it.
+        self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._in_flight = 0
         self._woken = asyncio.Event()
 

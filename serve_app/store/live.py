@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -222,7 +222,7 @@ class LiveState:
 
     async def follow(
         self, call_id: str, last_id: str = "0", *, idle_timeout_s: float
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """(id, event) after `last_id`, until no event comes for `idle_timeout_s`. Each follower holds a connection."""
         key = events_key(call_id)
         loop = asyncio.get_running_loop()

@@ -13,8 +13,9 @@ import pytest
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState, Mailroom
 from serve_app.store.repositories import ApiKeys, Attempts, Calls, Recordings, Turns
-from tests.unit.api_fixtures import *  # noqa: F403
-from tests.unit.api_fixtures import AGENT, FROM, TO, FakeVonage, Plane, dump, make_plane, make_settings
+from tests.unit.api_support import AGENT, FROM, TO, FakeVonage, Plane, dump, make_plane, make_settings
+
+pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 CALLS = "/api/v1/calls"
 
@@ -90,7 +91,7 @@ async def test_a_second_live_call_to_a_number_is_refused_but_not_for_another_ten
 
 
 async def test_a_real_network_dials_only_allowed_numbers_and_shows_only_our_own(
-    db: Database,
+    sqlite_db: Database,
     live: LiveState,
     vonage: FakeVonage,
     tmp_path: Path,
@@ -98,16 +99,16 @@ async def test_a_real_network_dials_only_allowed_numbers_and_shows_only_our_own(
     settings = make_settings(
         vonage={"base_url": "https://api.nexmo.com"}, dialing={"allowed_numbers": ["+14155550100", "+15551234567"]}
     )
-    made, client = await make_plane(db, live, vonage, tmp_path, settings)
+    made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings)
     async with made.http:
-        before = await dump(db)
+        before = await dump(sqlite_db)
         denied = await made.http.post(CALLS, json={"to": TO}, headers=made.auth)
         assert check_problem(denied, 403, "not_allowed")["reason"] == "not_on_allow_list"
         unassigned = await made.http.post(CALLS, json={"to": "+15551234567"}, headers=made.auth)
         assert check_problem(unassigned, 403, "not_allowed")["reason"] == "invalid_number"
         spoofed = await made.http.post(CALLS, json={"to": "+14155550100", "from": TO}, headers=made.auth)
         assert check_problem(spoofed, 422, "invalid_request")["errors"][0]["field"] == "from"
-        assert await dump(db) == before
+        assert await dump(sqlite_db) == before
         allowed = await made.http.post(CALLS, json={"to": "+14155550100"}, headers=made.auth)
         assert allowed.status_code == 201
     await client.aclose()

@@ -12,8 +12,9 @@ from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import Calls, Turns
-from tests.unit.api_fixtures import *  # noqa: F403
-from tests.unit.api_fixtures import TO, Plane
+from tests.unit.api_support import TO, Plane
+
+pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 
 async def _away(*_: Any, **__: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from datetime import UTC, datetime
@@ -17,8 +18,7 @@ from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts, Calls
 from serve_app.telephony.vonage.webhooks import signed_payload
-from tests.unit.api_fixtures import *  # noqa: F403
-from tests.unit.api_fixtures import (
+from tests.unit.api_support import (
     AGENT,
     APPLICATION_ID,
     FROM,
@@ -34,6 +34,8 @@ from tests.unit.api_fixtures import (
     send,
     signed,
 )
+
+pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 ANSWER = "/webhooks/vonage/answer"
 EVENT = "/webhooks/vonage/event"
@@ -133,10 +135,10 @@ async def test_an_answer_by_get_is_verified_over_its_query(plane: Plane) -> None
 
 
 async def test_the_path_carries_the_token_where_it_is_configured(
-    db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
 ) -> None:
     settings = make_settings(vonage.url, vonage={"media_auth": "path", "sample_rate_hz": 8000})
-    made, client = await make_plane(db, live, vonage, tmp_path, settings)
+    made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings)
     async with made.http:
         ncco = (await send(made, ANSWER, question(to=FROM, from_=TO))).json()
     await client.aclose()
@@ -197,14 +199,14 @@ async def test_a_link_that_we_did_not_sign_gets_401_and_changes_nothing(plane: P
 
 
 async def test_a_missing_hash_is_refused_only_where_it_is_required(
-    db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
 ) -> None:
     body = json.dumps(happened("ringing")).encode()
     claims = {"iat": int(datetime.now(UTC).timestamp()), "jti": "x", "application_id": APPLICATION_ID}
     headers = {"Authorization": f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"}
     for required, status in ((False, 200), (True, 401)):
         settings = make_settings(vonage.url, vonage={"require_payload_hash": required})
-        made, client = await make_plane(db, live, vonage, tmp_path, settings)
+        made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings)
         async with made.http:
             assert (await made.http.post(EVENT, content=body, headers=headers)).status_code == status
         await client.aclose()
@@ -218,10 +220,10 @@ async def test_an_oversized_or_unreadable_body_is_refused(plane: Plane) -> None:
 
 
 async def test_an_inbound_call_is_answered_by_the_agent_of_its_number(
-    db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
 ) -> None:
     settings = make_settings(vonage.url, agents={"numbers": {FROM: "night-desk"}})
-    made, client = await make_plane(db, live, vonage, tmp_path, settings)
+    made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings)
     async with made.http:
         night = AGENT | {"name": "night-desk", "business": "Night Desk"}
         await made.http.put("/api/v1/agents/night-desk", json=night, headers=made.auth)
@@ -230,7 +232,7 @@ async def test_an_inbound_call_is_answered_by_the_agent_of_its_number(
             lease = CallLease.model_validate_json(await live.take_media_token(token_of(ncco)) or "")
             assert (lease.agent.business, lease.direction, lease.attempt_id) == (business, "inbound", None)
             assert (lease.slot_id, lease.from_number, lease.to_number) == (lease.call_id, TO, to)
-            call = await Calls(db, "default").get(lease.call_id)
+            call = await Calls(sqlite_db, "default").get(lease.call_id)
             assert call is not None
             assert (call.status, call.direction) == ("answered", "inbound")
         listed = (await made.http.get("/api/v1/calls", headers=made.auth)).json()["items"]
@@ -365,20 +367,41 @@ async def test_events_of_the_sockets_own_leg_are_kept_but_do_not_end_the_call(pl
     assert len((await dump(plane.db))["call_events"]) == 3
 
 
-async def test_completed_is_left_to_the_session_that_has_the_call(plane: Plane) -> None:
+async def test_completed_is_left_to_the_session_that_has_or_had_the_call(plane: Plane) -> None:
     attempt, answer_url, event_url = await dialled(plane)
     await send(plane, answer_url, question())
     await plane.live.lease_call(attempt.call_id, 1, 30, {})
     await send(plane, event_url, happened("completed", disconnected_by="user"))
-    calls = Calls(plane.db, "default")
-    call = await calls.get(attempt.call_id)
-    assert call is not None
-    assert call.status == "answered"
     await plane.live.drop_call(attempt.call_id, 1)
     await send(plane, event_url, happened("completed", disconnected_by="user", duration="1"))
-    call = await calls.get(attempt.call_id)
+    call = await Calls(plane.db, "default").get(attempt.call_id)
+    assert call is not None
+    assert call.status == "answered"
+
+
+async def test_completed_ends_an_answered_call_that_no_session_took(plane: Plane) -> None:
+    attempt, answer_url, event_url = await dialled(plane)
+    await send(plane, answer_url, question())
+    # The application's own event URL, without our link, finds the call by the carrier's id.
+    assert EVENT in event_url
+    await send(plane, EVENT, happened("completed", disconnected_by="user"))
+    call = await Calls(plane.db, "default").get(attempt.call_id)
     assert call is not None
     assert (call.status, call.outcome) == ("failed", "callee_hung_up")
+    assert (await plane.live.capacity())[1] == 0
+
+
+async def test_a_slow_store_ends_the_question_in_time_to_be_asked_again(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("serve_app.api.webhooks.ANSWER_DEADLINE_S", 0.2)
+    monkeypatch.setattr(LiveState, "recalled_answer", stuck)
+    response = await send(plane, ANSWER, question(to=FROM, from_=TO))
+    # Vonage asks once more after 429, 503 and 504.
+    assert (response.status_code, response.json()["code"]) == (504, "timeout")
 
 
 async def test_a_call_that_appears_after_its_attempt_was_given_up_is_hung_up(plane: Plane) -> None:

@@ -19,8 +19,9 @@ from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.rest import VonageClient
-from tests.unit.api_fixtures import *  # noqa: F403
-from tests.unit.api_fixtures import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
+from tests.unit.api_support import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
+
+pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 
 class ShiftedClock(SystemClock):

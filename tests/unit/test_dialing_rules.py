@@ -15,7 +15,7 @@ from serve_app.dialing.rules import Allow, Deny, DialingFacts, decide, network_i
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings
 from serve_app.telephony.vonage.snapshot import TERMINAL_STATUSES
-from tests.unit.api_fixtures import make_settings
+from tests.unit.api_support import make_settings
 
 REAL = DialingFacts(simulated_network=False, allowed_numbers=frozenset())
 

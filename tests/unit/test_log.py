@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from serve_app.log import configure_logging, mask, scrub
 from serve_app.settings import LogSettings
-from tests.unit.api_fixtures import *  # noqa: F403
-from tests.unit.api_fixtures import TO, Plane
+from tests.unit.api_support import TO, Plane
+
+pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 
 @pytest.fixture(name="logs", autouse=True)
