@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.errors import SettingsError, UnavailableError
-from serve_app.local_services import LocalEndpoints
+from serve_app.local_endpoints import LocalEndpoints
 
 NAME = "parley-local-services"
 NAMESPACE = "parley"

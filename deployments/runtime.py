@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ import ray
 from pydantic import BaseModel, ConfigDict
 
 from deployments.local_services import local_endpoints
-from serve_app.errors import SettingsError
-from serve_app.local_services import needs_local_services, with_local_services
+from serve_app.errors import ParleyError, SettingsError
+from serve_app.local_endpoints import needs_local_services, with_local_services
 from serve_app.log import configure_logging
 from serve_app.settings import Settings, load_settings
-from serve_app.store.db import Database, current_revision, head_revision
+from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.objects import ObjectStore
 from serve_app.telephony.vonage.rest import VonageClient
@@ -90,10 +89,11 @@ async def open_runtime(args: AppArgs, role: str) -> Runtime:
     assert settings.database.url is not None and settings.redis.url is not None
     timeout_s = settings.database.connect_timeout_s
     db = await Database.connect(settings.database.url, connect_timeout_s=timeout_s)
-    revision, head = await asyncio.to_thread(current_revision, settings.database.url), head_revision()
-    if revision != head:
+    try:
+        await db.check_schema()
+    except ParleyError:
         await db.aclose()
-        raise SettingsError(f"the database is at revision {revision or 'none'}, not {head}; run `parley db upgrade`")
+        raise
     live = await LiveState.connect(settings.redis.url, connect_timeout_s=settings.redis.connect_timeout_s)
     return Runtime(
         settings=settings,

@@ -15,18 +15,18 @@ import ray
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from serve_app.conversation.session import CallSession
-from serve_app.providers.registry import make_providers
 
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import AppArgs, Runtime, open_runtime
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.session import CallSession
 from serve_app.conversation.speaker import LineCache
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.errors import UnavailableError
 from serve_app.providers.base import Providers
+from serve_app.providers.registry import make_providers
 from serve_app.store.mailroom import Mailroom
 from serve_app.telephony.base import Leg
 from serve_app.telephony.vonage.wire import VonageLeg

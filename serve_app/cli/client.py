@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from serve_app.errors import ParleyError
-from serve_app.local_services import sqlite_url
+from serve_app.local_endpoints import sqlite_url
 from serve_app.settings import load_settings
 from serve_app.store.db import Database
 from serve_app.store.repositories import ApiKeys

@@ -26,7 +26,7 @@ from serve_app.cli.platform import Platform, running_platform
 from serve_app.cli.show import LiveTranscript, print_result
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.errors import ParleyError, SettingsError
-from serve_app.local_services import sqlite_url
+from serve_app.local_endpoints import sqlite_url
 from serve_app.paths import configs_dir
 from serve_app.settings import load_settings
 from serve_app.store.db import Database

@@ -32,7 +32,8 @@ from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 
 START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 25.0
+# Serve would wait out the draining period of idle ingress replicas; nobody waits a minute for Ctrl-C.
+STOP_TIMEOUT_S = 8.0
 KEY_LINE = re.compile(r"(API key of tenant .*?: )(pk_\S+)")
 # What a failed start says, in the words of our own errors.
 FAILURE = re.compile(r"(?:SettingsError|UnavailableError|AtCapacityError|ParleyError): (.+)")

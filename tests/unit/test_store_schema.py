@@ -13,9 +13,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
 from serve_app.errors import SettingsError, UnavailableError
-from serve_app.store.db import Database, current_revision, head_revision, upgrade
+from serve_app.store.db import Database
 from serve_app.store.engine import async_url, make_engine
-from serve_app.store.models import Base
+from serve_app.store.migrate import current_revision, head_revision, upgrade
+from serve_app.store.models import SCHEMA_REVISION, Base
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
@@ -43,12 +44,17 @@ async def test_every_table_has_a_tenant() -> None:
 
 async def test_upgrade_with_concurrent_callers_runs_once(empty_database_url: str) -> None:
     assert await asyncio.to_thread(current_revision, empty_database_url) is None
-    code = f"from serve_app.store.db import upgrade; upgrade({empty_database_url!r})"
+    db = await Database.connect(empty_database_url)
+    with pytest.raises(SettingsError, match=r"revision none.*parley db upgrade"):
+        await db.check_schema()
+    code = f"from serve_app.store.migrate import upgrade; upgrade({empty_database_url!r})"
     processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", code) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(upgrade, [empty_database_url] * 3))
     assert [await process.wait() for process in processes] == [0, 0, 0]
-    assert await asyncio.to_thread(current_revision, empty_database_url) == head_revision()
+    assert await asyncio.to_thread(current_revision, empty_database_url) == head_revision() == SCHEMA_REVISION
+    await db.check_schema()
+    await db.aclose()
     upgrade(empty_database_url)  # also from inside an event loop, and again
 
 
