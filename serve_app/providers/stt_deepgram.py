@@ -35,8 +35,9 @@ _SEND_TIMEOUT_S = 3.0
 # The SDK's own pings notice a dead socket after up to 40 s: far too late for a person on the phone.
 _PING_INTERVAL_S = 2.0
 _PONG_TIMEOUT_S = 3.0
-# Inside a turn Flux reports about every 0.25 s of audio; this much audio without a word means that it hangs.
-_MAX_UNREPORTED_AUDIO_S = 3.0
+# Inside a turn Flux reports about every 0.25 s of audio; this much audio (and as much time, for audio may come in a
+# burst) without a word means that it hangs.
+_MAX_UNREPORTED_S = 3.0
 # A phone network sends all the time, so a gap means that the media path stalls. A second is more than any jitter and
 # still far below Flux's idle limit of 10 s.
 _TURN_GAP_S = 1.0
@@ -127,7 +128,7 @@ class DeepgramStream:
         self._events: asyncio.Queue[SttEvent | None] = asyncio.Queue(_EVENT_QUEUE)
         self._failure: ProviderError | None = None
         self._closing = False
-        self._reported_s = 0.0
+        self._reported_at: tuple[float, float] = (0.0, 0.0)
         self._tasks = [
             asyncio.create_task(self._guard(work()), name=f"stt-{name}")
             for name, work in (("write", self._write), ("read", self._read), ("watch", self._watch))
@@ -161,16 +162,21 @@ class DeepgramStream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                if self._failure is None:
-                    await self._connection.send_close_stream()
-                await self._stack.aclose()
-        except (TimeoutError, OSError, WebSocketException):
-            # The other side does not take part in closing: let the connection go at once.
-            transport = getattr(self._socket, "transport", None)
-            if transport is not None:
-                transport.abort()
+        # Closing runs in a task of its own: `websockets.legacy` swallows the cancellation of a plain timeout, and then
+        # waits for a server that hangs.
+        closing = asyncio.create_task(self._close_socket(), name="stt-close")
+        await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
+        if not closing.done():
+            # The other side does not take part: let the connection go at once.
+            self._socket.transport.abort()
+            await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
+
+    async def _close_socket(self) -> None:
+        with contextlib.suppress(OSError, WebSocketException):
+            if self._failure is None:
+                await self._connection.send_close_stream()
+        with contextlib.suppress(OSError, WebSocketException):
+            await self._stack.aclose()
 
     # --- the three tasks --------------------------------------------------------------------------------------------
 
@@ -218,7 +224,7 @@ class DeepgramStream:
             if kind == "Error":
                 code, text = getattr(message, "code", None), getattr(message, "description", None)
                 raise self._error(f"{code or 'error'}: {text or 'no description'}")
-            self._reported_s = self._clock.stream_s
+            self._reported()
             if kind == "TurnInfo":
                 event = self._reader.read(message)
                 if event is not None:
@@ -235,9 +241,17 @@ class DeepgramStream:
             except TimeoutError as error:
                 raise self._error(f"no answer to a ping within {_PONG_TIMEOUT_S:g} s") from error
             if not self._reader.in_turn:
-                self._reported_s = self._clock.stream_s
-            elif self._clock.stream_s - self._reported_s > _MAX_UNREPORTED_AUDIO_S:
-                raise self._error(f"no report on {_MAX_UNREPORTED_AUDIO_S:g} s of audio inside a turn")
+                self._reported()
+            elif min(self._unreported_s()) > _MAX_UNREPORTED_S:
+                raise self._error(f"no report on {_MAX_UNREPORTED_S:g} s of audio inside a turn")
+
+    def _reported(self) -> None:
+        self._reported_at = (self._clock.stream_s, asyncio.get_running_loop().time())
+
+    def _unreported_s(self) -> tuple[float, float]:
+        """Seconds of audio, and of time, since the server last said anything."""
+        audio_s, time_s = self._reported_at
+        return self._clock.stream_s - audio_s, asyncio.get_running_loop().time() - time_s
 
     # --- ends -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,346 @@
+"""The unmodified Deepgram SDK against the Flux stand-in, and what the client adds to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.audio import g711
+from serve_app.errors import ProviderError
+from serve_app.providers import stt_deepgram
+from serve_app.providers.base import (
+    EagerTurnEnded,
+    PartialTranscript,
+    SpeechStarted,
+    SttEvent,
+    TranscriptionRequest,
+    TranscriptionStream,
+    TurnEnded,
+    TurnResumed,
+)
+from serve_app.providers.flux_audio import AudioQueue, StreamClock
+from serve_app.providers.stt_deepgram import DeepgramTranscriber
+from serve_app.simulators.config import SimulatorConfig
+from serve_app.simulators.flux import FLUX
+from tests.unit.providers_fixtures import LINEAR16, MULAW8, QUICK, Bed, eventually, feed, running, spoken
+
+TEXT = "Yes that time works for me."
+REQUEST = TranscriptionRequest("call-1", LINEAR16)
+
+
+@pytest.fixture
+async def bed() -> AsyncIterator[Bed]:
+    async with running() as running_bed:
+        yield running_bed
+
+
+@pytest.fixture
+async def stt(bed: Bed) -> AsyncIterator[DeepgramTranscriber]:
+    transcriber = DeepgramTranscriber(bed.deepgram(connect_timeout_s=1), "k")
+    yield transcriber
+    await transcriber.aclose()
+
+
+async def until_turn_end(stream: TranscriptionStream, turns: int = 1) -> list[SttEvent]:
+    events: list[SttEvent] = []
+    async with asyncio.timeout(10):
+        async for event in stream.events():
+            events.append(event)
+            turns -= isinstance(event, TurnEnded)
+            if turns == 0:
+                break
+    return events
+
+
+async def failure_of(stream: TranscriptionStream) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        async with asyncio.timeout(10):
+            async for _ in stream.events():
+                pass
+    assert (caught.value.stage, caught.value.provider) == ("stt", "deepgram")
+    return caught.value
+
+
+async def test_a_turn_from_its_start_to_its_end(bed: Bed, stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(REQUEST)
+    bed.scripts.expect("call-1", TEXT)
+    await feed(stream.send, spoken(TEXT))
+    events = await until_turn_end(stream)
+    await stream.close()
+
+    assert isinstance(events[0], SpeechStarted)
+    partials = [event.text for event in events if isinstance(event, PartialTranscript)]
+    assert partials and all(TEXT.startswith(text) for text in partials)
+    assert partials == sorted(partials, key=len)
+    ended = events[-1]
+    assert isinstance(ended, TurnEnded)
+    assert (ended.text, ended.turn_index, ended.trigger) == (TEXT, 0, "model")
+    assert ended.confidence is not None and ended.confidence >= 0.9
+    assert [word.text for word in ended.words] == TEXT.split()
+    assert ended.speech_end_s is not None and 1.0 < ended.speech_end_s < ended.audio_s
+
+
+async def test_the_provider_gets_exactly_the_bytes_in_order(bed: Bed, stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(REQUEST)
+    audio = spoken(TEXT)
+    bed.scripts.expect("call-1", TEXT)
+    await feed(stream.send, audio, frame_bytes=638)
+    await until_turn_end(stream)
+    await eventually(lambda: len(bed.app[FLUX].audio.get("call-1") or b"") >= len(audio))
+    await stream.close()
+    # Whatever silence a gap added comes after the last byte that was given.
+    assert (bed.app[FLUX].audio.get("call-1") or b"").startswith(audio)
+
+
+async def test_mulaw_needs_no_transcoding(bed: Bed, stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(TranscriptionRequest("call-2", MULAW8))
+    bed.scripts.expect("call-2", TEXT)
+    await feed(stream.send, g711.mulaw_encode(spoken(TEXT, rate_hz=8000)), frame_bytes=160)
+    ended = (await until_turn_end(stream))[-1]
+    await stream.close()
+    assert isinstance(ended, TurnEnded) and ended.text == TEXT
+
+
+async def test_two_turns_are_numbered_and_scripted_in_order(bed: Bed, stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(REQUEST)
+    bed.scripts.expect("call-1", "First answer")
+    bed.scripts.expect("call-1", "Second answer")
+    await feed(stream.send, spoken("First answer") + spoken("Second answer"))
+    ended = [event for event in await until_turn_end(stream, 2) if isinstance(event, TurnEnded)]
+    await stream.close()
+    assert [(turn.turn_index, turn.text) for turn in ended] == [(0, "First answer"), (1, "Second answer")]
+
+
+async def test_a_pause_inside_an_utterance_resumes_the_turn(bed: Bed) -> None:
+    stt = DeepgramTranscriber(bed.deepgram(eager_eot_threshold=0.5), "k")
+    stream = await stt.open(REQUEST)
+    bed.scripts.expect_segments("call-1", ["Well let me think", "yes that works"])
+    await feed(stream.send, spoken("Well let me think", silence_s=0.8) + spoken("yes that works"))
+    events = await until_turn_end(stream)
+    await stream.close()
+    await stt.aclose()
+    kinds = [type(event) for event in events if not isinstance(event, PartialTranscript)]
+    assert kinds == [SpeechStarted, EagerTurnEnded, TurnResumed, EagerTurnEnded, TurnEnded]
+    eager, ended = events[-2], events[-1]
+    assert isinstance(ended, TurnEnded) and ended.text == "Well let me think yes that works"
+    assert isinstance(eager, EagerTurnEnded) and eager.text == ended.text
+
+
+async def test_an_eager_threshold_above_the_final_one_is_lowered(bed: Bed) -> None:
+    # The server answers HTTP 400 to it.
+    stt = DeepgramTranscriber(bed.deepgram(eot_threshold=0.6, eager_eot_threshold=0.9), "k")
+    stream = await stt.open(REQUEST)
+    await stream.close()
+    await stt.aclose()
+
+
+async def test_keyterms_that_the_server_refuses_are_left_out(stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(TranscriptionRequest("c", LINEAR16, keyterms=("Parley", "  ", "x" * 101, *("t",) * 200)))
+    await stream.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "retryable"),
+    [("unauthorized", 401, False), ("rate_limited", 429, True), ("server_error", 500, True)],
+)
+async def test_a_refused_handshake(
+    bed: Bed, stt: DeepgramTranscriber, fault: str, status: int, retryable: bool
+) -> None:
+    bed.fault("deepgram", fault)
+    with pytest.raises(ProviderError) as caught:
+        await stt.open(REQUEST)
+    assert (caught.value.status, caught.value.retryable) == (status, retryable)
+
+
+async def test_a_wrong_key_and_a_wrong_model_are_not_retryable(bed: Bed) -> None:
+    for settings, key, status in ((bed.deepgram(), "invalid", 401), (bed.deepgram(model="nova-3"), "k", 400)):
+        stt = DeepgramTranscriber(settings, key)
+        with pytest.raises(ProviderError) as caught:
+            await stt.open(REQUEST)
+        await stt.aclose()
+        assert (caught.value.status, caught.value.retryable) == (status, False)
+
+
+@pytest.mark.parametrize("kind", ["hang", "disconnect"])
+async def test_a_handshake_without_an_answer(bed: Bed, kind: str) -> None:
+    bed.fault("deepgram", kind)
+    stt = DeepgramTranscriber(bed.deepgram(connect_timeout_s=0.3), "k")
+    with pytest.raises(ProviderError) as caught:
+        async with asyncio.timeout(5):
+            await stt.open(REQUEST)
+    await stt.aclose()
+    assert caught.value.retryable
+
+
+async def test_nobody_listens_at_the_address() -> None:
+    async with running() as bed:
+        settings = bed.deepgram()
+    stt = DeepgramTranscriber(settings, "k")
+    with pytest.raises(ProviderError) as caught:
+        await stt.open(REQUEST)
+    await stt.aclose()
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("kind", ["cut", "close", "error_event"])
+async def test_the_stream_breaks(bed: Bed, stt: DeepgramTranscriber, kind: str) -> None:
+    bed.fault("deepgram", kind, after=2, call_id="call-1")
+    stream = await stt.open(REQUEST)
+    with pytest.raises(ProviderError):
+        await feed(stream.send, spoken(TEXT, silence_s=0.0) * 20)
+        await failure_of(stream)
+        await stream.send(bytes(640))
+    with pytest.raises(ProviderError):
+        await stream.send(bytes(640))
+    assert (await failure_of(stream)).retryable
+    await stream.close()
+
+
+async def test_an_error_message_is_told_with_its_code(bed: Bed, stt: DeepgramTranscriber) -> None:
+    bed.fault("deepgram", "error_event")
+    stream = await stt.open(REQUEST)
+    await stream.send(bytes(6400))
+    assert "INTERNAL_SERVER_ERROR" in str(await failure_of(stream))
+    await stream.close()
+
+
+async def test_a_silent_end_of_the_stream_is_a_failure(stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(REQUEST)
+    # The server closes with 1000, which the SDK reports as a plain end of iteration.
+    await stream._connection.send_close_stream()  # type: ignore[attr-defined]
+    assert (await failure_of(stream)).retryable
+    await stream.close()
+
+
+async def test_an_unknown_message_changes_nothing(bed: Bed, stt: DeepgramTranscriber) -> None:
+    bed.fault("deepgram", "unknown_message")
+    stream = await stt.open(REQUEST)
+    bed.scripts.expect("call-1", TEXT)
+    await feed(stream.send, spoken(TEXT))
+    ended = (await until_turn_end(stream))[-1]
+    await stream.close()
+    assert isinstance(ended, TurnEnded) and ended.text == TEXT
+
+
+async def test_a_socket_that_hangs_is_noticed_without_audio_or_speech(
+    bed: Bed, stt: DeepgramTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stt_deepgram, "_PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr(stt_deepgram, "_PONG_TIMEOUT_S", 0.3)
+    bed.fault("deepgram", "hang_mid_stream")
+    stream = await stt.open(REQUEST)
+    await stream.send(bytes(6400))
+    assert "ping" in str(await failure_of(stream))
+    async with asyncio.timeout(3):
+        await stream.close()
+
+
+async def test_silence_of_the_callee_is_no_failure(stt: DeepgramTranscriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stt_deepgram, "_PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(stt_deepgram, "_MAX_UNREPORTED_S", 0.2)
+    stream = await stt.open(REQUEST)
+    await feed(stream.send, bytes(32000 * 4))
+    await asyncio.sleep(0.3)
+    await stream.send(bytes(640))
+    await stream.close()
+
+
+async def test_a_recogniser_that_falls_silent_inside_a_turn_is_noticed(
+    bed: Bed, stt: DeepgramTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stt_deepgram, "_PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(stt_deepgram, "_MAX_UNREPORTED_S", 0.5)
+    stream = await stt.open(REQUEST)
+    await feed(stream.send, spoken(TEXT, silence_s=0.0)[:32000])
+    await asyncio.sleep(0.2)
+    # From here on the stand-in answers pings and says nothing.
+    bed.app[FLUX].delays.draw_s = lambda name: 60.0  # type: ignore[method-assign]
+    await feed(stream.send, spoken(TEXT, silence_s=0.0))
+    assert "inside a turn" in str(await failure_of(stream))
+    await stream.close()
+
+
+async def test_a_turn_ends_though_the_audio_stops(
+    bed: Bed, stt: DeepgramTranscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stt_deepgram, "_TURN_GAP_S", 0.2)
+    stream = await stt.open(REQUEST)
+    bed.scripts.expect("call-1", TEXT)
+    audio = spoken(TEXT, silence_s=0.0)
+    await feed(stream.send, audio)
+    ended = (await until_turn_end(stream))[-1]
+    await stream.close()
+    assert isinstance(ended, TurnEnded) and ended.text == TEXT
+    # The silence that was put in does not count as the caller's audio.
+    assert ended.audio_s == pytest.approx(len(audio) / 32000, abs=0.03)
+    received = bed.app[FLUX].audio.get("call-1") or b""
+    assert len(received) > len(audio) and not any(received[len(audio) :])
+
+
+async def test_silence_keeps_an_idle_stream_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stt_deepgram, "_TURN_GAP_S", 0.1)
+    monkeypatch.setattr(stt_deepgram, "_IDLE_GAP_S", 0.2)
+    async with running(SimulatorConfig(latency=QUICK, stt_idle_close_s=0.6)) as bed:
+        stt = DeepgramTranscriber(bed.deepgram(), "k")
+        stream = await stt.open(TranscriptionRequest("idle", MULAW8))
+        await asyncio.sleep(1.5)
+        await stream.send(bytes([0xFF]) * 160)
+        await stream.close()
+        await stt.aclose()
+        assert set(bed.app[FLUX].audio.get("idle") or b"") == {0xFF}
+
+
+async def test_sending_never_waits_and_the_backlog_is_bounded(bed: Bed, stt: DeepgramTranscriber) -> None:
+    bed.fault("deepgram", "hang_mid_stream")
+    stream = await stt.open(REQUEST)
+    with pytest.raises(ProviderError, match="behind"):
+        for _ in range(600):
+            await stream.send(bytes(640))
+    await stream.close()
+
+
+async def test_closing_leaves_no_task_behind(bed: Bed, stt: DeepgramTranscriber) -> None:
+    stream = await stt.open(REQUEST)
+    reader = asyncio.create_task(until_turn_end(stream))
+    await feed(stream.send, bytes(6400))
+    await stream.close()
+    await stream.close()
+    assert await reader == []
+    assert not [task for task in asyncio.all_tasks() if (task.get_name() or "").startswith("stt-")]
+
+
+# --- the audio side, without a socket ---
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 400)), max_size=40))
+def test_positions_count_only_the_callers_audio(steps: list[tuple[bool, int]]) -> None:
+    clock = StreamClock(MULAW8)
+    stream = caller = 0
+    marks = [(0, 0)]
+    for given_by_caller, size in steps:
+        if given_by_caller:
+            clock.sent(size)
+            caller += size
+        else:
+            clock.inserted(size)
+        stream += size
+        marks.append((stream, caller))
+    for position, expected in marks:
+        assert clock.caller_s(position / 8000) == pytest.approx(expected / 8000)
+    assert clock.stream_s == pytest.approx(stream / 8000)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=900), max_size=30), st.integers(1, 1000))
+async def test_the_queue_changes_no_byte(pieces: list[bytes], limit: int) -> None:
+    queue = AudioQueue(LINEAR16, limit_s=10)
+    for piece in pieces:
+        assert queue.put(piece)
+    taken = []
+    while chunk := await queue.get(limit, timeout_s=0):
+        assert len(chunk) <= limit
+        taken.append(chunk)
+    assert b"".join(taken) == b"".join(pieces)
