@@ -20,6 +20,8 @@ REPAIR_TIMEOUT_S = 0.9
 # A farewell that neither ends nor fails must not keep a call open.
 ENDING_TIMEOUT_S = 45.0
 
+_MEANT_BEFORE_THE_CALL = (t.CallConnected, t.HangUpRequested, t.MediaClosed, t.TranscriberFailed)
+
 
 def normalise_words(text: str) -> list[str]:
     """Lower-case words without punctuation."""
@@ -75,7 +77,9 @@ class TurnMachine:
 
     def handle(self, event: t.TurnEvent) -> list[t.TurnCommand]:
         """The commands, in the order in which they are to be carried out. After HangUp nothing more comes."""
-        if self.state != "over":
+        # Before the call is connected only its end, or a fault, means anything.
+        early = not self._connected and not isinstance(event, _MEANT_BEFORE_THE_CALL)
+        if self.state != "over" and not early:
             self._on(event)
         commands, self._commands = self._commands, []
         return commands

@@ -344,18 +344,20 @@ class Network:
     def speak(self, ms: float) -> None:
         """The callee speaks from the next frame on. No sample of it is zero, and frames differ."""
         for _ in range(round(ms / 20)):
-            self._voice.append(f"{len(self._voice):02d}{len(self.sent) // FRAME % 100:02d}".encode() * (FRAME // 4))
+            self._voice.append(
+                f"{len(self._voice) % 100:02d}{len(self.sent) // FRAME % 100:02d}".encode() * (FRAME // 4)
+            )
 
     async def until(self, condition: Callable[[], bool], within_s: float = 60) -> None:
         async with asyncio.timeout(within_s):
             while not condition() and self.closed is None:  # noqa: ASYNC110  time is virtual
                 await asyncio.sleep(FRAME_S)
 
-    async def agent_has_spoken(self, within_s: float = 60) -> None:
-        """Waits for the agent to begin, and then to be quiet for 300 ms."""
+    async def agent_has_spoken(self, *, quiet_s: float = 0.3, within_s: float = 60) -> None:
+        """Waits for the agent to begin, and then to be quiet for `quiet_s`."""
         heard = self.heard_frames
         await self.until(lambda: self.heard_frames > heard, within_s)
-        await self.until(lambda: now() - self.quiet_since > 0.3, within_s)
+        await self.until(lambda: now() - self.quiet_since > quiet_s, within_s)
 
 
 # --- stores ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,15 @@ async def hangs_up_after_two(scene: Scene) -> None:
     scene.net.drop(1000)
 
 
+async def waits_long_for_answers(scene: Scene) -> None:
+    """A pause in the middle of an answer is not taken for its end."""
+    for text in ("First question", "Second question"):
+        await scene.net.agent_has_spoken(quiet_s=4.7)
+        await scene.say(text)
+    await scene.net.agent_has_spoken()
+    scene.net.drop(1000)
+
+
 def agent_heard(scene: Scene) -> list[str]:
     return [text for role, text in scene.memory.texts() if role == "agent"]
 
@@ -39,7 +48,7 @@ def test_a_model_that_stops_in_the_middle_is_heard_up_to_there_and_apologises(pl
     scene = Scene()
     scene.llm.plans = [plan]
     scene.llm.answers = ["The first sentence is whole. The second one never comes to its end, sadly.", "Good."]
-    result = scene.play(hangs_up_after_two)
+    result = scene.play(waits_long_for_answers)
     assert result.outcome == "callee_hung_up"
     heard = agent_heard(scene)
     assert heard[1] == "The first sentence is whole."
@@ -88,7 +97,7 @@ def test_a_synthesizer_that_stops_in_the_middle_of_a_sentence_costs_an_apology()
     scene = Scene()
     scene.tts.plans = ["ok", "ok", "ok", "stall"]
     scene.llm.answers = ["A sentence that is long enough to be cut.", "Fine."]
-    result = scene.play(hangs_up_after_two)
+    result = scene.play(waits_long_for_answers)
     assert result.outcome == "callee_hung_up"
     heard = agent_heard(scene)
     assert "A sentence that is long enough to be cut.".startswith(heard[1])
