@@ -367,6 +367,26 @@ async def test_events_of_the_sockets_own_leg_are_kept_but_do_not_end_the_call(pl
     assert len((await dump(plane.db))["call_events"]) == 3
 
 
+async def test_an_event_of_the_sockets_leg_does_not_bind_the_attempt(plane: Plane) -> None:
+    attempt, _, event_url = await dialled(plane)
+    leg = happened("failed", uuid="leg-uuid", to=f"wss://parley.example/media/{attempt.call_id}")
+    await send(plane, event_url, leg)
+    unchanged = await Attempts(plane.db, "default").get(attempt.id)
+    assert unchanged is not None
+    assert (unchanged.status, unchanged.carrier_call_id) == ("placing", None)
+
+
+async def test_two_questions_at_once_get_one_answer_and_one_token(plane: Plane) -> None:
+    _, answer_url, _ = await dialled(plane)
+    for _ in range(5):
+        await plane.live.client.flushall()
+        await plane.live.beat("replica-1", 10, ttl_s=600)
+        answers = await asyncio.gather(*(send(plane, answer_url, question()) for _ in range(6)))
+        assert len({answer.content for answer in answers}) == 1
+        assert len(await plane.live.client.keys("parley:media:*")) == 1
+        assert await plane.live.take_media_token(token_of(answers[0].json())) is not None
+
+
 async def test_completed_is_left_to_the_session_that_has_or_had_the_call(plane: Plane) -> None:
     attempt, answer_url, event_url = await dialled(plane)
     await send(plane, answer_url, question())
