@@ -10,9 +10,17 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from serve_app.clock import Clock
+from serve_app.conversation.deafness import DeafnessWatch
 from serve_app.errors import ProviderError
-from serve_app.providers.base import SttEvent, Transcriber, TranscriptionRequest, TranscriptionStream, TurnEnded
+from serve_app.providers.base import (
+    PartialTranscript,
+    SpeechStarted,
+    SttEvent,
+    Transcriber,
+    TranscriptionRequest,
+    TranscriptionStream,
+    TurnEnded,
+)
 
 OPEN_TIMEOUT_S = 4.5
 SEND_TIMEOUT_S = 5.0
@@ -60,14 +68,15 @@ class Hearing:
         transcriber: Transcriber,
         request: TranscriptionRequest,
         *,
-        clock: Clock,
         on_event: Callable[[SttEvent], None],
+        on_turn_lost: Callable[[ProviderError], None],
         on_failed: Callable[[ProviderError], None],
     ) -> None:
+        """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again."""
         self._transcriber = transcriber
         self._request = request
-        self._clock = clock
         self._on_event = on_event
+        self._on_turn_lost = on_turn_lost
         self._on_failed = on_failed
         self._log = log.bind(call_id=request.call_id)
         self._bytes_per_s = request.audio.sample_rate_hz * request.audio.bytes_per_sample
@@ -81,6 +90,8 @@ class Hearing:
         self._stream_sent = 0
         self._inserted_s = 0.0
         """Silence that the client put into the stream by itself, as far as its positions tell."""
+        self._watch = DeafnessWatch(request.audio)
+        self._in_turn = False
         self._failures = 0
         self._closed = False
         self.dropped_bytes = 0
@@ -114,6 +125,9 @@ class Hearing:
                     if not error.retryable or self._failures > 1 or attempt == MAX_RECONNECTS:
                         self._on_failed(error)
                         return
+                    if self._in_turn:
+                        self._in_turn = False
+                        self._on_turn_lost(error)
         finally:
             self._closed = True
             self._waiting.clear()
@@ -142,7 +156,11 @@ class Hearing:
     async def _follow(self, events: AsyncIterator[SttEvent]) -> None:
         async for event in events:
             self._inserted_s = max(self._inserted_s, event.audio_s - self._stream_sent / self._bytes_per_s)
-            if isinstance(event, TurnEnded):
+            self._watch.heard_event()
+            if isinstance(event, SpeechStarted | PartialTranscript):
+                self._in_turn = True
+            elif isinstance(event, TurnEnded):
+                self._in_turn = False
                 self._failures = 0
             self._on_event(event)
         raise ProviderError("stt", self._transcriber.name, "the stream ended by itself", retryable=True)
@@ -164,6 +182,9 @@ class Hearing:
                         raise
                     raise ProviderError("stt", self._transcriber.name, "does not take audio", retryable=True) from error
                 self._stream_sent += len(audio)
+                if self._watch.feed(audio):
+                    self._in_turn = True
+                    raise ProviderError("stt", self._transcriber.name, "told nothing of speech", retryable=True)
             self._wake.clear()
             await self._wake.wait()
 

@@ -58,6 +58,8 @@ CONNECT_TIMEOUT_S = 10.0
 HANG_UP_TIMEOUT_S = 8.0
 CLOSE_TIMEOUT_S = 3.0
 """How long the network may take to close the socket after a hang-up, before we do."""
+LOST_TURN_WAIT_S = 1.0
+"""After the transcriber lost a turn: a callee who still speaks starts a new one by then."""
 FLUSH_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 45.0
 
@@ -118,6 +120,7 @@ class CallSession:
         self._inbox: deque[t.TurnEvent | LegEvent | SttEvent | Notice] = deque()
         self._wake = asyncio.Event()
         self._timers: dict[t.TimerName, asyncio.TimerHandle] = {}
+        self._lost_turn: asyncio.TimerHandle | None = None
         self._faults: set[str] = set()
 
         self._zero: float | None = None
@@ -219,6 +222,7 @@ class CallSession:
         finally:
             self._group = None
             connecting.cancel()
+            self._forget_lost_turn()
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
@@ -241,8 +245,8 @@ class CallSession:
         hearing = Hearing(
             self._providers.stt,
             TranscriptionRequest(call_id, audio, agent.language),
-            clock=self._clock,
             on_event=self._post,
+            on_turn_lost=self._on_turn_lost,
             on_failed=lambda error: self._post(t.TranscriberFailed(str(error))),
         )
         player = Player(
@@ -328,6 +332,7 @@ class CallSession:
         now = self._clock.monotonic()
         if isinstance(event, SpeechStarted):
             self._speech_started_at = now
+            self._forget_lost_turn()
             self._writer.live({"type": "speech_started"})
             self._dispatch(t.CalleeSpeechStarted())
             return
@@ -350,6 +355,16 @@ class CallSession:
             )
         self._speech_started_at = None
         self._dispatch(t.CalleeTurnEnded(event.text))
+
+    def _on_turn_lost(self, error: ProviderError) -> None:
+        self._forget_lost_turn()
+        loop = asyncio.get_running_loop()
+        self._lost_turn = loop.call_later(LOST_TURN_WAIT_S, self._post, t.CalleeTurnLost(str(error)))
+
+    def _forget_lost_turn(self) -> None:
+        if self._lost_turn is not None:
+            self._lost_turn.cancel()
+            self._lost_turn = None
 
     def _arrived(self, audio_s: float | None) -> float | None:
         return None if audio_s is None else self._of_media().hearing.arrival_time(audio_s)

@@ -246,7 +246,7 @@ class TurnMachine:
             self._fail(event.detail, prepared_only=False)
 
     @_on.register
-    def _(self, event: t.TranscriberDeaf) -> None:
+    def _(self, event: t.CalleeTurnLost) -> None:
         if self.state == "listening":
             self._recover("stt", event.detail)
 

@@ -113,8 +113,8 @@ class TranscriberFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriberDeaf:
-    """The callee spoke and was quiet again, and the transcriber told nothing; it is being reconnected."""
+class CalleeTurnLost:
+    """What the callee said will never be told: the transcriber failed in the middle, and was opened again."""
 
     detail: str
 
@@ -135,7 +135,7 @@ TurnEvent = (
     | HangUpRequested
     | MediaClosed
     | TranscriberFailed
-    | TranscriberDeaf
+    | CalleeTurnLost
 )
 
 

@@ -46,7 +46,7 @@ CHAR_S = 0.06
 
 LlmPlan = Literal["ok", "401", "429", "hang", "cut", "empty", "stall"]
 TtsPlan = Literal["ok", "fail", "hang", "stall"]
-SttPlan = Literal["ok", "401", "refuse", "drop", "end", "deaf"]
+SttPlan = Literal["ok", "401", "refuse", "drop", "end", "deaf", "lost"]
 
 
 def now() -> float:
@@ -91,6 +91,10 @@ class ScriptedStream:
                     return
                 self._events.put_nowait(SpeechStarted(0, position))
         elif self._started_at is not None and position - self._speech_end >= END_OF_TURN_S - 1e-6:
+            if self._plan == "lost":
+                error = ProviderError("stt", "scripted", "silent in the middle of a turn", retryable=True)
+                self._events.put_nowait(error)
+                return
             text, confidence = self._owner.texts.popleft() if self._owner.texts else ("", 1.0)
             words = tuple(Word(w, self._started_at, self._speech_end, confidence) for w in text.split())
             self._owner.turn_ends.append(now())

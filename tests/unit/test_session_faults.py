@@ -184,3 +184,41 @@ def test_no_audio_is_lost_between_two_transcriber_streams() -> None:
     joined = b"".join(bytes(stream.audio) for stream in scene.stt.streams)
     assert scene.net.sent.startswith(joined)
     assert len(scene.net.sent) - len(joined) <= 5 * 320
+
+
+@pytest.mark.parametrize("plan", ["deaf", "lost"])
+def test_a_transcriber_that_never_tells_of_a_turn_costs_an_apology(plan: SttPlan) -> None:
+    scene = Scene()
+    scene.stt.plans = [plan]
+
+    async def callee(scene: Scene) -> None:
+        await scene.net.agent_has_spoken()
+        await scene.say("Nobody hears this", ms=1500)
+        scene.stt.texts.clear()
+        await scene.net.agent_has_spoken()
+        await scene.say("I said hello")
+        await scene.net.agent_has_spoken()
+        scene.net.drop(1000)
+
+    result = scene.play(callee)
+    assert result.outcome == "callee_hung_up"
+    assert scene.memory.texts()[1:3] == [("agent", APOLOGY), ("callee", "I said hello")]
+    assert scene.stt.opened == 2
+    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.nothing_is_left()
+
+
+def test_noise_that_is_no_speech_costs_nothing() -> None:
+    scene = Scene()
+    scene.stt.plans = ["deaf"]
+
+    async def callee(scene: Scene) -> None:
+        await scene.net.agent_has_spoken()
+        for _ in range(3):
+            scene.net.speak(300)
+            await asyncio.sleep(4)
+        scene.net.drop(1000)
+
+    scene.play(callee)
+    assert scene.stt.opened == 1
+    assert agent_heard(scene)[1:] == []

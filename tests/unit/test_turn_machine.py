@@ -337,7 +337,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.timers.discard(name)
         self.event(t.TimerFired(name))  # type: ignore[arg-type]
 
-    @rule(kind=st.sampled_from([t.TranscriberFailed, t.TranscriberDeaf, t.HangUpRequested]), chance=st.integers(0, 9))
+    @rule(kind=st.sampled_from([t.TranscriberFailed, t.CalleeTurnLost, t.HangUpRequested]), chance=st.integers(0, 9))
     def rare(self, kind: type, chance: int) -> None:
         if chance == 0:
             self.event(kind("why"))

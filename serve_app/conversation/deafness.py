@@ -1,0 +1,51 @@
+"""Notices that the callee spoke and the transcriber told nothing: a provider may hang with its socket alive.
+
+It does not decide what is speech. It only asks for a second of sound, then quiet, and no event at all in the meantime;
+noise that a working transcriber rightly ignores seldom lasts so long.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serve_app.audio.g711 import mulaw_decode
+from serve_app.providers.base import AudioFormat
+
+LOUD = 600
+"""Mean magnitude on the 16-bit scale (about -35 dBFS); telephone speech lies well above, line noise below."""
+SPOKE_S = 1.0
+QUIET_S = 2.5
+_FORGET_S = 1.0
+
+
+class DeafnessWatch:
+    """Fed with the callee's audio and told of every event of the transcriber."""
+
+    def __init__(self, audio: AudioFormat) -> None:
+        self._bytes_per_s = audio.sample_rate_hz * audio.bytes_per_sample
+        self._mulaw = audio.encoding == "mulaw"
+        self._loud_s = 0.0
+        self._quiet_s = 0.0
+
+    def heard_event(self) -> None:
+        """The transcriber is alive."""
+        self._loud_s = self._quiet_s = 0.0
+
+    def feed(self, audio: bytes) -> bool:
+        """True when the callee has spoken, been quiet, and nothing was told. Starts over then."""
+        seconds = len(audio) / self._bytes_per_s
+        pcm = mulaw_decode(audio) if self._mulaw else audio
+        samples = np.frombuffer(pcm, dtype="<i2", count=len(pcm) // 2)
+        if samples.size and float(np.abs(samples.astype(np.int32)).mean()) >= LOUD:
+            self._loud_s += seconds
+            self._quiet_s = 0.0
+            return False
+        self._quiet_s += seconds
+        if self._loud_s < SPOKE_S:
+            if self._quiet_s > _FORGET_S:
+                self._loud_s = 0.0
+            return False
+        if self._quiet_s < QUIET_S:
+            return False
+        self.heard_event()
+        return True
