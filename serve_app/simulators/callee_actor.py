@@ -65,6 +65,8 @@ class Callee:
                         self.steps_done += 1
                         return "hung_up"
                     if not await self._step(step, utterance, leg, call_id):
+                        # The leg's end is what a listener waits for.
+                        self.steps_done += isinstance(step, Listen)
                         return "leg_ended"
                     self.steps_done += 1
                 await leg.until(lambda: False)

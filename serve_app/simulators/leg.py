@@ -241,11 +241,11 @@ class MediaLeg:
         next_at = loop.time()
         while True:
             next_at += FRAME_S
-            late_s = loop.time() - next_at
-            if late_s * 1000 > self.stats.max_tick_late_ms:
-                self.stats.max_tick_late_ms = late_s * 1000
             # Deadlines are absolute: after a late tick the missed ones follow at once, and none is lost.
-            await asyncio.sleep(max(0.0, -late_s))
+            await asyncio.sleep(max(0.0, next_at - loop.time()))
+            late_ms = (loop.time() - next_at) * 1000
+            if late_ms > self.stats.max_tick_late_ms:
+                self.stats.max_tick_late_ms = late_ms
             frame = self._advance()
             await ws.send(frame)
             self.stats.frames_sent += 1
