@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 import structlog
 
@@ -21,11 +20,13 @@ from serve_app.conversation.hearing import Hearing
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import CallJournal
 from serve_app.conversation.journal_writer import JournalWriter
-from serve_app.conversation.lease import CallLease, CallResult, Outcome
+from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.leg_end import hang_up, outcome_of_close
 from serve_app.conversation.player import Player
 from serve_app.conversation.playout import Notice, Playout
 from serve_app.conversation.recorder import PartStore, Recorder
 from serve_app.conversation.speaker import LineCache, Speaker
+from serve_app.conversation.timers import CallTimers
 from serve_app.conversation.transcript import Transcript
 from serve_app.conversation.turn import TurnMachine
 from serve_app.errors import ProviderError
@@ -55,27 +56,12 @@ from serve_app.telephony.base import (
 
 CONNECT_TIMEOUT_S = 10.0
 """From the session's start to the network's first message."""
-HANG_UP_TIMEOUT_S = 8.0
-CLOSE_TIMEOUT_S = 3.0
-"""How long the network may take to close the socket after a hang-up, before we do."""
 LOST_TURN_WAIT_S = 1.0
 """After the transcriber lost a turn: a callee who still speaks starts a new one by then."""
 FLUSH_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 45.0
 
 log = structlog.get_logger()
-
-
-def outcome_of_close(reason: str) -> Outcome:
-    """What the end of the caller's socket means when we did not end the call.
-
-    A close handshake (1000, 1001, 1005) is the network ending the leg: the callee hung up. Anything else (1006: the
-    connection broke; a lost link) is a failure of the media path.
-    """
-    if not reason.startswith("the caller's socket closed"):
-        return "media_failure"
-    code = reason.rpartition(" ")[2]
-    return "callee_hung_up" if not code.isdigit() or code in ("1000", "1001", "1005") else "media_failure"
 
 
 class _TalkIsOver(Exception):  # noqa: N818  not an error
@@ -119,7 +105,7 @@ class CallSession:
         self._group: asyncio.TaskGroup | None = None
         self._inbox: deque[t.TurnEvent | LegEvent | SttEvent | Notice] = deque()
         self._wake = asyncio.Event()
-        self._timers: dict[t.TimerName, asyncio.TimerHandle] = {}
+        self._timers = CallTimers(self._post)
         self._lost_turn: asyncio.TimerHandle | None = None
         self._faults: set[str] = set()
 
@@ -223,9 +209,7 @@ class CallSession:
             self._group = None
             connecting.cancel()
             self._forget_lost_turn()
-            for timer in self._timers.values():
-                timer.cancel()
-            self._timers.clear()
+            self._timers.cancel_all()
             if self._media is not None:
                 self._clear()
                 self._settle()
@@ -297,6 +281,9 @@ class CallSession:
                 if reason not in self._faults and len(self._faults) < 20:
                     self._faults.add(reason)
                     self._log.warning("the network sent an unexpected message", reason=reason)
+            case t.TimerFired():
+                if self._timers.still_due(event):
+                    self._dispatch(event)
             case Notice():
                 self._on_notice(event)
             case SpeechStarted() | PartialTranscript() | TurnEnded():
@@ -395,22 +382,12 @@ class CallSession:
             case t.ClearPlayout():
                 self._clear()
             case t.SetTimer(name=name, seconds=seconds):
-                self._cancel_timer(name)
-                loop = asyncio.get_running_loop()
-                self._timers[name] = loop.call_later(seconds, partial(self._post, t.TimerFired(name)))
+                self._timers.set(name, seconds)
             case t.CancelTimer(name=name):
-                self._cancel_timer(name)
+                self._timers.cancel(name)
             case t.HangUp():
                 self._ending = command
                 self._over.set()
-
-    def _cancel_timer(self, name: t.TimerName) -> None:
-        if (timer := self._timers.pop(name, None)) is not None:
-            timer.cancel()
-        # A timer that has fired but was not handled yet is cancelled too.
-        fired = t.TimerFired(name)
-        if fired in self._inbox:
-            self._inbox.remove(fired)
 
     def _clear(self) -> None:
         if self._media is not None:
@@ -442,14 +419,7 @@ class CallSession:
         self._ending = ending
         gone = self._closed_at is not None and ending.outcome != "media_failure"
         if not gone and not self._superseded:
-            try:
-                async with asyncio.timeout(HANG_UP_TIMEOUT_S):
-                    await self._control.hang_up(self._lease.carrier_call_id, region_url=self._lease.region_url)
-            except (ProviderError, TimeoutError) as error:
-                self._log.warning("the network did not take the hang-up", error=repr(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._media_closed.wait()
+            await hang_up(self._control, self._lease, self._media_closed)
         self._port.close("the call is over")
         if self._closed_at is None:
             self._closed_at = self._clock.monotonic()
@@ -482,22 +452,14 @@ class CallSession:
         self._log.info("call ended", outcome=result.outcome, detail=result.detail, duration_s=result.duration_s)
 
 
+@dataclass(slots=True)
 class _Media:
     """What exists once the media socket has told its format."""
 
-    def __init__(
-        self,
-        audio: AudioFormat,
-        playout: Playout,
-        transcript: Transcript,
-        hearing: Hearing,
-        player: Player,
-        speaker: Speaker,
-    ) -> None:
-        self.audio = audio
-        self.playout = playout
-        self.transcript = transcript
-        self.hearing = hearing
-        self.player = player
-        self.speaker = speaker
-        self.begun = False
+    audio: AudioFormat
+    playout: Playout
+    transcript: Transcript
+    hearing: Hearing
+    player: Player
+    speaker: Speaker
+    begun: bool = False
