@@ -208,7 +208,11 @@ class MediaIngress:
         self._reports: set[asyncio.Task[None]] = set()
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-        return self._app
+        # A function: uvicorn takes a bound method for an ASGI 2 application.
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+
+        return app
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -117,7 +117,7 @@ class RecordingView(BaseModel):
     sample_rate_hz: int
     duration_s: float
     bytes: int
-    peaks: list[float]
+    peaks: list[list[float]] = Field(description="per channel: the largest magnitude (0 to 1) of each bucket")
     download_url: str
     path: str | None = Field(description="the file on this machine, where recordings are kept in a local folder")
 

@@ -60,6 +60,13 @@ def free_port() -> int:
         return int(probe_socket.getsockname()[1])
 
 
+def _media_is_served(url: str) -> bool:
+    # The ingress answers a plain request with 426; while it is not there, Serve answers 404 or 503.
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/media", timeout=1.5).status_code == 426
+    return False
+
+
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe_socket:
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -230,7 +237,7 @@ class Platform:
                 raise StartError(self._failure)
             self._remember(self._process.pid)
             health = probe(self.url)
-            if health is not None and (health["capacity"]["slots"] or 0) > 0:
+            if health is not None and (health["capacity"]["slots"] or 0) > 0 and _media_is_served(self.url):
                 return health
             time.sleep(0.3)
         raise StartError(f"the platform was not ready within {START_TIMEOUT_S:.0f} s: {self._why()}")

@@ -11,12 +11,12 @@ from rich.text import Text
 from serve_app.cli.placing import PlacedCall
 
 STAGES = (
-    ("end_of_turn_ms", "end of turn", "yellow"),
-    ("llm_first_token_ms", "first token", "magenta"),
-    ("tts_first_audio_ms", "first audio", "blue"),
-    ("first_frame_ms", "first frame", "green"),
+    ("end_of_turn_ms", "STT", "yellow"),
+    ("llm_first_token_ms", "LLM", "magenta"),
+    ("tts_first_audio_ms", "TTS", "blue"),
+    ("first_frame_ms", "frame", "green"),
 )
-WATERFALL_COLUMNS = 50
+WATERFALL_COLUMNS = 34
 
 
 class LiveTranscript:
@@ -24,7 +24,6 @@ class LiveTranscript:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._seen: set[tuple[str, Any]] = set()
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
@@ -34,10 +33,9 @@ class LiveTranscript:
             self._console.print(f"[dim]the call ended: {event.get('outcome')}[/dim]")
 
     def _turn(self, event: dict[str, Any]) -> None:
-        key = ("turn", event.get("index"))
-        if key in self._seen:
+        # An agent's turn is told twice; only at its end it is known what was heard of it.
+        if event.get("state") != "ended":
             return
-        self._seen.add(key)
         agent = event.get("role") == "agent"
         line = Text()
         line.append(f"{float(event.get('started_ms', 0)) / 1000:6.1f} s  ", style="dim")
@@ -71,12 +69,15 @@ def print_result(console: Console, placed: PlacedCall) -> None:
 
 
 def _waterfall(replies: list[dict[str, Any]]) -> Table:
-    table = Table(title="From the callee's last sound to the agent's first frame, in ms", title_justify="left")
-    table.add_column("reply")
-    for _, title, _ in STAGES:
-        table.add_column(title, justify="right")
-    table.add_column("total", justify="right")
-    table.add_column("waterfall", no_wrap=True)
+    table = Table(
+        title="ms: callee's last sound -> end of turn (STT) -> first token (LLM) -> first audio (TTS) -> first frame",
+        title_justify="left",
+    )
+    table.add_column("at", justify="right", no_wrap=True)
+    for _, title, color in STAGES:
+        table.add_column(title, justify="right", no_wrap=True, style=color)
+    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     longest = max(turn["latency"]["total_ms"] for turn in replies) or 1.0
     for turn in replies:
         latency = turn["latency"]
@@ -84,9 +85,5 @@ def _waterfall(replies: list[dict[str, Any]]) -> Table:
         for name, _, color in STAGES:
             bar.append("█" * round((latency[name] or 0) / longest * WATERFALL_COLUMNS), style=color)
         cells = [f"{latency[name]:.0f}" if latency[name] is not None else "-" for name, _, _ in STAGES]
-        table.add_row(_short(turn["text"]), *cells, f"{latency['total_ms']:.0f}", bar)
+        table.add_row(f"{turn['started_ms'] / 1000:.1f} s", *cells, f"{latency['total_ms']:.0f}", bar)
     return table
-
-
-def _short(text: str, limit: int = 32) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -218,7 +218,7 @@ async def test_a_recording_is_described_downloaded_and_read_by_range(plane: Plan
         sample_rate_hz=16000,
         duration_s=1.5,
         bytes=len(audio),
-        peaks=[0.0, 0.5],
+        peaks=[[0.0, 0.5], [0.25, 0.0]],
     )
     described = (await plane.http.get(url, headers=plane.auth)).json()
     assert (described["channels"], described["duration_s"], described["bytes"]) == (2, 1.5, len(audio))
