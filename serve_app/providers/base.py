@@ -110,7 +110,10 @@ class TranscriptionStream(Protocol):
         ...
 
     def events(self) -> AsyncIterator[SttEvent]:
-        """Turn events until `close`. Raises ProviderError when the provider ends the stream, or goes silent."""
+        """Turn events until `close`. Raises ProviderError when the provider ends the stream, or goes silent.
+
+        Positions are seconds of the audio that was given to `send`: silence that a client adds does not count.
+        """
         ...
 
     async def close(self) -> None:

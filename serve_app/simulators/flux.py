@@ -6,32 +6,22 @@ import asyncio
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from aiohttp import WSMsgType, web
-from multidict import MultiMapping
 
 from serve_app.audio import g711
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, Fault, abort, hang
+from serve_app.simulators.flux_parameters import FluxParameters, RejectedError, read_parameters
 from serve_app.simulators.flux_turns import Thresholds, TurnDraft, TurnTracker, render
 from serve_app.simulators.latency import Delays
 from serve_app.simulators.listen import UNINTELLIGIBLE, Recogniser
 from serve_app.simulators.scripts import SCRIPTS
 
-_RATES = (8000, 16000, 24000, 44100, 48000)
-_PARAMETERS = frozenset(
-    {"model", "encoding", "sample_rate", "eot_threshold", "eager_eot_threshold", "eot_timeout_ms", "keyterm", "tag"}
-    | {"language_hint", "numerals", "profanity_filter", "redact", "mip_opt_out"}
-)
 _INBOX_MESSAGES = 2000
-
-
-class RejectedError(Exception):
-    """A handshake parameter that Flux answers with HTTP 400."""
 
 
 class AudioStore:
@@ -66,51 +56,6 @@ class FluxState:
 FLUX: web.AppKey[FluxState] = web.AppKey("flux", FluxState)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    encoding: str
-    rate_hz: int
-    call_id: str
-    thresholds: Thresholds
-
-
-def _number(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise RejectedError(f"{name}: not a number") from None
-    if not low <= value <= high:
-        raise RejectedError(f"{name}: must be between {low} and {high}")
-    return value
-
-
-def _read_parameters(query: MultiMapping[str]) -> _Parameters:
-    unknown = sorted(set(query) - _PARAMETERS)
-    if unknown:
-        raise RejectedError(f"unknown query parameter {unknown[0]}")
-    if query.get("model") not in ("flux-general-en", "flux-general-multi"):
-        raise RejectedError("model: no such model on /v2/listen")
-    encoding = query.get("encoding", "")
-    if encoding not in ("linear16", "mulaw"):
-        raise RejectedError("encoding: this stand-in hears linear16 and mulaw")
-    rate = _number(query, "sample_rate", 8000, 48000)
-    if rate is None or int(rate) not in _RATES:
-        raise RejectedError("sample_rate: must be one of 8000, 16000, 24000, 44100, 48000")
-    eot = _number(query, "eot_threshold", 0.5, 1.0)
-    eager = _number(query, "eager_eot_threshold", 0.3, 0.9)
-    timeout_ms = _number(query, "eot_timeout_ms", 500, 60000)
-    thresholds = Thresholds(0.7 if eot is None else eot, eager, 5.0 if timeout_ms is None else timeout_ms / 1000)
-    if eager is not None and eager > thresholds.eot:
-        raise RejectedError("eager_eot_threshold: must not be greater than eot_threshold")
-    terms = query.getall("keyterm", [])
-    if len(terms) > 100 or any(not term.strip() or len(term) > 100 for term in terms):
-        raise RejectedError("keyterm: at most 100 terms of 1 to 100 characters")
-    return _Parameters(encoding, int(rate), query.get("tag", ""), thresholds)
-
-
 def _refuse(status: int, message: str) -> web.Response:
     headers = {"dg-error": message, "dg-request-id": str(uuid.uuid4())}
     return web.json_response({"err_code": str(status), "err_msg": message}, status=status, headers=headers)
@@ -137,7 +82,7 @@ async def listen(request: web.Request) -> web.StreamResponse:
     if fault is not None or not _authorised(request, state.config):
         return _refuse(401, "INVALID_AUTH")
     try:
-        parameters = _read_parameters(request.query)
+        parameters = read_parameters(request.query)
     except RejectedError as error:
         return _refuse(400, str(error))
     await asyncio.sleep(state.delays.draw_s("stt_connect"))
@@ -156,7 +101,7 @@ class _Stream:
     request: web.Request
     socket: web.WebSocketResponse
     state: FluxState
-    parameters: _Parameters
+    parameters: FluxParameters
     fault: Fault | None
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     _inbox: asyncio.Queue[bytes | str | None] = field(default_factory=lambda: asyncio.Queue(_INBOX_MESSAGES))
