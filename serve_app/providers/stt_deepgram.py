@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -130,7 +130,7 @@ class DeepgramStream:
         self._closing = False
         self._reported_at: tuple[float, float] = (0.0, 0.0)
         self._tasks = [
-            asyncio.create_task(self._guard(work()), name=f"stt-{name}")
+            asyncio.create_task(self._guard(work), name=f"stt-{name}")
             for name, work in (("write", self._write), ("read", self._read), ("watch", self._watch))
         ]
         for task in self._tasks:
@@ -180,10 +180,10 @@ class DeepgramStream:
 
     # --- the three tasks --------------------------------------------------------------------------------------------
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run one task of the stream; its failure becomes the stream's."""
         try:
-            await work
+            await work()
         except ProviderError as error:
             self._fail_with(error)
         except TimeoutError:

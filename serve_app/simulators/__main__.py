@@ -15,8 +15,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from serve_app.errors import SettingsError
 from serve_app.simulators.app import make_app
 from serve_app.simulators.config import SimulatorConfig, load_config
+from serve_app.simulators.speech import speak
 
 _DRAIN_S = 2.0
 
@@ -24,15 +26,12 @@ _DRAIN_S = 2.0
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     """Set `stop` when stdin ends. A terminal or /dev/null is no tie: its end says nothing about the parent."""
     descriptor = sys.stdin.fileno()
+    if sys.stdin.isatty():
+        return
     try:
-        os.set_blocking(descriptor, False)
 
         def readable() -> None:
-            try:
-                ended = os.read(descriptor, 4096) == b""
-            except BlockingIOError:
-                return
-            if ended:
+            if os.read(descriptor, 4096) == b"":
                 loop.remove_reader(descriptor)
                 stop.set()
 
@@ -72,7 +71,13 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=None, help="YAML document of the stand-ins")
     parser.add_argument("--ignore-stdin", action="store_true", help="go on when stdin ends")
     arguments = parser.parse_args()
-    config = load_config(arguments.config)
+    try:
+        config = load_config(arguments.config)
+        # Loads the speech engine now: its absence must be told at the start, and the first call must not wait for it.
+        speak("Ready.")
+    except (SettingsError, ImportError) as error:
+        remedy = "; install the dependency group `simulators`" if isinstance(error, ImportError) else ""
+        raise SystemExit(f"the stand-ins cannot start: {error}{remedy}") from error
     try:
         import uvloop
 
