@@ -146,7 +146,7 @@ class CallSessions:
                     # Redis was emptied: the call takes its slot back, or counts beside the others until it ends.
                     await live.reserve(call.slot_id, SLOT_TTL_S)
                 if not await live.lease_call(call.call_id, call.epoch, CALL_LEASE_TTL_S, info):
-                    await session.command({"type": "hangup", "reason": "a newer session holds the call"})
+                    await session.command({"type": "superseded"})
                     return
             except UnavailableError as error:
                 log.warning("the call's lease could not be renewed", call_id=call.call_id, error=str(error))

@@ -116,10 +116,9 @@ class SimulatorClient:
 
     async def call(self, call_id: str) -> dict[str, Any] | None:
         """The network's own view of a call of ours; None if it never carried it."""
-        answer = await self._http.get("/sim/calls")
+        answer = await self._http.get(f"/sim/calls/{call_id}")
+        if answer.status_code == 404:
+            return None
         answer.raise_for_status()
-        for entry in answer.json()["calls"]:
-            if entry.get("call_id") == call_id:
-                found: dict[str, Any] = entry
-                return found
-        return None
+        found: dict[str, Any] = answer.json()
+        return found

@@ -61,9 +61,12 @@ def print_result(console: Console, placed: PlacedCall) -> None:
     if placed.recording is not None:
         recording = placed.recording
         console.print(f"recording  {recording['path'] or recording['download_url']}", soft_wrap=True)
-    if placed.network is not None and placed.network.get("statistics"):
-        statistics = placed.network["statistics"]
-        console.print(f"callee     heard {statistics['frames_received']} frames, {statistics['underruns']} underruns")
+    media = (placed.network or {}).get("media")
+    if media:
+        console.print(
+            f"callee     was connected for {media['duration_ms'] / 1000:.1f} s, heard {media['heard_ms'] / 1000:.1f} s "
+            f"of the agent with {media['underruns']} underruns"
+        )
     for problem in placed.problems:
         console.print(f"[red]not as expected: {problem}[/red]")
 
