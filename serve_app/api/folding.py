@@ -1,16 +1,27 @@
 """Call events of the network, folded into the record of the call: repeated, late and out of order as they come.
 
-Every step only moves a call forward, and an ended call stays ended, so the order of arrival does not matter.
+Every step only moves a call forward, an ended call stays ended, and a late reason replaces a vague one, so the order of
+arrival does not matter.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 import structlog
 
 from serve_app.api.deps import ApiDeps
-from serve_app.dialing.carrier_status import ANSWERED, RINGING, TERMINAL, ending_of
+from serve_app.dialing.carrier_status import (
+    ANSWERED,
+    RINGING,
+    TERMINAL,
+    VAGUE,
+    Ending,
+    ending_of,
+    explanation_of,
+    media_failure,
+)
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptRef
 from serve_app.errors import ProviderError
@@ -18,16 +29,18 @@ from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.webhooks import VonageEvent
 
 HANG_UP_TIMEOUT_S = 5.0
+_MEDIA_PATH = re.compile(r"/media/([0-9a-f-]{36})(?:/|$)")
 log = structlog.get_logger(__name__)
 
 
 async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str:
     """Apply one event that was not seen before. Returns a word for the metrics: what came of it."""
-    if event.uuid is None or event.status is None or event.of_media_leg:
-        # The socket is a leg of its own in the same conversation; its end is not the call's end.
+    if event.uuid is None or event.status is None:
         return "stored"
     tenant_id = ref.tenant_id if ref is not None else deps.settings.tenant
     calls = Calls(deps.db, tenant_id)
+    if event.of_media_leg:
+        return await _media_leg(deps, calls, event, event.status)
     attempt: AttemptRow | None = None
     if ref is not None:
         attempt = await Attempts(deps.db, tenant_id).get(ref.attempt_id)
@@ -38,19 +51,42 @@ async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str
         call = await calls.get(attempt.call_id)
     else:
         call = await calls.by_carrier(event.uuid)
-    if call is None or call.over:
+    if call is None:
         return "stored"
+    if call.over:
+        return await _explain(calls, call, explanation_of(event.status, call.detail, detail=event.detail))
     if event.status in RINGING or event.status in ANSWERED:
         return await _advance(deps, calls, call, event.status)
-    if event.status in TERMINAL:
-        return await _end(deps, call, await _slot_id(deps, call, attempt), event)
-    return "stored"
+    ending = ending_of(
+        event.status,
+        answered=call.answered_at is not None,
+        detail=event.detail,
+        disconnected_by=event.disconnected_by,
+    )
+    return "stored" if ending is None else await _end(deps, call, ending)
 
 
-async def _slot_id(deps: ApiDeps, call: CallRow, attempt: AttemptRow | None) -> str:
+async def _media_leg(deps: ApiDeps, calls: Calls, event: VonageEvent, status: str) -> str:
+    """The socket is a leg of its own: its end is not the call's end, but without it there will be no conversation."""
+    ending = media_failure(status, event.detail)
+    named = _MEDIA_PATH.search(event.to or "")
+    if ending is None or named is None:
+        return "stored"
+    call = await calls.get(named.group(1))
+    if call is None or call.answered_at is None:
+        return "stored"
+    return await (_explain(calls, call, ending) if call.over else _end(deps, call, ending))
+
+
+async def _explain(calls: Calls, call: CallRow, ending: Ending | None) -> str:
+    if ending is None or call.detail not in VAGUE:
+        return "stored"
+    explained = await calls.explain(call.id, vague=VAGUE, outcome=ending.outcome, detail=ending.detail)
+    return "folded" if explained else "stored"
+
+
+async def _slot_id(deps: ApiDeps, call: CallRow) -> str:
     """Outbound slots have the attempt's id, inbound ones the call's."""
-    if attempt is not None:
-        return attempt.id
     attempts = await Attempts(deps.db, call.tenant_id).for_call(call.id)
     return attempts[-1].id if attempts else call.id
 
@@ -84,18 +120,10 @@ async def _advance(deps: ApiDeps, calls: Calls, call: CallRow, status: str) -> s
     return "folded" if moved else "stored"
 
 
-async def _end(deps: ApiDeps, call: CallRow, slot_id: str, event: VonageEvent) -> str:
+async def _end(deps: ApiDeps, call: CallRow, ending: Ending) -> str:
     if call.started_at is not None or await deps.live.last_beat(call.id) is not None:
         # A session has, or had, this call and writes its end, with what was said; if it died, the reconciler does.
         return "stored"
-    assert event.status is not None
-    ending = ending_of(
-        event.status,
-        answered=call.answered_at is not None,
-        detail=event.detail,
-        disconnected_by=event.disconnected_by,
-    )
-    assert ending is not None
     ended = await end_without_media(
         deps.db,
         deps.live,
@@ -103,7 +131,7 @@ async def _end(deps: ApiDeps, call: CallRow, slot_id: str, event: VonageEvent) -
         call.id,
         outcome=ending.outcome,
         detail=ending.detail,
-        slot_id=slot_id,
+        slot_id=await _slot_id(deps, call),
         at=deps.clock.now(),
     )
     if ended:

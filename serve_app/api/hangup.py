@@ -24,8 +24,7 @@ async def hang_up_call(deps: ApiDeps, tenant_id: str, call: CallRow) -> HangupVi
         raise ProblemError(409, "call_ended", "this call has ended already", status_of_call=call.status)
     if call.status == "in_progress" and await _by_mailbox(deps, call):
         return HangupView(id=call.id, status="ending", detail="the session was told to hang up")
-    attempts = await Attempts(deps.db, tenant_id).for_call(call.id)
-    attempt = next((row for row in attempts if row.status != "ended"), None)
+    attempt = await Attempts(deps.db, tenant_id).live_of_call(call.id)
     if call.status == "queued" and attempt is not None and attempt.status == "intended":
         return await _cancel_queued(deps, tenant_id, call, attempt)
     carrier_call_id = call.carrier_call_id or (attempt.carrier_call_id if attempt is not None else None)

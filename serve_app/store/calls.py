@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
@@ -185,6 +186,21 @@ class Calls(TenantScope):
                     now=self.clock.now(),
                 )
             return True
+
+    async def explain(self, call_id: str, *, vague: Collection[str], outcome: str, detail: str) -> bool:
+        """Say why an ended call ended, where its detail is one of the `vague` ones: webhooks come in any order.
+
+        The attempt's disposition follows. False: the call goes on, or the reason is known, or there was a conversation.
+        """
+        attempts = update(Attempt).where(
+            Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.detail.in_(vague)
+        )
+        call = update(Call).where(
+            *self._is(call_id), Call.status.in_(TERMINAL_CALL), Call.started_at.is_(None), Call.detail.in_(vague)
+        )
+        async with self.db.transaction() as session:
+            await session.execute(attempts.values(disposition=outcome, detail=detail))
+            return bool(await changed(session, call.values(outcome=outcome, detail=detail)))
 
     async def _end_attempts(
         self, session: AsyncSession, call_id: str, outcome: str, detail: str | None, at: datetime

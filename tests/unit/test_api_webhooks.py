@@ -324,17 +324,40 @@ async def test_the_first_webhook_heals_a_lost_response(plane: Plane) -> None:
     assert (healed.status, healed.carrier_call_id) == ("placed", UUID)
 
 
-async def test_any_order_of_events_ends_in_the_same_state(plane: Plane) -> None:
-    statuses = ["ringing", "answered", "busy", "ringing"]
-    for n, order in enumerate(sorted(set(itertools.permutations(statuses)))):
-        uuid = f"uuid-{n}"
+@pytest.mark.parametrize("cause", ["busy", "timeout", "rejected", "failed"])
+async def test_any_order_of_events_ends_in_the_same_state(plane: Plane, cause: str) -> None:
+    statuses = ["started", "ringing", cause, "completed", cause]
+    for n, order in enumerate(sorted(set(itertools.permutations(statuses)))[::3]):
         attempt, _, event_url = await dialled(plane)
         for position, status in enumerate(order):
-            document = happened(status, uuid=uuid, timestamp=f"2026-11-20T10:00:{position:02d}Z")
+            document = happened(status, uuid=f"uuid-{n}", timestamp=f"2026-11-20T10:00:{position:02d}Z")
             assert (await send(plane, event_url, document)).status_code == 200
         call = await Calls(plane.db, "default").get(attempt.call_id)
+        ended = await Attempts(plane.db, "default").get(attempt.id)
         assert call is not None
-        assert (call.status, call.outcome) == ("failed", "busy")
+        assert ended is not None
+        outcome = "not_answered" if cause == "timeout" else cause
+        assert (call.status, call.outcome, ended.status, ended.disposition) == ("failed", outcome, "ended", outcome)
+
+
+async def test_the_socket_that_cannot_be_connected_ends_the_call_as_a_media_failure(plane: Plane) -> None:
+    for n, order in enumerate(itertools.permutations(["leg", "completed", "answered"])):
+        attempt, answer_url, event_url = await dialled(plane)
+        uuid = f"uuid-{n}"
+        await send(plane, answer_url, question(uuid=uuid))
+        leg = happened("failed", uuid=f"leg-{n}", to=f"wss://parley.example/media/{attempt.call_id}", detail="refused")
+        events = {
+            "leg": leg,
+            "completed": happened("completed", uuid=uuid, disconnected_by="user"),
+            "answered": happened("answered", uuid=uuid),
+        }
+        for name in order:
+            await send(plane, event_url, events[name])
+        call = await Calls(plane.db, "default").get(attempt.call_id)
+        assert call is not None
+        assert (call.status, call.outcome) == ("failed", "media_failure")
+        assert "refused" in (call.detail or "")
+        assert (await plane.live.capacity())[1] == 0
 
 
 async def test_a_repeated_event_changes_nothing(plane: Plane) -> None:

@@ -63,6 +63,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "answered": lambda r, v: r.answered(v.live_call, NOW),
         "in_progress": lambda r, v: r.in_progress(v.live_call, NOW),
         "finish": lambda r, v: r.finish(v.live_call, status="failed", sample_rate_hz=8000, **END),
+        "explain": lambda r, v: r.explain(v.over_call, vague=["vague"], outcome="busy", detail="x"),
     },
     Attempts: {
         "get": lambda r, v: r.get(v.live_attempt),
