@@ -48,7 +48,7 @@ class LocalServices:
             database_url = settings.database.url or sqlite_url(settings)
             await asyncio.to_thread(upgrade, database_url)
             redis_url = await self._start_redis() if settings.redis.url is None else None
-            vonage = _new_account() if "vonage" in settings.simulated else None
+            vonage = new_account() if "vonage" in settings.simulated else None
             simulators_url = await self._start_simulators(vonage) if settings.simulated else None
         except BaseException:
             await self.stop()
@@ -120,7 +120,7 @@ class LocalServices:
         return str(json.loads(line)["url"])
 
 
-def _new_account() -> SimulatedVonage:
+def new_account() -> SimulatedVonage:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return SimulatedVonage(
         api_key=secrets.token_hex(4),
