@@ -6,23 +6,26 @@ from typing import Any
 
 from ray.serve import Application
 
-from deployments.codec_pool import CodecPool
-from deployments.control_api import ControlApi
-from deployments.dialer import Dialer
-from deployments.ingress import MediaIngress
-from deployments.runtime import AppArgs
-from deployments.sessions import CallSessions
-from deployments.workers import Workers
+from deployments.config import AppArgs
 
 
 def voice(args: AppArgs) -> Application:
     """The media path: ingress -> sessions, and the codec pool beside it."""
+    # Each builder runs in a process of its own and imports only what it deploys: seconds of a start.
+    from deployments.codec_pool import CodecPool
+    from deployments.ingress import MediaIngress
+    from deployments.sessions import CallSessions
+
     # The pool is no argument that the ingress uses, but belongs to its application: bound, so that Serve deploys it.
     return _bind(MediaIngress, args, _bind(CallSessions, args), _bind(CodecPool, args))
 
 
 def control(args: AppArgs) -> Application:
     """Everything that people, programs and provider webhooks talk to."""
+    from deployments.control_api import ControlApi
+    from deployments.dialer import Dialer
+    from deployments.workers import Workers
+
     return _bind(ControlApi, args, _bind(Dialer, args), _bind(Workers, args))
 
 

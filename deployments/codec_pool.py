@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.runtime import AppArgs, complete_settings
+from deployments.config import AppArgs, complete_settings
 from serve_app.audio.mix import mix_recording
 from serve_app.audio.wavfile import FileFormat
 from serve_app.log import configure_logging

@@ -12,8 +12,9 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.config import AppArgs
 from deployments.environment import describe_serving
-from deployments.runtime import AppArgs, open_runtime
+from deployments.runtime import open_runtime
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.api.first_start import first_start

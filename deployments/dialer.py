@@ -7,7 +7,8 @@ import asyncio
 import structlog
 from ray import serve
 
-from deployments.runtime import AppArgs, open_runtime
+from deployments.config import AppArgs
+from deployments.runtime import open_runtime
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer as DialerCore
 

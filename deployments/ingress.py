@@ -21,10 +21,10 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from deployments.config import AppArgs, complete_settings
 from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.names import CONTROL_APP, WORKERS
-from deployments.runtime import AppArgs, complete_settings
 from serve_app.conversation.lease import CallLease
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging

@@ -16,9 +16,10 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
+from deployments.config import AppArgs
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
-from deployments.runtime import AppArgs, Runtime, open_runtime
+from deployments.runtime import Runtime, open_runtime
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.session import CallSession

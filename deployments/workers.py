@@ -10,8 +10,9 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from deployments.config import AppArgs
 from deployments.names import CODEC_POOL, VOICE_APP
-from deployments.runtime import AppArgs, open_runtime
+from deployments.runtime import open_runtime
 from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.errors import ParleyError, UnavailableError
 from serve_app.jobs.finalize import close_lost_call, run_reconciler

@@ -43,18 +43,24 @@ class LocalServices:
     async def start(self) -> LocalEndpoints:
         """Raises ParleyError with the remedy when something does not start within 30 s."""
         settings = self._settings
+        database_url = settings.database.url or sqlite_url(settings)
+        vonage = new_account() if "vonage" in settings.simulated else None
         try:
             self._lock_data_dir()
-            database_url = settings.database.url or sqlite_url(settings)
-            await asyncio.to_thread(upgrade, database_url)
-            redis_url = await self._start_redis() if settings.redis.url is None else None
-            vonage = new_account() if "vonage" in settings.simulated else None
-            simulators_url = await self._start_simulators(vonage) if settings.simulated else None
-        except BaseException:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(upgrade, database_url))
+                redis = group.create_task(self._start_redis()) if settings.redis.url is None else None
+                simulators = group.create_task(self._start_simulators(vonage)) if settings.simulated else None
+        except BaseException as error:
             await self.stop()
+            if isinstance(error, ExceptionGroup):
+                raise error.exceptions[0] from error
             raise
         return LocalEndpoints(
-            database_url=database_url, redis_url=redis_url, simulators_url=simulators_url, vonage=vonage
+            database_url=database_url if settings.database.url is None else None,
+            redis_url=redis.result() if redis else None,
+            simulators_url=simulators.result() if simulators else None,
+            vonage=vonage,
         )
 
     async def stop(self) -> None:

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 _FULL_SCALE = 32768.0
 
@@ -44,6 +43,9 @@ class StreamResampler:
 
 def resample_whole(samples: NDArray[np.int16], in_rate_hz: int, out_rate_hz: int) -> NDArray[np.int16]:
     """A whole recording, shape (n,) or (n, channels), resampled along time without a phase shift."""
+    # Imported here: scipy.signal costs 1.3 s of CPU, and most processes that mix or stream never resample a file.
+    from scipy.signal import resample_poly
+
     if in_rate_hz == out_rate_hz or samples.shape[0] == 0:
         return samples
     divisor = math.gcd(in_rate_hz, out_rate_hz)

@@ -20,7 +20,6 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from serve_app.cli.doctor import run_doctor
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
 from serve_app.cli.platform import Platform, running_platform
 from serve_app.cli.show import LiveTranscript, print_result
@@ -30,7 +29,6 @@ from serve_app.local_endpoints import sqlite_url
 from serve_app.paths import configs_dir
 from serve_app.settings import load_settings
 from serve_app.store.db import Database
-from serve_app.store.migrate import current_revision, upgrade
 from serve_app.store.repositories import Agents, ApiKeys
 
 app = typer.Typer(
@@ -142,6 +140,10 @@ def call(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check configuration, keys, models, ports, Redis, SQL, HAProxy mode and public_url; say what to do."""
+    from serve_app.cli.doctor import (
+        run_doctor,  # imports every provider's SDK: seconds that other commands need not wait
+    )
+
     with _clear_errors():
         raise typer.Exit(asyncio.run(run_doctor(out, as_json=as_json)))
 
@@ -173,6 +175,8 @@ def agent_apply(path: Annotated[Path, typer.Argument(help="A YAML file, or a fol
 @db_app.command("upgrade")
 def db_upgrade() -> None:
     """Bring the database to this version's schema."""
+    from serve_app.store.migrate import current_revision, upgrade
+
     with _clear_errors():
         settings = load_settings()
         url = settings.database.url or sqlite_url(settings)

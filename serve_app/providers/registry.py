@@ -9,10 +9,6 @@ from pydantic import SecretStr
 
 from serve_app.errors import SettingsError
 from serve_app.providers.base import LanguageModel, Providers, Synthesizer, Transcriber
-from serve_app.providers.llm_groq import GroqModel
-from serve_app.providers.llm_openai import OpenAIModel
-from serve_app.providers.stt_deepgram import DeepgramTranscriber
-from serve_app.providers.tts_cartesia import CartesiaSynthesizer
 from serve_app.settings import ProviderSettings, Settings
 
 _T = TypeVar("_T")
@@ -21,16 +17,36 @@ _T = TypeVar("_T")
 # answers 401 to it.
 SIMULATED_KEY = "simulated"
 
-TRANSCRIBERS: Mapping[str, Callable[[ProviderSettings], Transcriber]] = {
-    "deepgram": lambda settings: DeepgramTranscriber(settings.deepgram, key_of(settings.deepgram.api_key)),
-}
-LANGUAGE_MODELS: Mapping[str, Callable[[ProviderSettings], LanguageModel]] = {
-    "groq": lambda settings: GroqModel(settings.groq, key_of(settings.groq.api_key)),
-    "openai": lambda settings: OpenAIModel(settings.openai, key_of(settings.openai.api_key)),
-}
-SYNTHESIZERS: Mapping[str, Callable[[ProviderSettings], Synthesizer]] = {
-    "cartesia": lambda settings: CartesiaSynthesizer(settings.cartesia, key_of(settings.cartesia.api_key)),
-}
+# A module is imported when its provider is chosen: an SDK costs every session process up to 0.7 s of CPU at start.
+
+
+def _deepgram(settings: ProviderSettings) -> Transcriber:
+    from serve_app.providers.stt_deepgram import DeepgramTranscriber
+
+    return DeepgramTranscriber(settings.deepgram, key_of(settings.deepgram.api_key))
+
+
+def _groq(settings: ProviderSettings) -> LanguageModel:
+    from serve_app.providers.llm_groq import GroqModel
+
+    return GroqModel(settings.groq, key_of(settings.groq.api_key))
+
+
+def _openai(settings: ProviderSettings) -> LanguageModel:
+    from serve_app.providers.llm_openai import OpenAIModel
+
+    return OpenAIModel(settings.openai, key_of(settings.openai.api_key))
+
+
+def _cartesia(settings: ProviderSettings) -> Synthesizer:
+    from serve_app.providers.tts_cartesia import CartesiaSynthesizer
+
+    return CartesiaSynthesizer(settings.cartesia, key_of(settings.cartesia.api_key))
+
+
+TRANSCRIBERS: Mapping[str, Callable[[ProviderSettings], Transcriber]] = {"deepgram": _deepgram}
+LANGUAGE_MODELS: Mapping[str, Callable[[ProviderSettings], LanguageModel]] = {"groq": _groq, "openai": _openai}
+SYNTHESIZERS: Mapping[str, Callable[[ProviderSettings], Synthesizer]] = {"cartesia": _cartesia}
 
 
 def key_of(secret: SecretStr | None) -> str:
