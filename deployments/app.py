@@ -6,11 +6,12 @@ from typing import Any
 
 from ray.serve import Application
 
-from deployments.config import AppArgs
+from deployments.config import AppArgs, prepare
 
 
 def voice(args: AppArgs) -> Application:
-    """The media path: ingress -> sessions, and the codec pool beside it."""
+    """The media path: ingress -> sessions, and the codec pool beside it. Raises SettingsError."""
+    prepare(args)
     # Each builder runs in a process of its own and imports only what it deploys: seconds of a start.
     from deployments.codec_pool import CodecPool
     from deployments.ingress import MediaIngress
@@ -21,7 +22,8 @@ def voice(args: AppArgs) -> Application:
 
 
 def control(args: AppArgs) -> Application:
-    """Everything that people, programs and provider webhooks talk to."""
+    """Everything that people, programs and provider webhooks talk to. Raises SettingsError."""
+    prepare(args)
     from deployments.control_api import ControlApi
     from deployments.dialer import Dialer
     from deployments.workers import Workers

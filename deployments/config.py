@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 from pydantic import BaseModel, ConfigDict
 
-from deployments.local_services import local_endpoints
+from deployments.local_services import local_endpoints, start_local_services
 from serve_app.errors import SettingsError
 from serve_app.local_endpoints import needs_local_services, with_local_services
 from serve_app.settings import Settings, load_settings
@@ -44,6 +44,14 @@ def check_cluster(settings: Settings) -> None:
             f"this Ray cluster has {len(nodes)} nodes, and local services serve one machine only; set "
             + ", ".join(missing)
         )
+
+
+def prepare(args: AppArgs) -> None:
+    """Refuse wrong settings while the application is built, and start the local services, without waiting for them."""
+    settings = load_settings(args.config)
+    check_cluster(settings)
+    if needs_local_services(settings):
+        start_local_services(args.config)
 
 
 async def complete_settings(args: AppArgs) -> tuple[Settings, str | None]:

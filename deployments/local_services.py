@@ -19,6 +19,7 @@ from serve_app.local_endpoints import LocalEndpoints
 
 NAME = "parley-local-services"
 NAMESPACE = "parley"
+START_TIMEOUT_S = 60
 
 
 class _LocalServicesActor:
@@ -49,20 +50,25 @@ class _LocalServicesActor:
             self._process.wait(timeout=10)
 
 
-async def local_endpoints(config: Path | None) -> LocalEndpoints:
-    """The endpoints of this cluster's local services, which the first caller starts. Raises ParleyError."""
+def start_local_services(config: Path | None) -> Any:
+    """The actor, which the first caller of the cluster creates; it may not be ready yet."""
     actor_class: Any = ray.remote(num_cpus=0, max_restarts=0)(_LocalServicesActor)
     # Detached: replicas come and go, their Redis must stay. It ends with the Ray cluster.
-    actor = actor_class.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote(
+    return actor_class.options(name=NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote(
         str(config) if config is not None else None
     )
+
+
+async def local_endpoints(config: Path | None) -> LocalEndpoints:
+    """The endpoints of this cluster's local services, once they are ready. Raises ParleyError."""
+    actor = start_local_services(config)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(START_TIMEOUT_S):
             answer = await actor.endpoints.remote()
     except (RayActorError, RayTaskError) as error:
         raise UnavailableError(f"the local services did not start: {error}") from error
     except TimeoutError as error:
-        raise UnavailableError("the local services did not start within 60 s") from error
+        raise UnavailableError(f"the local services did not start within {START_TIMEOUT_S} s") from error
     if "error" in answer:
         ray.kill(actor)
         raise SettingsError(f"local services: {answer['error']}")

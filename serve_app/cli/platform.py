@@ -165,7 +165,10 @@ class Platform:
             start_new_session=True,
         )
         threading.Thread(target=self._read_output, daemon=True).start()
-        return self._wait_ready()
+        began = time.monotonic()
+        health = self._wait_ready()
+        self._show(f"ready after {time.monotonic() - began:.0f} s")
+        return health
 
     def stop(self) -> None:
         """End the platform: in order if it can be, by force if it must be. Idempotent."""
