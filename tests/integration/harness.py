@@ -35,6 +35,20 @@ ROOT = Path(__file__).resolve().parents[2]
 CALLEE = "+12025550123"
 START_S = 30
 
+BRIEF = {
+    "name": "brief",
+    "business": "Riverside Dental",
+    "opening": "Hello from Riverside Dental.",
+    "system_prompt": "You are Ava. Answer from the facts.",
+    "knowledge": [
+        "The practice is next to the public library.",
+        "Parking is free behind the building.",
+        "Please bring your insurance card.",
+    ],
+    "policies": {"farewell": "Goodbye.", "apology": "Sorry, could you say that again?"},
+}
+"""An agent of few words: the tests wait for every word in real time."""
+
 
 @dataclass(slots=True)
 class World:
@@ -152,13 +166,17 @@ class Running:
         self.api.close()
         self.sim.close()
 
+    def prepare(self) -> None:
+        """The agent that the tests' calls are made with."""
+        self.api.put("/api/v1/agents/brief", json=BRIEF).raise_for_status()
+
     # --- calls ------------------------------------------------------------------------------------------------------
 
-    def place(self, steps: list[dict[str, Any]] | None = None, *, to: str = CALLEE, **behaviour: Any) -> str:
+    def place(self, steps: list[dict[str, Any]], *, to: str = CALLEE, **behaviour: Any) -> str:
         """Place a call to a callee who behaves like this. Returns the call's id."""
-        document = {"steps": steps, **behaviour} if steps is not None else behaviour
+        document = {"steps": steps, "answer_after_ms": 100, **behaviour}
         self.sim.put(f"/sim/callees/{to.lstrip('+')}", json=document).raise_for_status()
-        answer = self.api.post("/api/v1/calls", json={"to": to})
+        answer = self.api.post("/api/v1/calls", json={"to": to, "agent": "brief"})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
@@ -259,6 +277,7 @@ def a_platform(folder: Path) -> Iterator[Running]:
                 platform.start()
             assert platform._process is not None
             running = Running(world, make_key(folder / "data"), platform._process.pid)
+            running.prepare()
             yield running
             running.close()
         finally:

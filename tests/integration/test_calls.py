@@ -30,7 +30,7 @@ def test_a_sound_file_reaches_the_recogniser_unharmed(
     platform: Running, tmp_path: Path, rate_hz: int, channels: int
 ) -> None:
     """The PCM that enters the leg occurs as one contiguous run in what the STT stand-in received."""
-    text = "Could you please tell me where I can park my car"
+    text = "Where can I park my car"
     samples = spoken(text, rate_hz)
     file = tmp_path / "speech.wav"
     soundfile.write(file, np.column_stack([samples] * channels), rate_hz, subtype="PCM_16")
@@ -96,8 +96,7 @@ FAULTS = [
 def test_a_failing_provider_ends_in_speech_or_a_clean_end(
     platform: Running, provider: str, kind: str, extra: dict[str, int]
 ) -> None:
-    steps = [{"say": "Where is the practice, please?"}, {"say": "And where can I park my car?"}]
-    steps += [{"say": "Thank you. Goodbye."}]
+    steps = [{"say": "Where is the practice?"}, {"say": "Where can I park?"}, {"say": "Goodbye."}]
     to = "+12025550126"
     call_id = platform.place([*steps, {"listen": True}], to=to, max_duration_s=60)
     # The opening must be spoken before the fault begins: it is the talk that is tested here.
@@ -216,7 +215,7 @@ class TestAdmission:
 
 async def _lease_for(live: LiveState, platform: Running) -> dict[str, str]:
     """A genuine media token for a call whose slot does not exist."""
-    agent = platform.api.get("/api/v1/agents/riverside-dental").json()
+    agent = platform.api.get("/api/v1/agents/brief").json()
     lease = {
         "call_id": "no-slot", "tenant_id": "default", "direction": "inbound", "carrier_call_id": "none",
         "from_number": "+12025550123", "to_number": "+12015550100", "agent": agent["document"],
