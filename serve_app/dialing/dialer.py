@@ -38,6 +38,9 @@ LONGEST_PACE_S = 5.0
 # Between the last check and the request: a commit, a Redis round trip, a busy event loop.
 MARGIN_S = 5.0
 IDLE_S = 5.0
+# How late after its deadline a call may still be claimed for its last try. One that waited longer, because no dialer
+# ran, is not placed: nobody expects it any more.
+LATE_S = 10.0
 SHORTEST_WAIT_S = 0.05
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 15.0
@@ -75,7 +78,7 @@ class Dialer:
         self._lease_s = SLOT_WAIT_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
         self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
-        # Half of what the pace lets through in the longest wait, so that two dialers together stay within it.
+        # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._in_flight = 0
         self._woken = asyncio.Event()
@@ -149,17 +152,17 @@ class Dialer:
         decision = decide(attempt.to_number, self._facts)
         if isinstance(decision, Deny):
             return await self._decline(attempt, "not_allowed", f"{decision.reason}: {decision.explanation}")
+        if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
+            return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         if not await self._reserve(attempt, began):
             if self._clock.now() < attempt.give_up_at:
                 await self._release(attempt, 0)
                 return "waiting"
             waited = f"no session became free within {self._queue_timeout_s:g} s; the call was not placed"
             return await self._decline(attempt, "no_capacity", waited)
-        pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second)
+        pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second, longest_s=LONGEST_PACE_S)
         if pace_s > LONGEST_PACE_S:
-            await self._live.release(attempt.id)
-            await self._release(attempt, pace_s)
-            return "waiting"
+            return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(began):
             await self._release(attempt, 0)
@@ -173,6 +176,16 @@ class Dialer:
             await self._release(attempt, 0)
             return "waiting"
         return await self._request(attempt)
+
+    async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:
+        """The account's rate has no room within the claim: come back when it has, if that is before the deadline."""
+        delay_s = pace_s - LONGEST_PACE_S / 2
+        if self._clock.now() + timedelta(seconds=delay_s) >= attempt.give_up_at:
+            waited = "the account's rate of calls left no room before the deadline; the call was not placed"
+            return await self._decline(attempt, "no_capacity", waited)
+        await self._live.release(attempt.id)
+        await self._release(attempt, delay_s)
+        return "waiting"
 
     async def _reserve(self, attempt: AttemptRow, began: float) -> bool:
         """Wait for a slot as long as the claim and the call's own deadline allow."""

@@ -272,16 +272,22 @@ class LiveState:
 
     # --- rate
 
-    async def throttle(self, key: str, per_second: float) -> float:
-        """Reserve the next slot of a rate and return the seconds to wait for it: never more than `per_second`."""
-        slot_s, now_s = await self.throttle_slot(key, per_second)
+    async def throttle(self, key: str, per_second: float, *, longest_s: float | None = None) -> float:
+        """Reserve the next slot of a rate and return the seconds to wait for it: never more than `per_second`.
+
+        A wait over `longest_s` is only told: no slot was reserved, so that whoever will not wait delays nobody else.
+        """
+        slot_s, now_s = await self.throttle_slot(key, per_second, longest_s=longest_s)
         return slot_s - now_s
 
-    async def throttle_slot(self, key: str, per_second: float) -> tuple[float, float]:
-        """The reserved slot and the present, both in seconds on Redis' clock."""
+    async def throttle_slot(
+        self, key: str, per_second: float, *, longest_s: float | None = None
+    ) -> tuple[float, float]:
+        """The slot and the present, both in seconds on Redis' clock."""
         interval_us = math.ceil(RATE_MARGIN * 1_000_000 / per_second)
+        longest_us = -1 if longest_s is None else round(longest_s * 1_000_000)
         with self.reachable():
-            slot_us, now_us = await self._gcra(keys=[f"parley:rate:{key}"], args=[interval_us])
+            slot_us, now_us = await self._gcra(keys=[f"parley:rate:{key}"], args=[interval_us, longest_us])
         return int(slot_us) / 1e6, int(now_us) / 1e6
 
 

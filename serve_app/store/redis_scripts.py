@@ -127,12 +127,17 @@ return left
 )
 
 # GCRA with tau = 0 (ITU-T I.371), burst 1: a bucket of burst n lets 2n - 1 through in one rolling second.
-# KEYS: the account. ARGV: T in microseconds. Reserves the next free slot. Returns {slot time, now} in microseconds.
+# KEYS: the account. ARGV: T and the longest wait, in microseconds (-1: any). Reserves the next free slot, unless it is
+# further away than that: then nothing changes. Returns {slot time, now} in microseconds.
 GCRA = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local interval = tonumber(ARGV[1])
+local longest = tonumber(ARGV[2])
 local slot = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
+if longest >= 0 and slot - now > longest then
+  return {string.format('%.0f', slot), string.format('%.0f', now)}
+end
 redis.call('SET', KEYS[1], string.format('%.0f', slot + interval),
   'PX', math.ceil((slot + interval - now) / 1000) + 1000)
 return {string.format('%.0f', slot), string.format('%.0f', now)}

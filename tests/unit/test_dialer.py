@@ -267,6 +267,34 @@ async def test_requests_keep_to_the_accounts_rate(bench: Bench) -> None:
     assert len(bench.vonage.posts) == 6
 
 
+async def test_a_rate_slower_than_a_claim_waits_places_calls_in_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that will not wait for its slot must not take it from those that do, nor circle past its deadline."""
+    monkeypatch.setattr("serve_app.dialing.dialer.LONGEST_PACE_S", 0.5)
+    bench.configure(vonage={"calls_per_second": 1.5})  # a slot every 0.73 s
+    calls = [await bench.call(f"+1202555{n:04}", wait_s=1) for n in range(130, 136)]
+    async with bench.dialing():
+        for _, attempt in calls:
+            await bench.until_status(attempt.id, "placed", "ended")
+    ended = [await bench.attempt(attempt.id) for _, attempt in calls]
+    assert sorted(row.status for row in ended) == ["ended"] * 4 + ["placed"] * 2
+    assert {row.disposition for row in ended} == {None, "no_capacity"}
+    assert len(bench.vonage.posts) == 2
+    assert (await bench.live.capacity())[1] == 2
+
+
+async def test_a_call_whose_deadline_passed_long_ago_is_not_placed(bench: Bench) -> None:
+    """The dialer was away for a while: people are not called about what somebody wanted an hour ago."""
+    call, attempt = await bench.call(wait_s=-3600)
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "ended")
+    assert not bench.vonage.posts
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert row.outcome == "no_capacity"
+
+
 async def test_every_tenants_calls_are_placed(bench: Bench) -> None:
     _, mine = await bench.call()
     _, theirs = await bench.call(tenant="other")

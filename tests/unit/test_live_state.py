@@ -159,6 +159,13 @@ async def test_a_rate_does_not_save_up(live: LiveState) -> None:
     assert await live.throttle("other", 50) == 0
 
 
+async def test_a_wait_that_is_too_long_reserves_nothing(live: LiveState) -> None:
+    assert await live.throttle("k", 1) == 0
+    for _ in range(3):
+        assert 0.9 < await live.throttle("k", 1, longest_s=0.5) <= 1.1
+    assert 0.9 < await live.throttle("k", 1, longest_s=2) <= 1.1, "nobody was to take this slot"
+
+
 # --- events
 
 
