@@ -7,6 +7,7 @@ ways without looking inside, and keeps the opening text messages for a later ses
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
 from collections import deque
@@ -41,6 +42,7 @@ OPENING_TEXTS = 4
 """How many text messages from the start of a call are kept: the first one carries the audio format."""
 
 SLOT_TTL_S = 60
+LAST_MESSAGE_TIMEOUT_S = 0.5
 
 log = structlog.get_logger()
 
@@ -116,6 +118,7 @@ class CallerSocket:
         self._wake = asyncio.Event()
         self._close_reason: str | None = None
         self.lost: str | None = None
+        self.ended = "the caller's socket closed with code 1006"
         self.dropped = 0
         self.opening: list[str] = []
 
@@ -139,12 +142,20 @@ class CallerSocket:
     # --- the two directions -----------------------------------------------------------------------------------------
 
     async def pump(self, channel: ClientChannel) -> str:
-        """Pass messages until either side ends. Returns why."""
+        """Pass messages until either side ends. Returns why, which is also kept in `ended`."""
         reading = asyncio.create_task(self._read(channel))
         writing = asyncio.create_task(self._write())
         try:
             done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            return next(iter(done)).result()
+            self.ended = (reading if reading in done else writing).result()
+            return self.ended
+        except asyncio.CancelledError:
+            # Serve's direct ingress cancels this handler when the socket ends, often before the message that says how
+            # it ended (the callee hung up, or the line broke) is read.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_MESSAGE_TIMEOUT_S):
+                    self.ended = await reading
+            raise
         finally:
             for task in (reading, writing):
                 task.cancel()
@@ -248,12 +259,10 @@ class MediaIngress:
             await _deny(send, denied)
             return
         await send({"type": "websocket.accept"})
-        # With Serve's direct ingress a hang-up cancels this handler, sometimes before the message of it is read.
-        reason = "the caller's socket closed"
         try:
-            reason = await caller.pump(channel)
+            await caller.pump(channel)
         finally:
-            channel.close(reason)
+            channel.close(caller.ended)
             if caller.lost is not None:
                 # Only this process still holds the caller: it asks for the hang-up and for the record's end.
                 self._report(lease, "session_lost", caller.lost)
