@@ -25,7 +25,7 @@ async def list_agents(caller: Caller, deps: Deps) -> AgentPage:
 
 @router.get("/{name}", response_model=AgentView)
 async def read_agent(
-    name: AgentName, caller: Caller, deps: Deps, version: Annotated[int | None, Query(ge=1)] = None
+    name: AgentName, caller: Caller, deps: Deps, version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None
 ) -> AgentView:
     """One agent: the newest version, or the one asked for."""
     row = await Agents(deps.db, caller.tenant_id).get(name, version)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -99,16 +100,12 @@ async def list_calls(
     caller: Caller,
     deps: Deps,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Annotated[UUID | None, Query(description="`next_cursor` of the last page")] = None,
     status: CallStatus | None = None,
 ) -> CallPage:
     """The newest calls first."""
-    try:
-        rows, following = await Calls(deps.db, caller.tenant_id).list(limit=limit, before=cursor, status=status)
-    except ValueError as error:
-        raise field_problem(
-            "cursor", "this is not a cursor of this list", "use next_cursor of the last page"
-        ) from error
+    before = str(cursor) if cursor is not None else None
+    rows, following = await Calls(deps.db, caller.tenant_id).list(limit=limit, before=before, status=status)
     return CallPage(items=[call_view(row) for row in rows], next_cursor=following)
 
 
@@ -178,7 +175,10 @@ async def hang_up(call_id: str, caller: Caller, deps: Deps) -> HangupView:
 
 @router.get("/{call_id}/events", response_class=StreamingResponse)
 async def watch_call(
-    call_id: str, caller: Caller, deps: Deps, last_event_id: Annotated[str | None, Header()] = None
+    call_id: str,
+    caller: Caller,
+    deps: Deps,
+    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = None,
 ) -> StreamingResponse:
     """Server-sent events of a call from its beginning (or after `Last-Event-ID`) until it ends with event `end`."""
     await _call(deps, caller.tenant_id, call_id)

@@ -26,16 +26,12 @@ async def hang_up_call(deps: ApiDeps, tenant_id: str, call: CallRow) -> HangupVi
         return HangupView(id=call.id, status="ending", detail="the session was told to hang up")
     attempt = await Attempts(deps.db, tenant_id).live_of_call(call.id)
     if call.status == "queued" and attempt is not None and attempt.status == "intended":
-        return await _cancel_queued(deps, tenant_id, call, attempt)
+        if await _cancel_queued(deps, tenant_id, call, attempt):
+            return HangupView(id=call.id, status="ended", detail="the call was not placed")
+        raise _being_placed()
     carrier_call_id = call.carrier_call_id or (attempt.carrier_call_id if attempt is not None else None)
     if carrier_call_id is None:
-        raise ProblemError(
-            409,
-            "being_placed",
-            "this call is being placed at this moment",
-            remedy="try again in a second",
-            headers={"Retry-After": "1"},
-        )
+        raise _being_placed()
     async with asyncio.timeout(CARRIER_DEADLINE_S):
         await deps.control.hang_up(carrier_call_id, region_url=call.region_url)
     if call.status in ("answered", "in_progress"):
@@ -54,6 +50,16 @@ async def hang_up_call(deps: ApiDeps, tenant_id: str, call: CallRow) -> HangupVi
     return HangupView(id=call.id, status="ended", detail="the network was told to stop ringing")
 
 
+def _being_placed() -> ProblemError:
+    return ProblemError(
+        409,
+        "being_placed",
+        "this call is being placed at this moment",
+        remedy="try again in a second",
+        headers={"Retry-After": "1"},
+    )
+
+
 async def _by_mailbox(deps: ApiDeps, call: CallRow) -> bool:
     try:
         reply = await deps.live.post_command(call.id, {"type": "hangup"}, COMMAND_DEADLINE_S)
@@ -63,9 +69,9 @@ async def _by_mailbox(deps: ApiDeps, call: CallRow) -> bool:
     return reply.get("ok", True) is True
 
 
-async def _cancel_queued(deps: ApiDeps, tenant_id: str, call: CallRow, attempt: AttemptRow) -> HangupView:
-    """Nothing was sent yet. Ending the attempt moves its status, so the dialer's fence refuses to place it."""
-    await end_without_media(
+async def _cancel_queued(deps: ApiDeps, tenant_id: str, call: CallRow, attempt: AttemptRow) -> bool:
+    """End a call of which nothing was sent. False: the dialer was faster, and its request is on the way."""
+    cancelled = await end_without_media(
         deps.db,
         deps.live,
         tenant_id,
@@ -73,6 +79,8 @@ async def _cancel_queued(deps: ApiDeps, tenant_id: str, call: CallRow, attempt: 
         outcome="agent_hung_up",
         detail="cancelled before it was placed",
         slot_id=attempt.id,
+        unsent_only=True,
     )
-    await deps.call_ended()
-    return HangupView(id=call.id, status="ended", detail="the call was not placed")
+    if cancelled:
+        await deps.call_ended()
+    return cancelled

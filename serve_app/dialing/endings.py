@@ -25,8 +25,11 @@ async def end_without_media(
     detail: str,
     slot_id: str,
     at: datetime | None = None,
+    unsent_only: bool = False,
 ) -> bool:
     """Close the call as failed with `outcome`; its attempt ends with it. False if somebody closed it before.
+
+    `unsent_only`: False, and nothing changes, once the dialer has begun to place it.
 
     SQL first: it is the truth. A slot that Redis could not be told about runs out by itself.
     """
@@ -39,7 +42,10 @@ async def end_without_media(
         ended_at=at or datetime.now(UTC),
         duration_s=None,
         sample_rate_hz=None,
+        unsent_only=unsent_only,
     )
+    if unsent_only and not first:
+        return False
     try:
         await live.release(slot_id)
         if first:

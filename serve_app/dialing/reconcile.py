@@ -87,8 +87,9 @@ class AttemptReconciler:
             await attempts.unknown(attempt.id, ABSENT_ONCE, check_after_s=SECOND_LOOK_S)
         else:
             detail = "the request got no answer, and the network does not know the call; it was not sent again"
-            await attempts.end(attempt.id, "unknown", detail)
-            await self._end(attempt.tenant_id, attempt.call_id, attempt.id, "failed", detail)
+            # Only while it is in doubt: a webhook may have come during the look, and then this is a live call.
+            if await attempts.end(attempt.id, "unknown", detail, only_from=("unknown",)):
+                await self._end(attempt.tenant_id, attempt.call_id, attempt.id, "failed", detail)
 
     async def _find(self, attempt: AttemptRow) -> CallSnapshot | None:
         """The network's call that must be this attempt: same numbers, same time, and nobody else's."""

@@ -61,13 +61,15 @@ def facts_from(settings: Settings, *, simulated_network: bool | None = None) -> 
 
 
 def network_is_simulated(settings: Settings) -> bool:
-    """True if no real person can be reached: no Vonage keys, or plain HTTP to this very machine.
+    """True if no real person can be reached: no Vonage keys, or, in mode `local`, plain HTTP to this very machine.
 
-    The second form is what the local services write into the settings when the simulator stands in. Vonage itself
-    speaks only HTTPS, so plain HTTP on loopback is never the real network.
+    The second form is a simulator that somebody runs alone (`parley simulators`). In production plain HTTP on loopback
+    may be a sidecar that passes requests on to Vonage: there the rules always apply.
     """
     if "vonage" in settings.simulated:
         return True
+    if settings.mode == "production":
+        return False
     url = urlsplit(settings.telephony.vonage.base_url)
     if url.scheme != "http" or url.hostname is None:
         return False

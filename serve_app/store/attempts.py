@@ -112,9 +112,19 @@ class Attempts(TenantScope):
             await self._mirror(session, attempt_id, status="queued")
             return True
 
-    async def end(self, attempt_id: str, disposition: str, detail: str | None = None) -> bool:
-        """Record the disposition and free the number. False: it had ended before, and keeps its disposition."""
-        over = update(Attempt).where(*self._is(attempt_id), Attempt.status.in_(LIVE_ATTEMPT))
+    async def end(
+        self,
+        attempt_id: str,
+        disposition: str,
+        detail: str | None = None,
+        *,
+        only_from: tuple[str, ...] = LIVE_ATTEMPT,
+    ) -> bool:
+        """Record the disposition and free the number.
+
+        False: it had ended before and keeps its disposition, or it is in none of the statuses `only_from`.
+        """
+        over = update(Attempt).where(*self._is(attempt_id), Attempt.status.in_(only_from))
         values = {"disposition": disposition, "detail": detail, "ended_at": self.clock.now()}
         async with self.db.transaction() as session:
             return bool(await changed(session, over.values(status="ended", **values)))

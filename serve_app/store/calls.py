@@ -154,8 +154,11 @@ class Calls(TenantScope):
         ended_at: datetime,
         duration_s: float | None,
         sample_rate_hz: int | None,
+        unsent_only: bool = False,
     ) -> bool:
         """End the call once. True for the first writer only; all of it is one transaction.
+
+        `unsent_only`: False, and nothing changed, where an attempt of the call went beyond `intended`.
 
         It also ends the attempt (disposition = outcome), writes the transcript from the turns, and, if media ever
         started, adds the job `mix_recording`. `started_at`, `sample_rate_hz` None: keep what the call already has.
@@ -166,9 +169,11 @@ class Calls(TenantScope):
         if sample_rate_hz is not None:
             ended["sample_rate_hz"] = sample_rate_hz
         # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock otherwise.
-        attempts = select(Attempt.id).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
+        attempts = select(Attempt.status).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
         async with self.db.transaction() as session:
-            await session.execute(attempts.order_by(Attempt.id).with_for_update())
+            statuses = list(await session.scalars(attempts.order_by(Attempt.id).with_for_update()))
+            if unsent_only and any(status not in ("intended", "ended") for status in statuses):
+                return False
             end = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
             if not await changed(session, end.values(status=status, updated_at=self.clock.now(), **ended)):
                 return False

@@ -244,6 +244,42 @@ async def test_hanging_up_a_queued_call_means_it_is_never_placed(plane: Plane) -
     check_problem(again, 409, "call_ended")
 
 
+async def test_a_queued_call_whose_request_leaves_at_this_moment_is_not_said_to_be_cancelled(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await plane.place()
+    attempts = Attempts(plane.db, "default")
+    read = Attempts.live_of_call
+
+    async def read_and_fence(self: Attempts, call_id: str) -> object:
+        found = await read(self, call_id)
+        assert found is not None
+        await attempts.fence_placing(found.id, found.epoch)
+        return found
+
+    monkeypatch.setattr(Attempts, "live_of_call", read_and_fence)
+    response = await plane.http.post(f"{CALLS}/{call['id']}/hangup", headers=plane.auth)
+    check_problem(response, 409, "being_placed")
+    attempt = (await attempts.for_call(call["id"]))[0]
+    assert attempt.status == "placing", "its number stays taken while the request is on the way"
+
+
+async def test_wrong_parameters_are_the_callers_fault(plane: Plane) -> None:
+    call = await plane.place()
+    for path, headers in (
+        (f"{CALLS}?cursor=nonsense", {}),
+        (f"{CALLS}/{call['id']}/events", {"Last-Event-ID": "nonsense"}),
+        ("/api/v1/agents/riverside-dental?version=99999999999", {}),
+    ):
+        response = await plane.http.get(path, headers=plane.auth | headers)
+        check_problem(response, 422, "invalid_request")
+
+
+async def test_an_invented_method_makes_no_time_series_of_its_own(plane: Plane) -> None:
+    await plane.http.request("BREW", CALLS, headers=plane.auth)
+    assert "BREW" not in (await plane.http.get("/metrics")).text
+
+
 async def test_hanging_up_a_ringing_call_goes_to_the_network(plane: Plane) -> None:
     call = await plane.place()
     attempts = Attempts(plane.db, "default")

@@ -427,6 +427,29 @@ async def test_a_call_that_the_network_never_shows_is_closed_after_two_looks_and
     assert foreign["uuid"] in bench.vonage.calls
 
 
+async def test_a_webhook_that_comes_during_the_last_look_keeps_the_call_alive(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.vonage.behaviour = "disconnect"
+    call, attempt = await bench.call()
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "unknown")
+    await bench.attempts.unknown(attempt.id, ABSENT_ONCE)
+    late = bench.vonage.add_call(TO[1:], FROM[1:])["uuid"]
+    bench.clock.ahead_s = 90
+
+    async def look(*_: object) -> list[object]:
+        await bench.attempts.bind(attempt.id, late)
+        return []
+
+    monkeypatch.setattr(VonageClient, "list_calls", look)
+    await bench.sweep()
+    assert (await bench.attempt(attempt.id)).status == "placed"
+    row = await bench.calls.get(call.id)
+    assert row is not None
+    assert (row.status, row.carrier_call_id) == ("dialing", late)
+
+
 async def test_an_attempt_left_in_placing_is_looked_up_not_repeated(bench: Bench) -> None:
     _, attempt = await bench.call()
     (claimed,) = await bench.attempts.claim_intended("dead", limit=1, lease_s=1, now=datetime.now(UTC))

@@ -78,6 +78,12 @@ def test_only_this_machine_is_a_simulated_network(url: str, simulated: bool) -> 
     assert network_is_simulated(make_settings(url)) is simulated
 
 
+def test_in_production_no_address_makes_the_network_a_simulated_one() -> None:
+    """A sidecar on loopback passes requests on to the real network."""
+    settings = make_settings("http://127.0.0.1:4001", mode="production")
+    assert not network_is_simulated(settings)
+
+
 def test_without_vonage_keys_the_network_is_simulated() -> None:
     assert network_is_simulated(Settings())
 
