@@ -16,8 +16,9 @@ import structlog
 
 from serve_app.settings import LogSettings
 
-# E.164 with its plus, or 10-15 bare digits (the form on Vonage's wire) that are not a part of a longer word or uuid.
-_NUMBER = re.compile(r"\+[1-9]\d{6,14}|(?<![\w.:+-])\d{10,15}(?![\w.:-])")
+# E.164 with its plus, or 10-15 bare digits (the form on Vonage's wire) that are not a part of a longer word, of a uuid,
+# of a time or of a number with a fraction.
+_NUMBER = re.compile(r"\+[1-9]\d{6,14}|(?<![\w+-])(?<!\d[.:])\d{10,15}(?![\w-]|[.:]\d)")
 _SECRETS = (
     (re.compile(r"\bpk_[A-Za-z0-9_-]{8,}"), "pk_[removed]"),
     (re.compile(r"(?i)\b(bearer)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 [removed]"),

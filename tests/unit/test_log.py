@@ -32,7 +32,10 @@ def test_a_number_keeps_its_last_four_digits() -> None:
     assert mask("911") == "***"
 
 
-@given(st.integers(min_value=10**9, max_value=10**15 - 1), st.sampled_from(["{}", "to {} failed", '"{}"', "({})"]))
+@given(
+    st.integers(min_value=10**9, max_value=10**15 - 1),
+    st.sampled_from(["{}", "to {} failed", '"{}"', "({})", "it called {}.", "{}: busy", "tel:{}", "sip:{}@x"]),
+)
 def test_every_number_in_a_text_is_masked(number: int, frame: str) -> None:
     for form in (f"+{number}", str(number)):
         text = scrub(frame.format(form))
