@@ -7,16 +7,18 @@ defaults below. An unknown key is an error that names the nearest valid one; so 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import platformdirs
 import yaml
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as EnvSettingsError
 
 from serve_app.errors import SettingsError
 from serve_app.paths import configs_dir
@@ -131,6 +133,13 @@ class VonageSettings(Section):
     @property
     def configured(self) -> bool:
         return all((self.application_id, self.private_key, self.signature_secret, self.from_number))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What of an account is not set, where some of it is: probably forgotten."""
+        needed = ("application_id", "private_key", "signature_secret", "from_number")
+        absent = tuple(f"VONAGE_{name.upper()}" for name in needed if not getattr(self, name))
+        return absent if 0 < len(absent) < len(needed) else ()
 
 
 class TelephonySettings(Section):
@@ -249,6 +258,8 @@ def load_settings(path: Path | None = None) -> Settings:
         document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise SettingsError(f"configuration file {file} does not exist; set PARLEY_CONFIG to the right path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"configuration file {file} cannot be read: {error}; see PARLEY_CONFIG") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
@@ -258,6 +269,11 @@ def load_settings(path: Path | None = None) -> Settings:
         settings = Settings(**_substitute(document, env, ""))
     except ValidationError as error:
         raise SettingsError(_explain(error, file)) from error
+    except EnvSettingsError as error:
+        raise SettingsError(
+            f"{_unreadable(env)}: a list or a section is written as JSON in the environment, for example "
+            """PARLEY_DIALING__ALLOWED_NUMBERS='["+12025550123"]', or in the YAML file"""
+        ) from error
     check_mode(settings)
     return settings
 
@@ -336,6 +352,32 @@ def _reject_unknown_env(env: Mapping[str, str]) -> None:
                 )
             seen.append(part)
             model = _branch(model, part)
+
+
+def _unreadable(env: Mapping[str, str]) -> str:
+    """The variables that should hold JSON and do not; their values are not shown."""
+    names = []
+    for variable, value in env.items():
+        if not variable.upper().startswith(ENV_PREFIX) or variable.upper() in RESERVED_ENV:
+            continue
+        model: type[BaseModel] | None = Settings
+        annotation: Any = None
+        for part in variable[len(ENV_PREFIX) :].lower().split("__"):
+            if model is None or part not in model.model_fields:
+                break
+            annotation = model.model_fields[part].annotation
+            model = _branch(model, part)
+        if (model is not None or get_origin(annotation) in (tuple, Mapping)) and not _is_json(value):
+            names.append(variable)
+    return ", ".join(names) or "a PARLEY_ environment variable"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _branch(model: type[BaseModel], name: str) -> type[BaseModel] | None:

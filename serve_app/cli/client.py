@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +38,16 @@ async def api_key() -> str:
     return key
 
 
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """Whatever goes wrong on the way to a server becomes an ApiError that names it."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        told = str(error) or type(error).__name__
+        raise ApiError(f"{url} does not answer ({told}); is the platform still running?") from error
+
+
 class ApiClient:
     """One platform. Use as an async context manager."""
 
@@ -52,23 +63,29 @@ class ApiClient:
         await self._http.aclose()
 
     async def get(self, path: str) -> dict[str, Any]:
-        return self._json(await self._http.get(path))
+        return self._json(await self._send("GET", path))
 
     async def find(self, path: str) -> dict[str, Any] | None:
         """Like `get`; None for 404."""
-        answer = await self._http.get(path)
+        answer = await self._send("GET", path)
         return None if answer.status_code == 404 else self._json(answer)
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._json(await self._http.post(path, json=body))
+        return self._json(await self._send("POST", path, body))
 
     async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._json(await self._http.put(path, json=body))
+        return self._json(await self._send("PUT", path, body))
 
     async def events(self, call_id: str) -> AsyncIterator[dict[str, Any]]:
         """Live events of a call until it ends."""
         timeout = httpx.Timeout(10, read=90)
-        async with self._http.stream("GET", f"/api/v1/calls/{call_id}/events", timeout=timeout) as stream:
+        path = f"/api/v1/calls/{call_id}/events"
+        with _reached(str(self._http.base_url)):
+            async for event in self._stream(path, timeout):
+                yield event
+
+    async def _stream(self, path: str, timeout: httpx.Timeout) -> AsyncIterator[dict[str, Any]]:
+        async with self._http.stream("GET", path, timeout=timeout) as stream:
             if stream.status_code != 200:
                 await stream.aread()
                 self._json(stream)
@@ -81,6 +98,10 @@ class ApiClient:
                     yield event if "type" in event else {**event, "type": name}
                     if name == "end":
                         return
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        with _reached(str(self._http.base_url)):
+            return await self._http.request(method, path, json=body)
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:
@@ -110,15 +131,17 @@ class SimulatorClient:
 
     async def set_callee(self, number: str, behaviour: dict[str, Any]) -> None:
         """How the callee at this number behaves from now on. Raises ApiError with the simulator's own words."""
-        answer = await self._http.put(f"/sim/callees/{number.lstrip('+')}", json=behaviour)
+        with _reached(str(self._http.base_url)):
+            answer = await self._http.put(f"/sim/callees/{number.lstrip('+')}", json=behaviour)
         if answer.is_error:
             raise ApiError(f"the simulated callee was refused: {answer.text[:500]}")
 
     async def call(self, call_id: str) -> dict[str, Any] | None:
         """The network's own view of a call of ours; None if it never carried it."""
-        answer = await self._http.get(f"/sim/calls/{call_id}")
-        if answer.status_code == 404:
-            return None
-        answer.raise_for_status()
+        with _reached(str(self._http.base_url)):
+            answer = await self._http.get(f"/sim/calls/{call_id}")
+            if answer.status_code == 404:
+                return None
+            answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found

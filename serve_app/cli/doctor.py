@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from serve_app.providers.preflight import check_providers
 from serve_app.settings import Settings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
+from serve_app.telephony.vonage.keys import load_private_key
 
 State = Literal["ok", "warning", "failed"]
 
@@ -58,8 +61,10 @@ async def run_doctor(console: Console, *, as_json: bool) -> int:
 async def _sql(settings: Settings) -> Check:
     url = settings.database.url
     if url is None:
-        path = sqlite_url(settings).removeprefix("sqlite+aiosqlite:///")
-        return Check("SQL", "ok", f"SQLite at {path}, made at the first start")
+        url = sqlite_url(settings)
+        new = _new_sqlite(Path(url.removeprefix("sqlite+aiosqlite:///")))
+        if new is not None:
+            return new
     try:
         db = await Database.connect(url, connect_timeout_s=settings.database.connect_timeout_s)
     except ParleyError as error:
@@ -71,6 +76,16 @@ async def _sql(settings: Settings) -> Check:
     finally:
         await db.aclose()
     return Check("SQL", "ok", "answers, with this version's schema")
+
+
+def _new_sqlite(path: Path) -> Check | None:
+    """None: the file is there. It is made at the first start; the nearest folder that is there must allow it."""
+    if path.exists():
+        return None
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return Check("SQL", "failed", f"{folder} cannot be written", "set PARLEY_DATA_DIR to a folder of yours")
+    return Check("SQL", "ok", f"SQLite at {path}, made at the first start")
 
 
 async def _redis(settings: Settings) -> Check:
@@ -100,10 +115,20 @@ async def _providers(settings: Settings) -> list[Check]:
 
 
 def _telephony(settings: Settings) -> Check:
+    network = settings.telephony.vonage
+    if network.missing:
+        return Check(
+            "phone network", "warning", "the Vonage account is only partly set, so a simulated network stands in",
+            f"set {', '.join(network.missing)}, or remove the other Vonage keys",
+        )  # fmt: skip
     if "vonage" in settings.simulated:
         return Check(
             "phone network", "ok", "no Vonage keys: a simulated network on this machine; no real call is placed"
         )
+    try:
+        load_private_key(network)
+    except SettingsError as error:
+        return Check("phone network", "failed", str(error), "correct VONAGE_PRIVATE_KEY")
     allowed = len(settings.dialing.allowed_numbers)
     if not allowed:
         return Check(

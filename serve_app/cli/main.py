@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import difflib
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
 from serve_app.cli.platform import Platform, running_platform
@@ -60,7 +62,11 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except ParleyError as error:
-        err.print(f"[red]error:[/red] {error}", markup=True, soft_wrap=True)
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        # Files and folders that the user named, or that PARLEY_DATA_DIR does.
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -72,7 +78,7 @@ def up(
         int | None, typer.Option(help="HTTP port; 0 takes a free one. Default: the port of server.public_url.")
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Place the demonstration call once it runs.")] = False,
-    config: Annotated[Path | None, typer.Option(help="Another serve config file.", exists=True)] = None,
+    config: Annotated[Path | None, typer.Option(help="Another serve config file.", exists=True, dir_okay=False)] = None,
 ) -> None:
     """Start the platform on this machine and serve until Ctrl-C."""
     with _clear_errors():
@@ -101,7 +107,9 @@ def demo(as_json: Json = False, play: Play = False) -> None:
 
 @app.command()
 def call(
-    wav: Annotated[Path | None, typer.Option(help="The callee speaks this sound file.", exists=True)] = None,
+    wav: Annotated[
+        Path | None, typer.Option(help="The callee speaks this sound file.", exists=True, dir_okay=False)
+    ] = None,
     transcript: Annotated[str | None, typer.Option(help="What is said in the sound file.")] = None,
     say: Annotated[list[str] | None, typer.Option(help="The callee says this text (repeatable).")] = None,
     to: Annotated[str, typer.Option(help="The simulated callee's number.")] = DEMO_NUMBER,
@@ -201,6 +209,7 @@ async def _with_database(work: Any) -> None:
     settings = load_settings()
     db = await Database.connect(settings.database.url or sqlite_url(settings))
     try:
+        await db.check_schema()
         await work(db, settings.tenant)
     finally:
         await db.aclose()
@@ -208,12 +217,32 @@ async def _with_database(work: Any) -> None:
 
 def _agent(file: Path) -> AgentDefinition:
     try:
-        return AgentDefinition.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not a text file in UTF-8; an agent is a YAML file like {_example()}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{file}: expected the fields of one agent; see {_example()}")
+    try:
+        return AgentDefinition.model_validate(document)
     except ValidationError as error:
-        told = "\n  ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise SettingsError(f"{file} is not a valid agent:\n  {told}") from error
+        told = "\n  ".join(_agent_problem(item["loc"], item["type"], item["msg"]) for item in error.errors())
+        raise SettingsError(f"{file} is not a valid agent:\n  {told}\nAn example is {_example()}") from error
+
+
+def _agent_problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    path = ".".join(map(str, location))
+    if kind == "missing":
+        return f"{path}: this field is missing"
+    if kind != "extra_forbidden":
+        return f"{path}: {message}"
+    near = difflib.get_close_matches(str(location[-1]), AgentDefinition.model_fields, n=1, cutoff=0.5)
+    return f"{path}: unknown field" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def _example() -> Path:
+    return configs_dir() / "agents" / "riverside-dental.yaml"
 
 
 async def _demo(url: str, health: dict[str, Any], console: Console) -> PlacedCall:
@@ -265,7 +294,9 @@ def _announce(platform: Platform, health: dict[str, Any]) -> None:
     if health["simulated"]:
         err.print(f"simulated: {', '.join(health['simulated'])}")
     err.print(f"log: {platform.log_file}", soft_wrap=True)
-    err.print("Ctrl-C stops it. Try: parley call --say 'Where do I park?' --say 'Goodbye.'")
+    # `parley call` looks for the platform at the configured address.
+    where = "" if platform.url == load_settings().public_url else f"PARLEY_URL={platform.url} "
+    err.print(f"Ctrl-C stops it. Try: {where}parley call --say 'Where do I park?' --say 'Goodbye.'", soft_wrap=True)
 
 
 @contextmanager

@@ -143,7 +143,6 @@ class Platform:
     def start(self) -> dict[str, Any]:
         """Start and wait until calls can be placed. Returns `/health`. Raises ParleyError."""
         environment = self._environment()
-        os.environ.setdefault("PARLEY_SERVER__PUBLIC_URL", environment["PARLEY_SERVER__PUBLIC_URL"])
         settings = load_settings()
         asyncio.run(check_services(settings))
         config = self._folder / "serve_config.yaml"
@@ -200,7 +199,10 @@ class Platform:
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
-        environment.setdefault("PARLEY_SERVER__PUBLIC_URL", self.url)
+        # The simulated network reaches this machine at the port that was chosen; a real one comes by the address of a
+        # load balancer or tunnel, which only its owner knows.
+        if _is_local(load_settings().public_url):
+            environment["PARLEY_SERVER__PUBLIC_URL"] = self.url
         environment.update(
             {
                 # A platform of its own: not whatever Ray cluster happens to run on this machine.

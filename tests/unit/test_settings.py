@@ -66,6 +66,30 @@ def test_errors_name_the_key_and_the_remedy(tmp_path: Path, text: str, expected:
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["PARLEY_DIALING__ALLOWED_NUMBERS", "PARLEY_SERVER"])
+def test_a_variable_that_should_be_json_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "+12025550199")
+    with pytest.raises(SettingsError, match=f"^{variable}: .*JSON") as caught:
+        load_settings()
+    assert "+12025550199" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\x80\xff")
+    for file in (tmp_path, binary):
+        with pytest.raises(SettingsError, match="cannot be read"):
+            load_settings(file)
+
+
+def test_a_vonage_account_that_is_half_set_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().telephony.vonage.missing == ()
+    put(monkeypatch, {"VONAGE_APPLICATION_ID": "app", "VONAGE_PRIVATE_KEY": "key"})
+    assert load_settings().telephony.vonage.missing == ("VONAGE_SIGNATURE_SECRET", "VONAGE_FROM_NUMBER")
+
+
 def test_an_unknown_variable_is_an_error_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_PROVIDERS__GROK__MODEL", "x")
     with pytest.raises(SettingsError, match=r"no setting 'providers\.grok'; did you mean 'groq'"):
