@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,8 @@ from deployments.runtime import open_runtime
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.api.first_start import first_start
+
+WAKE_TIMEOUT_S = 0.5
 
 
 @serve.deployment(name="ControlApi")
@@ -57,8 +60,12 @@ class ControlApi:
 
 
 async def _wake(handle: DeploymentHandle[Any]) -> None:
-    """Make it sooner. What is to be done stands in SQL: a lost wake-up costs seconds, not a call."""
+    """Make it sooner. What is to be done stands in SQL: a lost wake-up costs seconds, not a call.
+
+    A handle waits for a replica however long that takes; a request or a webhook does not.
+    """
     try:
-        await handle.wake.remote()
-    except (RayError, RayServeException):
+        async with asyncio.timeout(WAKE_TIMEOUT_S):
+            await handle.wake.remote()
+    except (RayError, RayServeException, TimeoutError):
         return

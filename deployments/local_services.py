@@ -41,6 +41,10 @@ class _LocalServicesActor:
         self._answer: dict[str, object] = json.loads(line) if line else {"error": "the local services ended at once"}
 
     def endpoints(self) -> dict[str, object]:
+        code = self._process.poll()
+        if code is not None and "error" not in self._answer:
+            # Whoever asks ends this actor then, and the next one to ask starts them anew.
+            return {"error": f"they ended with code {code}; start the platform again"}
         return self._answer
 
     def stop(self) -> None:

@@ -54,7 +54,13 @@ class Workers:
         except ParleyError as error:
             log.warning("the leg of a lost call may still be up", call_id=call.call_id, error=str(error))
         await close_lost_call(
-            runtime.db, runtime.live, call.call_id, outcome=outcome, detail=detail, objects=runtime.objects
+            runtime.db,
+            runtime.live,
+            call.call_id,
+            outcome=outcome,
+            detail=detail,
+            tenant_id=call.tenant_id,
+            objects=runtime.objects,
         )
         self._runner.wake()
 
@@ -62,6 +68,13 @@ class Workers:
         for task in self._background:
             if task.done():
                 raise RuntimeError(f"a background loop of the workers ended: {task}")
+
+    async def __del__(self) -> None:
+        """Serve calls this once when it stops the replica: jobs in hand go back, instead of waiting out their lease."""
+        background = getattr(self, "_background", [])  # missing where __init__ failed
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
 
     async def _mix(
         self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: str
