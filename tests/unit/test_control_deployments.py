@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -51,10 +52,10 @@ async def test_workers_that_stop_end_their_loops_in_order() -> None:
 
 
 def test_local_services_that_ended_are_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    popen = local_services.subprocess.Popen
+    popen = subprocess.Popen
     script = "import sys; print('{}', flush=True); sys.stdin.read()"
     monkeypatch.setattr(
-        local_services.subprocess, "Popen", lambda _command, **options: popen([sys.executable, "-c", script], **options)
+        subprocess, "Popen", lambda _command, **options: popen([sys.executable, "-c", script], **options)
     )
     actor = local_services._LocalServicesActor(None)
     assert actor.endpoints() == {}
