@@ -45,6 +45,7 @@ BRIEF = {
         "Parking is free behind the building.",
         "Please bring your insurance card.",
     ],
+    "limits": {"silence_timeout_s": 280},
     "policies": {"farewell": "Goodbye.", "apology": "Sorry, could you say that again?"},
 }
 """An agent of few words: the tests wait for every word in real time."""
