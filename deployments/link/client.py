@@ -83,7 +83,8 @@ class LinkPool:
             try:
                 answer = await channel._answer
             except BaseException:
-                connection.release(channel._channel)
+                # The session may have taken the call in the meantime: it must not wait for a caller.
+                channel.close("the ingress gave up the attachment")
                 raise
         if not hmac.compare_digest(answer.encode(), proof.encode()):
             channel.close("wrong proof")
@@ -167,6 +168,12 @@ class _ClientConnection(LinkConnection):
         elif kind is Kind.REFUSED:
             self.release(channel)
             call._answer.set_exception(LinkRefusedError(payload.decode("utf-8", "replace")))
+
+    def channel_overflowed(self, channel: int, reason: str) -> None:
+        call = self._channels.pop(channel, None)
+        if call is not None:
+            call._closed = True
+            call.sink.session_lost(reason)
 
     def link_lost(self, reason: str) -> None:
         self.on_lost()

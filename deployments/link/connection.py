@@ -16,7 +16,8 @@ class LinkConnection(asyncio.Protocol):
     """One socket. Subclasses handle frames and the loss of the connection.
 
     Frames sent within one pass of the event loop leave in one write. While the peer does not read, each channel keeps
-    at most `queue_messages` messages: the oldest audio is dropped first (counted in `dropped`), text never.
+    at most `queue_messages` messages: the oldest audio is dropped first (counted in `dropped`), text never; a channel
+    that is full of text is closed, alone.
     Liveness: something is sent at least every `heartbeat_s`; two intervals without a byte from the peer end the link.
     """
 
@@ -32,6 +33,7 @@ class LinkConnection(asyncio.Protocol):
         self._waiting: dict[int, deque[tuple[Kind, bytes]]] = {}
         self._last_received = self._loop.time()
         self._last_sent = self._last_received
+        self._beat_due = self._last_received
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
         self.dropped = 0
@@ -39,6 +41,10 @@ class LinkConnection(asyncio.Protocol):
     # --- for subclasses ---------------------------------------------------------------------------------------------
 
     def frame_received(self, channel: int, kind: Kind, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def channel_overflowed(self, channel: int, reason: str) -> None:
+        """This channel is over; its CLOSE is on the way to the peer."""
         raise NotImplementedError
 
     def link_lost(self, reason: str) -> None:
@@ -71,17 +77,21 @@ class LinkConnection(asyncio.Protocol):
 
     def _wait(self, channel: int, kind: Kind, payload: bytes) -> None:
         queue = self._waiting.setdefault(channel, deque())
-        if len(queue) >= self._queue_messages:
-            for index, (queued, _) in enumerate(queue):
-                if queued is Kind.BINARY:
-                    del queue[index]
-                    self.dropped += 1
-                    break
-            else:
-                # Text alone fills the queue: the peer is dead or hostile, and text must not be lost in silence.
-                self.abort(f"{len(queue)} text messages wait for a peer that does not read")
-                return
+        if len(queue) >= self._queue_messages and kind is not Kind.CLOSE and not self._drop_oldest_audio(queue):
+            # Text alone fills the queue, and must not be lost in silence. The other calls are not to blame.
+            reason = f"{len(queue)} text messages wait for a peer that does not read"
+            self._waiting[channel] = deque([(Kind.CLOSE, reason.encode())])
+            self.channel_overflowed(channel, reason)
+            return
         queue.append((kind, payload))
+
+    def _drop_oldest_audio(self, queue: deque[tuple[Kind, bytes]]) -> bool:
+        for index, (queued, _) in enumerate(queue):
+            if queued is Kind.BINARY:
+                del queue[index]
+                self.dropped += 1
+                return True
+        return False
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -100,7 +110,7 @@ class LinkConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._last_received = self._last_sent = self._loop.time()
-        self._timer = self._loop.call_later(self._heartbeat_s, self._beat)
+        self._schedule_beat(self._last_received)
 
     def data_received(self, data: bytes) -> None:
         self._last_received = self._loop.time()
@@ -128,12 +138,19 @@ class LinkConnection(asyncio.Protocol):
 
     def _beat(self) -> None:
         now = self._loop.time()
-        if now - self._last_received > 2 * self._heartbeat_s:
+        # A loop that stood still runs its timers before it reads what has come in the meantime: the peer's silence
+        # counts only when this beat is on time.
+        on_time = now - self._beat_due < self._heartbeat_s / 2
+        if on_time and now - self._last_received > 2 * self._heartbeat_s:
             self.abort(f"no sign of life for {now - self._last_received:.1f} s")
             return
-        if now - self._last_sent >= self._heartbeat_s * 0.9:
+        if now - self._last_sent >= self._heartbeat_s * 0.9 and not self._paused:
             self.send_frame(0, Kind.PING)
-        self._timer = self._loop.call_later(self._heartbeat_s, self._beat)
+        self._schedule_beat(now)
+
+    def _schedule_beat(self, now: float) -> None:
+        self._beat_due = now + self._heartbeat_s
+        self._timer = self._loop.call_at(self._beat_due, self._beat)
 
     def _end(self, reason: str) -> None:
         if self._lost:

@@ -205,6 +205,11 @@ class _ServerConnection(LinkConnection):
     def release(self, channel: int) -> None:
         self._channels.pop(channel, None)
 
+    def channel_overflowed(self, channel: int, reason: str) -> None:
+        call = self._channels.pop(channel, None)
+        if call is not None:
+            call._ended(reason)
+
     def link_lost(self, reason: str) -> None:
         self._server._connections.discard(self)
         channels, self._channels = self._channels, {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,6 +226,74 @@ async def test_a_slow_peer_costs_old_audio_but_no_text(server: LinkServer, pool:
     kept = [int.from_bytes(m, "little") for m in session.messages[1:] if isinstance(m, bytes)]
     assert kept == list(range(51, limit + 50))
     assert connection.dropped == 51
+
+
+async def test_a_call_that_sends_text_to_a_peer_that_does_not_read_ends_alone(
+    server: LinkServer, pool: LinkPool
+) -> None:
+    sessions, callers = [Sink(), Sink()], [Sink(), Sink()]
+    channels = []
+    for call_id, session, caller in zip("ab", sessions, callers, strict=True):
+        invited, channel = await attach(server, pool, call_id, caller)
+        invited.bind(session)
+        channels.append(channel)
+    connection = channels[0]._connection
+    connection.pause_writing()
+    for _ in range(SETTINGS.queue_messages + 10):
+        channels[0].send("text")
+    channels[1].send("hello")
+    assert len(callers[0].lost) == 1 and "does not read" in callers[0].lost[0]
+    connection.resume_writing()
+    await sessions[0].until(lambda: sessions[0].closed)
+    await sessions[1].until(lambda: sessions[1].messages == ["hello"])
+    assert callers[1].lost == [] and sessions[1].closed == []
+
+
+def test_a_loop_that_stood_still_does_not_take_its_peer_for_dead() -> None:
+    """uvloop, which Ray uses, runs the timers that are due before it reads what has arrived."""
+
+    async def stall() -> None:
+        server, pool = LinkServer(SETTINGS), LinkPool(SETTINGS)
+        await server.start()
+        session, caller = Sink(), Sink()
+        invited, channel = await attach(server, pool, "a", caller)
+        invited.bind(session)
+        channel.send("before")
+        await asyncio.sleep(SETTINGS.heartbeat_s / 2)
+        time.sleep(SETTINGS.heartbeat_s * 5)  # noqa: ASYNC251  the fault under test
+        await asyncio.sleep(SETTINGS.heartbeat_s * 3)
+        channel.send("after")
+        await session.until(lambda: session.messages == ["before", "after"] or session.closed)
+        assert not session.closed and not caller.lost
+        await pool.close()
+        await server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(stall())
+
+
+async def test_a_session_does_not_wait_for_an_ingress_that_gave_up(tmp_path: Path) -> None:
+    """The answer to an attachment comes too late: the session has the call, and must hear that nobody is there."""
+    received = bytearray()
+    closed = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = Decoder()
+        while data := await reader.read(4096):
+            received.extend(kind for _, kind, _ in decoder.feed(data))
+            if Kind.CLOSE in received:
+                closed.set()
+        writer.close()
+
+    path = tmp_path / "slow.sock"
+    listener = await asyncio.start_unix_server(slow, path)
+    pool = LinkPool(LinkSettings(attach_timeout_s=0.1))
+    with pytest.raises(TimeoutError):
+        await pool.attach(LinkAddress(path=str(path)), call_id="a", epoch=1, token="t", proof="p", sink=Sink())
+    async with asyncio.timeout(5):
+        await closed.wait()
+    await pool.close()
+    listener.close()
 
 
 async def test_an_unattached_call_times_out(server: LinkServer) -> None:
