@@ -23,6 +23,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.config import AppArgs, complete_settings
+from deployments.handles import far_handle
 from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.names import CONTROL_APP, WORKERS
@@ -41,18 +42,26 @@ Send = Callable[[Message], Awaitable[None]]
 OPENING_TEXTS = 4
 """How many text messages from the start of a call are kept: the first one carries the audio format."""
 
+MAX_MESSAGE_BYTES = 1 << 16
+"""A frame of 20 ms has at most 960 bytes, a control message a few hundred."""
+
 SLOT_TTL_S = 60
+REPORT_TIMEOUT_S = 30
+"""Longer than the hang-up by REST and the record's end may take: a report that is cut short does neither."""
 LAST_MESSAGE_TIMEOUT_S = 0.5
+CLOSE_TIMEOUT_S = 2.0
+"""How long a caller's socket that does not read may hold up the end of its call."""
 
 log = structlog.get_logger()
 
 
 class DeniedError(Exception):
-    """The socket is not accepted."""
+    """The socket is not accepted. `detail` is for the log: whoever opened the socket may be anybody."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, detail: str | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.detail = detail
 
 
 class SessionLease:
@@ -67,9 +76,10 @@ class SessionLease:
         self.ended = False
         """The session said that it is done."""
         self.on_failed: Callable[[str], None] = lambda reason: None
-        self._task = asyncio.create_task(
+        self.task = asyncio.create_task(
             self._follow(sessions, lease.model_dump(mode="json"), node_id), context=contextvars.Context()
         )
+        """Ends when the session is done, which may be long after the socket: whoever leases keeps it."""
 
     async def first(self, timeout_s: float) -> dict[str, Any]:
         """Where the frames go. Raises TimeoutError, RayError or RayServeException."""
@@ -78,7 +88,7 @@ class SessionLease:
 
     def release(self) -> None:
         """Give the session back before the call began."""
-        self._task.cancel()
+        self.task.cancel()
 
     async def _follow(self, sessions: DeploymentHandle[Any], lease: dict[str, Any], node_id: str) -> None:
         stream = sessions.options(stream=True).run_call.remote(lease, node_id)
@@ -116,6 +126,7 @@ class CallerSocket:
         self._limit = limit
         self._out: deque[WireMessage] = deque()
         self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
         self._close_reason: str | None = None
         self.lost: str | None = None
         self.ended = "the caller's socket closed with code 1006"
@@ -125,19 +136,24 @@ class CallerSocket:
     # --- CallerSink: called by the link -----------------------------------------------------------------------------
 
     def message(self, message: WireMessage) -> None:
-        if len(self._out) >= self._limit:
-            self._drop_oldest_audio()
+        if len(self._out) >= self._limit and not self._drop_oldest_audio():
+            # Text alone fills the queue, and text must not be lost in silence.
+            self._end(close_reason="the caller's socket does not read")
+            return
         self._out.append(message)
         self._wake.set()
 
     def session_closed(self, reason: str) -> None:
-        self._close_reason = reason
-        self._wake.set()
+        self._end(close_reason=reason)
 
     def session_lost(self, reason: str) -> None:
         if self._close_reason is None and self.lost is None:
-            self.lost = reason
-            self._wake.set()
+            self._end(lost=reason)
+
+    def _end(self, *, close_reason: str | None = None, lost: str | None = None) -> None:
+        self._close_reason, self.lost = self._close_reason or close_reason, self.lost or lost
+        self._wake.set()
+        self._closing.set()
 
     # --- the two directions -----------------------------------------------------------------------------------------
 
@@ -145,9 +161,21 @@ class CallerSocket:
         """Pass messages until either side ends. Returns why, which is also kept in `ended`."""
         reading = asyncio.create_task(self._read(channel))
         writing = asyncio.create_task(self._write())
+        closing = asyncio.create_task(self._closing.wait())
         try:
-            done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            self.ended = (reading if reading in done else writing).result()
+            await asyncio.wait({reading, writing, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done() and not writing.done():
+                # What is queued still goes out, but a socket that takes nothing must not hold up the end.
+                await asyncio.wait({reading, writing}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and writing.result() is None:
+                # The socket is gone, and how it went is with the reader.
+                await asyncio.wait({reading}, timeout=LAST_MESSAGE_TIMEOUT_S)
+            if reading.done():
+                self.ended = reading.result()
+            elif writing.done():
+                self.ended = writing.result() or self.ended
+            else:
+                self.ended = self._last_words()
             return self.ended
         except asyncio.CancelledError:
             # Serve's direct ingress cancels this handler when the socket ends, often before the message that says how
@@ -157,9 +185,9 @@ class CallerSocket:
                     self.ended = await reading
             raise
         finally:
-            for task in (reading, writing):
+            for task in (reading, writing, closing):
                 task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            await asyncio.gather(reading, writing, closing, return_exceptions=True)
 
     async def _read(self, channel: ClientChannel) -> str:
         while True:
@@ -167,15 +195,25 @@ class CallerSocket:
             if message["type"] == "websocket.disconnect":
                 return f"the caller's socket closed with code {message.get('code', 1006)}"
             data = message.get("bytes")
+            text = message.get("text") or ""
+            if len(data or text) > MAX_MESSAGE_BYTES:
+                return f"the caller's socket sent a message of {len(data or text)} characters or bytes"
             if data is not None:
                 channel.send(data)
                 continue
-            text = message.get("text") or ""
             if len(self.opening) < OPENING_TEXTS:
                 self.opening.append(text)
             channel.send(text)
 
-    async def _write(self) -> str:
+    async def _write(self) -> str | None:
+        """Why the socket is done with; None when it was gone."""
+        try:
+            return await self._write_out()
+        except (OSError, RuntimeError):
+            # The server's way to say that the socket closed in the meantime (ASGI 2.4), and that it had closed before.
+            return None
+
+    async def _write_out(self) -> str:
         out, wake, send = self._out, self._wake, self._send
         while True:
             while out:
@@ -184,21 +222,23 @@ class CallerSocket:
                     await send({"type": "websocket.send", "bytes": message})
                 else:
                     await send({"type": "websocket.send", "text": message})
-            if self.lost is not None:
-                return f"session lost: {self.lost}"
             if self._close_reason is not None:
                 await send({"type": "websocket.close", "code": 1000, "reason": self._close_reason[:100]})
-                return self._close_reason
+            if self._closing.is_set():
+                return self._last_words()
             wake.clear()
             await wake.wait()
 
-    def _drop_oldest_audio(self) -> None:
+    def _last_words(self) -> str:
+        return f"session lost: {self.lost}" if self._close_reason is None else self._close_reason
+
+    def _drop_oldest_audio(self) -> bool:
         for index, queued in enumerate(self._out):
             if isinstance(queued, bytes):
                 del self._out[index]
                 self.dropped += 1
-                return
-        self._close_reason = "the caller's socket does not read"
+                return True
+        return False
 
 
 @serve.deployment(name="MediaIngress")
@@ -216,7 +256,8 @@ class MediaIngress:
         self._sessions = sessions
         self._links = LinkPool(settings.link)
         self._node_id = ray.get_runtime_context().get_node_id()
-        self._reports: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        """Reports, and the leases of calls: they outlive their sockets."""
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         # A function: uvicorn takes a bound method for an ASGI 2 application.
@@ -242,24 +283,16 @@ class MediaIngress:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        lease: CallLease | None = None
-        session: SessionLease | None = None
         caller = CallerSocket(receive, send, self._settings.link.queue_messages)
         try:
-            lease = await self._admit(scope)
-            session = SessionLease(self._sessions, lease, self._node_id)
-            session.on_failed = caller.session_lost
-            channel = await self._attach(session, lease, caller)
+            lease = await self._redeem(scope)
+            channel = await self._admit(lease, caller)
         except DeniedError as denied:
-            if session is not None:
-                session.release()
-            if lease is not None:
-                self._report(lease, "no_capacity" if denied.status == 503 else "failed", str(denied))
-            log.warning("media socket refused", status=denied.status, reason=str(denied))
+            log.warning("media socket refused", status=denied.status, reason=str(denied), detail=denied.detail)
             await _deny(send, denied)
             return
-        await send({"type": "websocket.accept"})
         try:
+            await send({"type": "websocket.accept"})
             await caller.pump(channel)
         finally:
             channel.close(caller.ended)
@@ -268,30 +301,61 @@ class MediaIngress:
                 self._report(lease, "session_lost", caller.lost)
         if caller.lost is not None:
             log.error("session lost", call_id=lease.call_id, reason=caller.lost)
-            await send({"type": "websocket.close", "code": 1011, "reason": "session lost"})
+            with contextlib.suppress(OSError, RuntimeError):  # the socket may be gone as well
+                await send({"type": "websocket.close", "code": 1011, "reason": "session lost"})
         elif caller.dropped:
             log.warning("the caller's socket was slow", call_id=lease.call_id, dropped=caller.dropped)
 
-    async def _admit(self, scope: Scope) -> CallLease:
-        """The call that this socket belongs to. Raises DeniedError."""
+    async def _redeem(self, scope: Scope) -> CallLease:
+        """The call that this socket belongs to, for its one-time token. Raises DeniedError."""
         call_id, token = _credentials(scope)
         if token is None:
             raise DeniedError(401, "no media token")
         try:
             async with asyncio.timeout(self._settings.redis.connect_timeout_s):
                 payload = await self._live.take_media_token(token)
-                if payload is None:
-                    raise DeniedError(401, "the media token is unknown, used or expired")
-                lease = CallLease.model_validate_json(payload)
-                if call_id is not None and call_id != lease.call_id:
-                    raise DeniedError(401, "the media token belongs to another call")
+            if payload is None:
+                raise DeniedError(401, "the media token is unknown, used or expired")
+            lease = CallLease.model_validate_json(payload)
+        except ValidationError as error:
+            # Its text holds what was refused, and so the numbers of the call.
+            raise DeniedError(503, "admission is not possible", f"{error.error_count()} errors in the lease") from None
+        except (ParleyError, TimeoutError) as error:
+            raise DeniedError(503, "admission is not possible", repr(error)) from error
+        if call_id is not None and call_id != lease.call_id:
+            raise DeniedError(401, "the media token belongs to another call")
+        return lease
+
+    async def _admit(self, lease: CallLease, caller: CallerSocket) -> ClientChannel:
+        """A slot, a session and the way to it. Raises DeniedError; then, and when cancelled, it leaves nothing behind.
+
+        The token is used up, so a call that fails here has failed for good, and is ended.
+        """
+        session: SessionLease | None = None
+        try:
+            await self._hold_slot(lease)
+            session = SessionLease(self._sessions, lease, self._node_id)
+            session.on_failed = caller.session_lost
+            self._keep(session.task)
+            return await self._attach(session, lease, caller)
+        except BaseException as error:
+            if session is not None:
+                session.release()
+            if isinstance(error, DeniedError):
+                self._report(lease, "no_capacity", str(error))
+            else:
+                # Serve cancels the handler of a caller who is gone.
+                self._report(lease, "media_failure", "the network closed its media socket before the call began")
+            raise
+
+    async def _hold_slot(self, lease: CallLease) -> None:
+        try:
+            async with asyncio.timeout(self._settings.redis.connect_timeout_s):
                 held = await self._live.keep(lease.slot_id, SLOT_TTL_S)
                 if not held and not await self._live.reserve(lease.slot_id, SLOT_TTL_S):
-                    self._report(lease, "no_capacity", "the slot expired and no other is free")
-                    raise DeniedError(503, "no free session")
-        except (ParleyError, TimeoutError, ValidationError) as error:
-            raise DeniedError(503, f"admission is not possible: {error}") from error
-        return lease
+                    raise DeniedError(503, "no free session", "the slot expired and no other is free")
+        except (ParleyError, TimeoutError) as error:
+            raise DeniedError(503, "admission is not possible", repr(error)) from error
 
     async def _attach(self, session: SessionLease, lease: CallLease, caller: CallerSocket) -> ClientChannel:
         """Lease a session and attach to it. Raises DeniedError."""
@@ -306,23 +370,26 @@ class MediaIngress:
                 sink=caller,
             )
         except (TimeoutError, OSError, LinkRefusedError, RayError, RayServeException) as error:
-            raise DeniedError(503, f"no session took the call: {type(error).__name__} {error}") from error
+            raise DeniedError(503, "no session took the call", repr(error)) from error
 
     def _report(self, lease: CallLease, outcome: str, detail: str) -> None:
         """Tell the workers that a call ended without its session. The reconciler finds it if this is lost."""
 
         async def report() -> None:
             try:
-                workers = serve.get_deployment_handle(WORKERS, app_name=CONTROL_APP)
+                workers = far_handle(WORKERS, CONTROL_APP)
                 await asyncio.wait_for(
-                    workers.call_lost.remote(lease.model_dump(mode="json"), outcome, detail), timeout=10
+                    workers.call_lost.remote(lease.model_dump(mode="json"), outcome, detail), timeout=REPORT_TIMEOUT_S
                 )
             except (RayError, RayServeException, TimeoutError) as error:
                 log.warning("a lost call was not reported", call_id=lease.call_id, error=str(error))
 
-        task = asyncio.create_task(report(), context=contextvars.Context())
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
+        self._keep(asyncio.create_task(report(), context=contextvars.Context()))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        # The event loop itself holds tasks by weak references only.
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
 def _credentials(scope: Scope) -> tuple[str | None, str | None]:

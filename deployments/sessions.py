@@ -7,6 +7,7 @@ autoscaling and draining all count one call as one ongoing request. The call's b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,8 +16,11 @@ import ray
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from deployments.config import AppArgs
+from deployments.handles import far_handle
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import Runtime, open_runtime
@@ -37,6 +41,7 @@ BEAT_TTL_S = 3.0
 CALL_BEAT_S = 2.0
 CALL_LEASE_TTL_S = 8.0
 SLOT_TTL_S = 60.0
+WAKE_TIMEOUT_S = 2.0
 # The controller checks the health of running replicas only: when the checks cease, this one is draining (Serve gives
 # user code no other sign). It then stops offering slots, while its calls go on.
 DRAINING_AFTER_S = 12.0
@@ -68,12 +73,13 @@ class CallSessions:
         self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
         self._lines = LineCache()
-        self._calls: dict[str, CallSession] = {}
         self._last_check = time.monotonic()
+        self._configured = asyncio.Event()
         self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._tunables = SessionTunables.model_validate(user_config)
+        self._configured.set()
 
     async def check_health(self) -> None:
         self._last_check = time.monotonic()
@@ -122,7 +128,6 @@ class CallSessions:
             clock=SystemClock(),
             lines=self._lines,
         )
-        self._calls[call.call_id] = session
         self._mailroom.add(call.call_id, session.command)
         beats = asyncio.create_task(self._hold(call, session))
         try:
@@ -131,7 +136,6 @@ class CallSessions:
         finally:
             beats.cancel()
             self._mailroom.remove(call.call_id)
-            del self._calls[call.call_id]
             await self._let_go(call)
 
     def _leg(self, call: CallLease) -> Leg:
@@ -151,6 +155,8 @@ class CallSessions:
                     return
             except UnavailableError as error:
                 log.warning("the call's lease could not be renewed", call_id=call.call_id, error=str(error))
+            except Exception:  # the root of the call's beat: a call whose beat ends is taken for dead, and hung up
+                log.exception("the call's lease could not be renewed", call_id=call.call_id)
             await asyncio.sleep(CALL_BEAT_S)
 
     async def _let_go(self, call: CallLease) -> None:
@@ -161,11 +167,15 @@ class CallSessions:
         except UnavailableError as error:
             log.warning("the call's lease expires by itself", call_id=call.call_id, error=str(error))
         # The mix-down job is in SQL; waking the workers only makes it sooner.
-        serve.get_deployment_handle(WORKERS, app_name=CONTROL_APP).wake.remote()
+        with contextlib.suppress(RayError, RayServeException, TimeoutError):
+            await asyncio.wait_for(far_handle(WORKERS, CONTROL_APP).wake.remote(), timeout=WAKE_TIMEOUT_S)
 
     async def _beat(self) -> None:
         """Offer this replica's slots, as long as it is not draining."""
         live = self._runtime.live
+        with contextlib.suppress(TimeoutError):
+            # Serve hands over `user_config` after `__init__`: slots beyond it must not be offered even for a moment.
+            await asyncio.wait_for(self._configured.wait(), timeout=BEAT_S)
         while True:
             draining = time.monotonic() - self._last_check > DRAINING_AFTER_S
             try:
@@ -175,4 +185,6 @@ class CallSessions:
                     await live.beat(self._replica, self._tunables.max_calls, BEAT_TTL_S)
             except UnavailableError as error:
                 log.warning("Redis does not take the heartbeat", error=str(error))
+            except Exception:  # the root of the replica's beat: were it to end, the replica and its calls would
+                log.exception("Redis does not take the heartbeat")
             await asyncio.sleep(BEAT_S)
