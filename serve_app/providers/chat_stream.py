@@ -73,6 +73,7 @@ class ChatStreamer:
                     response = await self._client.chat.completions.create(**self._parameters(request))
             chunks = response.__aiter__()
             while True:
+                chunk = None  # an end that comes late or broken, after the answer is complete, is an end
                 with self._named_errors(reply):
                     async with asyncio.timeout_at(deadline):
                         chunk = await anext(chunks, None)

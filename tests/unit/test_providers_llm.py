@@ -219,6 +219,29 @@ def streamer(sdk: ScriptedSdk, token_timeout_s: float = 1.0) -> ChatStreamer:
     return ChatStreamer(sdk, dialect, model="m", temperature=None, token_timeout_s=token_timeout_s)
 
 
+async def test_nothing_is_said_twice_when_the_end_of_a_complete_answer_never_comes() -> None:
+    """The last chunk may carry both text and finish reason; the body then hangs, or is cut, before its end."""
+
+    class Endless(ScriptedSdk):
+        async def __aiter__(self) -> AsyncIterator[Any]:
+            async for piece in super().__aiter__():
+                yield piece
+            await asyncio.Event().wait()
+
+    class Cut(ScriptedSdk):
+        async def __aiter__(self) -> AsyncIterator[Any]:
+            async for piece in super().__aiter__():
+                yield piece
+            raise OSError("connection reset")
+
+    for sdk_type in (Endless, Cut):
+        sdk = sdk_type([chunk("Hello "), chunk("there.", finish="stop")])
+        async with asyncio.timeout(5):
+            events = [event async for event in streamer(sdk, token_timeout_s=0.1).stream(ASKED)]
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello ", "there."]
+        assert isinstance(events[-1], ChatFinished)
+
+
 async def test_tool_calls_are_put_together_by_index() -> None:
     sdk = ScriptedSdk(
         [

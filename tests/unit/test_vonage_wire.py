@@ -47,6 +47,21 @@ def test_the_first_frame_sets_format_and_frame_size(rate: int, size: int) -> Non
     assert leg.play(frame[:size]) == frame[:size]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"event":"websocket:notify","payload":{"mark":"1-1"}}',
+        '{"event":"websocket:dtmf","digit":"5"}',
+        '{"event":"websocket:cleared"}',
+        '{"dtmf":{"digit":"5"}}',
+    ],
+)
+def test_nothing_happens_on_a_call_before_its_connected_frame(text: str) -> None:
+    leg = VonageLeg()
+    assert leg.receive(text) == [LegFault("text before the connected frame")]
+    assert isinstance(leg.receive(connected())[0], LegConnected)
+
+
 @given(st.sampled_from([8000, 16000, 24000]), st.binary(max_size=2000))
 def test_only_exact_frames_are_audio(rate: int, message: bytes) -> None:
     leg = open_leg(rate)

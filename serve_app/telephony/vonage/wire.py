@@ -102,6 +102,8 @@ class VonageLeg:
         event = document.get("event")
         if event == "websocket:connected":
             return self._connect(document)
+        if not self._connected:
+            return LegFault("text before the connected frame")
         read = _READERS.get(event) if isinstance(event, str) else None
         if read is not None:
             return read(document)

@@ -1,0 +1,98 @@
+"""The session process around its calls: what it offers, and what keeps a call alive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import deployments.sessions as sessions_module
+from deployments.sessions import CallSessions, SessionTunables
+
+
+class Live:
+    """Redis that refuses the first request of each kind in a way that nobody expected."""
+
+    def __init__(self) -> None:
+        self.beats: list[int] = []
+        self.leases = 0
+        self.refused: set[str] = set()
+        self.changed = asyncio.Event()
+        self.holds = True
+
+    def _refuse_once(self, kind: str) -> None:
+        if kind not in self.refused:
+            self.refused.add(kind)
+            raise RuntimeError("READONLY You can't write against a read only replica")
+
+    async def beat(self, replica: str, capacity: int, ttl_s: float) -> None:
+        self._refuse_once("beat")
+        self.beats.append(capacity)
+        self.changed.set()
+
+    async def keep(self, slot_id: str, ttl_s: float) -> bool:
+        self._refuse_once("keep")
+        return True
+
+    async def lease_call(self, call_id: str, epoch: int, ttl_s: float, info: dict[str, Any]) -> bool:
+        self.leases += 1
+        self.changed.set()
+        return self.holds
+
+
+@pytest.fixture
+def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sessions_module, "BEAT_S", 0.02)
+    monkeypatch.setattr(sessions_module, "CALL_BEAT_S", 0.02)
+    deployment: Any = CallSessions
+    replica = object.__new__(deployment.func_or_class)
+    replica._runtime = SimpleNamespace(live=Live())
+    replica._replica, replica._tunables, replica._last_check = "r", SessionTunables(), time.monotonic()
+    replica._configured = asyncio.Event()
+    return replica
+
+
+CALL: Any = SimpleNamespace(call_id="c", tenant_id="t", slot_id="s", epoch=1)
+
+
+async def test_a_replica_never_offers_more_than_it_is_configured_for(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve hands the configuration over after the constructor: N = 1 must not look like 10 meanwhile."""
+    monkeypatch.setattr(sessions_module, "BEAT_S", 1.0)
+    live = replica._runtime.live
+    live.refused.add("beat")
+    beat = asyncio.create_task(replica._beat())
+    await asyncio.sleep(0.02)
+    replica.reconfigure({"max_calls": 1})
+    await asyncio.wait_for(live.changed.wait(), 5)
+    beat.cancel()
+    assert live.beats == [1]
+
+
+async def test_the_replicas_beat_outlives_any_failure(replica: Any) -> None:
+    """Its end would make the replica unhealthy, and cut all of its calls."""
+    beat = asyncio.create_task(replica._beat())
+    await asyncio.wait_for(replica._runtime.live.changed.wait(), 5)
+    assert not beat.done()
+    beat.cancel()
+
+
+async def test_a_calls_beat_outlives_any_failure_and_ends_with_a_newer_session(replica: Any) -> None:
+    """A call whose beat ends is taken for dead, and hung up."""
+    live = replica._runtime.live
+    told: list[dict[str, Any]] = []
+
+    async def command(document: dict[str, Any]) -> dict[str, Any]:
+        told.append(document)
+        return {"ok": True}
+
+    hold = asyncio.create_task(replica._hold(CALL, SimpleNamespace(command=command)))
+    await asyncio.wait_for(live.changed.wait(), 5)
+    assert live.leases >= 1 and told == []
+    live.holds = False
+    await asyncio.wait_for(hold, 5)
+    assert told == [{"type": "superseded"}]
