@@ -72,7 +72,7 @@ class Player:
     def clear(self) -> list[Spoken]:
         """Stop at once, in the network's buffer too. Returns what became of every utterance that was not over."""
         now = self._clock.monotonic()
-        sounding = self._playout.ahead_s(now) > 0
+        sounding = self._playout.may_sound(now)
         spoken = self._playout.interrupt(now)
         if sounding and (message := self._leg.clear()) is not None:
             self._port.send(message)

@@ -313,6 +313,13 @@ class Playout:
         """Nothing is playing, queued or expected."""
         return not self._queue
 
+    def may_sound(self, now: float) -> bool:
+        """The callee may hear something: by the model, or because a mark that would disprove it is not back.
+
+        Frames that were held up on their way are still in the far buffer when the model takes them for played.
+        """
+        return self.ahead_s(now) > 0 or bool(self._marks_confirmed and self._marks)
+
     def ahead_s(self, now: float) -> float:
         """Seconds of audio in the far buffer, by the model."""
         return max(0.0, self._free_at - now)

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from serve_app.conversation.ledger import Spoken
+from serve_app.conversation.player import Player
 from serve_app.conversation.playout import BURST_FRAMES, Mark, Notice, PlayedFrame, Playout
 from serve_app.providers.base import AudioFormat, Word
+from serve_app.telephony.base import WireMessage
+from serve_app.telephony.vonage.wire import VonageLeg
 
 LINEAR = AudioFormat("linear16", 8000)
 FRAME = 320
@@ -388,3 +391,48 @@ class PlayoutMachine(RuleBasedStateMachine):
 
 TestPlayoutMachine = PlayoutMachine.TestCase
 TestPlayoutMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_a_barge_in_clears_what_was_held_up_on_its_way() -> None:
+    """By the model all is played; the missing mark says that the far buffer still has some of it."""
+
+    class Port:
+        def __init__(self) -> None:
+            self.sent: list[WireMessage] = []
+
+        def send(self, *messages: WireMessage) -> None:
+            self.sent += messages
+
+        def close(self, reason: str) -> None: ...
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    port, far, clock = Port(), playing("first", 100), Clock()
+    player = Player(
+        far.playout,
+        VonageLeg(8000),
+        port,
+        clock=clock,  # type: ignore[arg-type]  # only `monotonic` is used here
+        on_notice=lambda _: None,
+        on_played=lambda *_: None,
+    )
+    far.run(0.2)
+    far.playout.confirm(far.marks[-1], far.now)  # this network does tell
+    far.tick()
+    clock.now = far.now
+    player.clear()
+    assert port.sent == []  # nothing sounds: nothing to clear
+
+    far.playout.begin(2)
+    far.playout.push_text(2, "second")
+    far.playout.push_audio(2, audio_of(100))
+    far.playout.finish(2)
+    far.run(0.3)
+    clock.now = far.now
+    assert far.playout.ahead_s(far.now) == 0
+    player.clear()
+    assert port.sent == ['{"action":"clear"}']
