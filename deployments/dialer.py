@@ -33,3 +33,10 @@ class Dialer:
     async def check_health(self) -> None:
         if self._run.done():
             raise RuntimeError(f"the dialer ended: {self._run}")
+
+    async def __del__(self) -> None:
+        """Serve calls this once when it stops the replica: no request is cancelled before its answer."""
+        core = getattr(self, "_core", None)  # missing where __init__ failed
+        if core is not None:
+            await core.stop()
+            self._run.cancel()

@@ -39,6 +39,7 @@ class LocalServices:
         self._settings = settings
         self._data_dir = settings.data_dir.expanduser().resolve()
         self._stack = AsyncExitStack()
+        self._processes: list[asyncio.subprocess.Process] = []
 
     async def start(self) -> LocalEndpoints:
         """Raises ParleyError with the remedy when something does not start within 30 s."""
@@ -66,6 +67,17 @@ class LocalServices:
     async def stop(self) -> None:
         await self._stack.aclose()
 
+    async def child_died(self) -> None:
+        """Returns when a process of ours ends by itself: without it, the rest is of no use."""
+        waits = [asyncio.ensure_future(process.wait()) for process in self._processes]
+        if not waits:
+            await asyncio.Event().wait()
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+    def _keep(self, process: asyncio.subprocess.Process) -> None:
+        self._processes.append(process)
+        self._stack.push_async_callback(_end, process)
+
     def _lock_data_dir(self) -> None:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         handle: IO[str] = (self._data_dir / "platform.lock").open("a")
@@ -90,7 +102,7 @@ class LocalServices:
             str(binary), *arguments, "--save", "", "--appendonly", "no", "--dir", str(folder),
             stdout=asyncio.subprocess.DEVNULL, preexec_fn=_die_with_parent,
         )  # fmt: skip
-        self._stack.push_async_callback(_end, process)
+        self._keep(process)
         async with asyncio.timeout(START_TIMEOUT_S):
             while not socket.exists():
                 if process.returncode is not None:
@@ -100,21 +112,12 @@ class LocalServices:
 
     async def _start_simulators(self, vonage: SimulatedVonage | None) -> str:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-sim-")))
-        config = folder / "simulators.json"
-        config.touch(mode=0o600)
-        document: dict[str, object] = {}
-        if vonage is not None:
-            document["network"] = {
-                **vonage.model_dump(exclude={"private_key", "from_number"}),
-                "answer_url": f"{self._settings.public_url}/webhooks/vonage/answer",
-                "event_url": f"{self._settings.public_url}/webhooks/vonage/event",
-            }
-        config.write_text(json.dumps(document), encoding="utf-8")
+        config = write_simulator_config(folder, vonage, self._settings.public_url)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "serve_app.simulators", "--port", "0", "--config", str(config),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, preexec_fn=_die_with_parent,
         )  # fmt: skip
-        self._stack.push_async_callback(_end, process)
+        self._keep(process)
         assert process.stdout is not None
         async with asyncio.timeout(START_TIMEOUT_S):
             line = await process.stdout.readline()
@@ -124,6 +127,21 @@ class LocalServices:
                 "(uv sync --group simulators), or set the keys of the real providers"
             )
         return str(json.loads(line)["url"])
+
+
+def write_simulator_config(folder: Path, vonage: SimulatedVonage | None, public_url: str) -> Path:
+    """The simulators' document, readable by this user only: it holds the account's signature secret."""
+    document: dict[str, object] = {}
+    if vonage is not None:
+        document["network"] = {
+            **vonage.model_dump(exclude={"private_key", "from_number"}),
+            "answer_url": f"{public_url}/webhooks/vonage/answer",
+            "event_url": f"{public_url}/webhooks/vonage/event",
+        }
+    config = folder / "simulators.json"
+    config.touch(mode=0o600)
+    config.write_text(json.dumps(document), encoding="utf-8")
+    return config
 
 
 def new_account() -> SimulatedVonage:
@@ -175,9 +193,12 @@ async def _main() -> int:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     closed = asyncio.ensure_future(reader.read())
     waiting = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({closed, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    died = asyncio.ensure_future(services.child_died())
+    await asyncio.wait({closed, waiting, died}, return_when=asyncio.FIRST_COMPLETED)
+    crashed = died.done()
+    died.cancel()
     await services.stop()
-    return 0
+    return 1 if crashed else 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
     )
     app.state.deps = deps
     app.state.links = deps.links()
+    app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)
     for router in (calls.router, agents.router, webhooks.router, health.router):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from serve_app.api.auth import Caller
@@ -38,6 +38,8 @@ router = APIRouter(prefix="/api/v1/calls", tags=["calls"])
 
 # How long one read of the live stream waits before the stored status is looked at and a keep-alive is sent.
 EVENTS_IDLE_S = 5.0
+MOST_WATCHERS = 50
+"""Per process: a stream holds one of its request slots, and webhooks must always find one."""
 # A call that the network plays to us without a number of our own is simulated; this one is reserved for fiction.
 SIMULATED_FROM = "+12025550100"
 _AUDIO_TYPES = {"flac": "audio/flac", "wav": "audio/wav"}
@@ -175,6 +177,7 @@ async def hang_up(call_id: str, caller: Caller, deps: Deps) -> HangupView:
 
 @router.get("/{call_id}/events", response_class=StreamingResponse)
 async def watch_call(
+    request: Request,
     call_id: str,
     caller: Caller,
     deps: Deps,
@@ -182,9 +185,25 @@ async def watch_call(
 ) -> StreamingResponse:
     """Server-sent events of a call from its beginning (or after `Last-Event-ID`) until it ends with event `end`."""
     await _call(deps, caller.tenant_id, call_id)
-    stream = _events(deps, caller.tenant_id, call_id, last_event_id or "0")
+    if request.app.state.watchers >= MOST_WATCHERS:
+        raise ProblemError(
+            503,
+            "too_many_watchers",
+            f"{MOST_WATCHERS} event streams are open already",
+            remedy="close one, or ask for the transcript instead",
+        )
+    stream = _counted(request, _events(deps, caller.tenant_id, call_id, last_event_id or "0"))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def _counted(request: Request, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    request.app.state.watchers += 1
+    try:
+        async for piece in stream:
+            yield piece
+    finally:
+        request.app.state.watchers -= 1
 
 
 async def _events(deps: ApiDeps, tenant_id: str, call_id: str, last_id: str) -> AsyncIterator[str]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,7 @@ def call(
         if transcript is not None:
             step["transcript"] = transcript
         steps.append(step)
-    behaviour = {"steps": [*steps, {"hang_up": True}]}
+    behaviour = {"steps": [*steps, {"hang_up": True, "pause_ms": 1000}]}
     expected = Expectations(outcomes=frozenset({"completed", "callee_hung_up"}), callee_turns=1)
 
     async def placing(url: str, health: dict[str, Any], console: Console) -> PlacedCall:
@@ -157,10 +158,28 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
-def simulators(port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0) -> None:
-    """Run the stand-ins of the providers and the phone network alone, until Ctrl-C."""
-    # Their own process: it loads a GPL voice, which the product must not.
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "serve_app.simulators", "--port", str(port)]))  # noqa: S603
+def simulators(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    public_url: Annotated[
+        str, typer.Option(help="The platform that the simulated network calls back.")
+    ] = "http://127.0.0.1:8000",
+) -> None:
+    """Run the stand-ins of the providers and the phone network alone, until Ctrl-C.
+
+    Prints their address and the account of the simulated network as JSON.
+    """
+    from serve_app.local_services import new_account, write_simulator_config
+
+    account = new_account()
+    with tempfile.TemporaryDirectory(prefix="parley-sim-") as folder:
+        config = write_simulator_config(Path(folder), account, public_url.rstrip("/"))
+        err.print("account of the simulated network (VONAGE_* of a platform that shall use it):")
+        err.print_json(account.model_dump_json(exclude={"public_key"}))
+        # Their own process: it loads a GPL voice, which the product must not.
+        command = [sys.executable, "-m", "serve_app.simulators", "--port", str(port), "--config", str(config)]
+        with _clear_errors():
+            code = subprocess.call(command)  # noqa: S603
+    raise typer.Exit(code)
 
 
 @agent_app.command("apply")

@@ -81,11 +81,24 @@ class Dialer:
         # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._in_flight = 0
+        self._stopping = False
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """Something may be due now: a call was requested, or one has ended. Safe to call at any time, any often."""
         self._woken.set()
+
+    async def stop(self) -> None:
+        """Claim nothing more, and wait until every request that left has its answer. Then `run` may be cancelled.
+
+        Bounded by the attempts' lease: what is not answered by then is the reconciler's.
+        """
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._lease_s):
+                while self._in_flight:
+                    self._woken.clear()
+                    await self._woken.wait()
 
     async def run(self) -> None:
         """Dial until cancelled. Failures of SQL or Redis are logged and waited out."""
@@ -109,6 +122,8 @@ class Dialer:
 
     async def _claim(self) -> list[AttemptRow]:
         claimed: list[AttemptRow] = []
+        if self._stopping:
+            return claimed
         for tenant in await tenants_with_live_attempts(self._db):
             room = self._most_in_flight - self._in_flight - len(claimed)
             if room <= 0:

@@ -24,6 +24,7 @@ TOKEN_LIFE_S = 60.0
 """Default of the media token's life: ring time 30 s + 30 s."""
 RECONCILE_EVERY_S = 5.0
 HANG_UP_TIMEOUT_S = 15.0
+DIALER_HEAD_START_S = 240.0
 CLOSED_EPOCH = 2**53
 """The last epoch: whoever held the call before cannot lease it again."""
 
@@ -92,8 +93,8 @@ async def reconcile(
     """Look once at every call that is not over; hang up and close those that nobody serves. Returns their ids.
 
     In progress: no live lease, on two looks at least 10 s apart (Redis may have been restarted, and beats come back).
-    Placed, ringing or answered without media: since longer than the media token lived. Queued calls and unproven
-    attempts are the dialer's. Raises UnavailableError.
+    Answered without media: since longer than the media token lived; placed or ringing: four minutes more, in which the
+    dialer asks the network. Queued calls and unproven attempts are the dialer's. Raises UnavailableError.
     """
     closed: list[str] = []
     leased = await live.leased_calls()
@@ -147,6 +148,9 @@ async def _verdict(
     if call.status == "answered":
         return "media_failure", "the call was answered, but the network never opened its media socket"
     if call.direction == "outbound":
+        # The dialer asks the network how such a call ended; this is for when it cannot.
+        if now - call.updated_at <= timedelta(seconds=token_life_s + DIALER_HEAD_START_S):
+            return None
         attempt = await Attempts(db, call.tenant_id).live_of_call(call.id)
         if attempt is not None and attempt.status != "placed":
             return None

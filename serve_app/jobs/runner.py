@@ -22,6 +22,8 @@ IDLE_S = 15.0
 """Longest sleep: a wake-up may get lost with the process that meant to send it."""
 RETRY_S = 2.0
 LONGEST_RETRY_S = 600.0
+AWAY_S = 10.0
+"""Between tries of a job whose store or pool does not answer."""
 GIVE_BACK_TIMEOUT_S = 3.0
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,7 @@ class JobRunner:
         concurrency: int = CONCURRENCY,
         lease_s: float = LEASE_S,
         retry_s: float = RETRY_S,
+        away_s: float = AWAY_S,
         clock: Clock | None = None,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
@@ -51,6 +54,7 @@ class JobRunner:
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._retry_s = retry_s
+        self._away_s = away_s
         self._running: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
 
@@ -105,6 +109,10 @@ class JobRunner:
             except asyncio.CancelledError:
                 await self._give_back(job)
                 raise
+            except UnavailableError as error:
+                # Not the job's fault: however long the outage, the job is done after it.
+                await self._jobs.give_back(job.id, self._owner, delay_s=self._away_s, error=str(error))
+                log.warning("job_waits", job_id=job.id, kind=job.kind, error=str(error))
             except JobFailed as error:
                 await self._jobs.bury(job.id, self._owner, str(error))
                 log.error("job_dead", job_id=job.id, kind=job.kind, error=str(error))

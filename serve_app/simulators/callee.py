@@ -81,7 +81,11 @@ class Dtmf(_Document):
 
 
 class HangUp(_Document):
+    """Hang up at once, or, with `pause_ms`, once the agent has answered and then been quiet for as long."""
+
     hang_up: Literal[True]
+    pause_ms: int | None = Field(None, ge=0, le=60_000)
+    patience_ms: int = Field(8000, ge=0, le=600_000)
 
 
 class Listen(_Document):

@@ -62,6 +62,9 @@ class Callee:
                 await self.prepare(rate_hz)
                 for step, utterance in zip(self.behaviour.steps, self._rendered[rate_hz], strict=True):
                     if isinstance(step, HangUp):
+                        pause_ms = step.pause_ms
+                        if pause_ms is not None and not await self._agent_is_done(leg, pause_ms, step.patience_ms):
+                            return "leg_ended"
                         self.steps_done += 1
                         return "hung_up"
                     if not await self._step(step, utterance, leg, call_id):

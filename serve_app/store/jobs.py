@@ -136,9 +136,12 @@ class Jobs:
         values = {"status": "dead", "finished_at": self.clock.now(), "last_error": error[:_ERROR_CHARS]}
         return await self._settle(job_id, owner, values)
 
-    async def give_back(self, job_id: str, owner: str) -> bool:
-        """The worker stops before the job is done: ready at once, and not counted as an attempt."""
-        values = {"status": "ready", "due_at": self.clock.now(), "attempts": Job.attempts - 1}
+    async def give_back(self, job_id: str, owner: str, *, delay_s: float = 0, error: str | None = None) -> bool:
+        """Back to the queue without counting an attempt: the worker stops, or a service that the job needs is away."""
+        due = self.clock.now() + timedelta(seconds=delay_s)
+        values: dict[str, Any] = {"status": "ready", "due_at": due, "attempts": Job.attempts - 1}
+        if error is not None:
+            values["last_error"] = error[:_ERROR_CHARS]
         return await self._settle(job_id, owner, values)
 
     async def next_due(self, kinds: Sequence[str] | None = None) -> datetime | None:

@@ -80,7 +80,9 @@ class FakeVonage:
         body = await request.json()
         self.posts.append(body)
         behaviour = self.behaviour
-        if behaviour in ("place", "lost_response"):
+        if behaviour == "slow":
+            await asyncio.sleep(0.4)  # within the client's timeout
+        if behaviour in ("place", "slow", "lost_response"):
             call = self.add_call(body["to"][0]["number"], body["from"]["number"])
             if behaviour == "lost_response":
                 assert request.transport is not None

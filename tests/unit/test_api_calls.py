@@ -373,3 +373,18 @@ async def test_agents_are_versioned_by_content(plane: Plane) -> None:
     assert check_problem(wrong, 422, "invalid_request")["errors"][0]["remedy"] == "did you mean opening?"
     misnamed = await plane.http.put("/api/v1/agents/other", json=AGENT, headers=plane.auth)
     check_problem(misnamed, 422, "invalid_request")
+
+
+async def test_watchers_leave_room_for_webhooks(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.api.calls.MOST_WATCHERS", 1)
+    monkeypatch.setattr("serve_app.api.calls.EVENTS_IDLE_S", 0.3)
+    call = await plane.place()
+    watching = asyncio.create_task(plane.http.get(f"{CALLS}/{call['id']}/events", headers=plane.auth))
+    await asyncio.sleep(0.3)
+    refused = await plane.http.get(f"{CALLS}/{call['id']}/events", headers=plane.auth)
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "too_many_watchers"
+    await plane.http.post(f"{CALLS}/{call['id']}/hangup", headers=plane.auth)
+    assert (await watching).status_code == 200
+    again = await plane.http.get(f"{CALLS}/{call['id']}/events", headers=plane.auth)
+    assert again.status_code == 200

@@ -344,6 +344,18 @@ async def test_a_call_that_was_cancelled_during_the_request_is_hung_up(bench: Be
     assert await bench.calls.get(call.id) is not None
 
 
+async def test_an_orderly_stop_waits_for_the_request_that_left_and_starts_no_other(bench: Bench) -> None:
+    bench.vonage.behaviour = "slow"
+    _, attempt = await bench.call()
+    async with bench.dialing() as (dialer,):
+        await bench.until_status(attempt.id, "placing")
+        _, later = await bench.call("+12025550177")
+        await dialer.stop()
+        assert (await bench.attempt(attempt.id)).status == "placed"
+        assert (await bench.attempt(later.id)).status == "intended"
+    assert len(bench.vonage.posts) == 1
+
+
 async def test_a_claim_of_a_dead_dialer_is_taken_over(bench: Bench) -> None:
     _, attempt = await bench.call()
     await bench.attempts.claim_intended("dead", limit=5, lease_s=0.5, now=datetime.now(UTC))

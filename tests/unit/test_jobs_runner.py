@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from serve_app.errors import UnavailableError
 from serve_app.jobs.runner import JobFailed, JobHandler, JobRunner
 from serve_app.store.db import Database
 from serve_app.store.repositories import JobRow, Jobs
@@ -182,6 +183,21 @@ async def test_a_failing_job_is_tried_again_and_the_others_go_on(sqlite_db: Data
     async with sqlite_db.session() as session:
         errors = set(await session.scalars(text("SELECT last_error FROM jobs WHERE status = 'dead'")))
     assert errors == {"always fails", "no such thing"}
+
+
+async def test_an_outage_of_a_service_uses_up_no_try(sqlite_db: Database) -> None:
+    tries = 0
+
+    async def handler(job: JobRow) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 5:
+            raise UnavailableError("the codec pool is away")
+
+    await Jobs(sqlite_db).add("acme", "work", {}, max_attempts=2)
+    async with running(JobRunner(sqlite_db, one_job(handler), away_s=0.01)):
+        await until(sqlite_db, done=1)
+    assert tries == 6
 
 
 async def test_a_job_that_hangs_is_stopped_before_its_lease_ends(sqlite_db: Database) -> None:

@@ -6,10 +6,15 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -299,3 +304,60 @@ async def test_a_session_does_not_wait_for_an_ingress_that_gave_up(tmp_path: Pat
 async def test_an_unattached_call_times_out(server: LinkServer) -> None:
     with pytest.raises(TimeoutError):
         await server.invite("a", 1).attached(0.05)
+
+
+def _certificates(folder: Path) -> dict[str, str]:
+    """A CA and a node certificate, as Ray's TLS wants them."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ray node")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "node.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "node.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
+        "RAY_TLS_SERVER_KEY": str(folder / "node.key"),
+        "RAY_TLS_CA_CERT": str(folder / "node.crt"),
+    }
+
+
+async def test_between_nodes_the_link_uses_rays_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in _certificates(tmp_path).items():
+        monkeypatch.setenv(variable, value)
+    server, pool = LinkServer(SETTINGS.model_copy(update={"transport": "tcp"})), LinkPool(SETTINGS)
+    await server.start()
+    session, caller = Sink(), Sink()
+    invited, channel = await attach(server, pool, "a", caller)
+    invited.bind(session)
+    channel.send(b"frame")
+    await session.until(lambda: session.messages == [b"frame"])
+    assert next(iter(server._connections))._transport.get_extra_info("cipher") is not None  # type: ignore[union-attr]
+    # Without a certificate of the same CA nobody gets in.
+    monkeypatch.setenv("RAY_USE_TLS", "0")
+    stranger = LinkPool(SETTINGS)
+    invited = server.invite("b", 1)
+    with pytest.raises((LinkRefusedError, OSError, TimeoutError)):
+        await stranger.attach(
+            await server.address(same_node=True),
+            call_id="b",
+            epoch=1,
+            token=invited.token,
+            proof=invited.proof,
+            sink=Sink(),
+        )
+    await stranger.close()
+    await pool.close()
+    await server.close()
