@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.config import AppArgs
+from deployments.handles import far_handle
 from deployments.names import CODEC_POOL, VOICE_APP
 from deployments.runtime import open_runtime
 from serve_app.conversation.lease import CallLease, Outcome
@@ -18,6 +19,9 @@ from serve_app.errors import ParleyError, UnavailableError
 from serve_app.jobs.finalize import close_lost_call, run_reconciler
 from serve_app.jobs.mix_recording import MixRecording
 from serve_app.jobs.runner import JobRunner
+
+# A call of two hours is mixed in seconds; beyond this the pool is away or overloaded.
+MIX_TIMEOUT_S = 120
 
 log = structlog.get_logger()
 
@@ -79,8 +83,9 @@ class Workers:
     async def _mix(
         self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: str
     ) -> dict[str, Any]:
-        pool = serve.get_deployment_handle(CODEC_POOL, app_name=VOICE_APP)
+        pool = far_handle(CODEC_POOL, VOICE_APP)
         try:
-            return await pool.mix.remote(parts_prefix, out_key, sample_rate_hz, duration_s, file_format)
-        except (RayError, RayServeException) as error:
+            async with asyncio.timeout(MIX_TIMEOUT_S):
+                return await pool.mix.remote(parts_prefix, out_key, sample_rate_hz, duration_s, file_format)
+        except (RayError, RayServeException, TimeoutError) as error:
             raise UnavailableError(f"the codec pool did not mix {parts_prefix}: {error}") from error

@@ -27,7 +27,6 @@ SEND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 KEEP_S = 30.0
 """How much audio waits for a transcriber that is not open; beyond it the oldest is dropped (and counted)."""
-MAX_RECONNECTS = 5
 _ANCHOR_S = 0.1
 _ANCHORS = 1200
 
@@ -116,13 +115,13 @@ class Hearing:
     async def run(self) -> None:
         """Transcribe until cancelled. After a second failure without a turn in between, `on_failed`, and return."""
         try:
-            for attempt in range(MAX_RECONNECTS + 1):
+            while True:
                 try:
                     await self._listen()
                 except ProviderError as error:
                     self._failures += 1
                     self._log.warning("transcriber failed", error=str(error), retryable=error.retryable)
-                    if not error.retryable or self._failures > 1 or attempt == MAX_RECONNECTS:
+                    if not error.retryable or self._failures > 1:
                         self._on_failed(error)
                         return
                     if self._in_turn:

@@ -115,7 +115,8 @@ class LiveState:
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise UnavailableError(f"Redis at {self._url} does not answer: {error}") from error
         except RedisError as error:
-            if isinstance(error, ResponseError) and "LOADING" not in str(error):
+            # READONLY, OOM, MISCONF, LOADING and the like are states of the server; these two are faults of ours.
+            if isinstance(error, ResponseError) and str(error).startswith(("WRONGTYPE", "ERR", "NOSCRIPT")):
                 raise
             raise UnavailableError(f"Redis at {self._url} refuses: {error}") from error
 
