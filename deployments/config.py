@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
+import psutil
 import ray
 from pydantic import BaseModel, ConfigDict
 
@@ -50,8 +53,36 @@ def prepare(args: AppArgs) -> None:
     """Refuse wrong settings while the application is built, and start the local services, without waiting for them."""
     settings = load_settings(args.config)
     check_cluster(settings)
+    check_replica_ports()
     if needs_local_services(settings):
         start_local_services(args.config)
+
+
+def check_replica_ports() -> None:
+    """Refuse to share replica ports with another Serve on this machine.
+
+    Serve binds them with SO_REUSEPORT, so that two platforms would answer each other's requests, with each other's data.
+    Raises SettingsError. Asked on one-node clusters only: elsewhere this process may sit on any of the nodes.
+    """
+    if len([node for node in ray.nodes() if node["Alive"]]) != 1:  # type: ignore[no-untyped-call]
+        return
+    first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30000"))
+    raylet = os.getppid()
+    with contextlib.suppress(psutil.AccessDenied):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+                continue
+            port = int(tuple(connection.laddr)[1])
+            if not first <= port < first + 100:
+                continue
+            with contextlib.suppress(psutil.Error):
+                other = psutil.Process(connection.pid)
+                if other.name().startswith("ray::") and other.ppid() != raylet:
+                    raise SettingsError(
+                        f"another Ray Serve on this machine (process {other.pid}) listens at port {port}, and replicas "
+                        "share their ports; start with `parley up`, which takes its own ports, or set "
+                        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and _MAX_HTTP_PORT to a range of your own"
+                    )
 
 
 async def complete_settings(args: AppArgs) -> tuple[Settings, str | None]:

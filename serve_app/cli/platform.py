@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,6 +35,7 @@ from serve_app.store.live import LiveState
 START_TIMEOUT_S = 120.0
 # Serve would wait out the draining period of idle ingress replicas; nobody waits a minute for Ctrl-C.
 STOP_TIMEOUT_S = 8.0
+REPLICA_PORTS = 100
 KEY_LINE = re.compile(r"(API key of tenant .*?: )(pk_\S+)")
 # What a failed start says, in the words of our own errors.
 FAILURE = re.compile(r"(?:SettingsError|UnavailableError|AtCapacityError|ParleyError): (.+)")
@@ -102,6 +104,8 @@ class Ports:
     http: int
     haproxy_metrics: int
     haproxy_stats: int
+    replicas_from: int
+    """The first of `REPLICA_PORTS` ports for the ingress replicas behind HAProxy."""
 
 
 def choose_ports(http: int | None) -> Ports:
@@ -113,7 +117,21 @@ def choose_ports(http: int | None) -> Ports:
         )
     metrics = 9101 if port_is_free(9101, "0.0.0.0") else free_port()  # noqa: S104
     stats = 8404 if port_is_free(8404, "0.0.0.0") else free_port()  # noqa: S104
-    return Ports(http or free_port(), metrics, stats)
+    return Ports(http or free_port(), metrics, stats, _free_block(REPLICA_PORTS))
+
+
+def _free_block(size: int) -> int:
+    """The first port of a free block, below the ephemeral ports.
+
+    Serve's replicas share their ports (SO_REUSEPORT): with the default range, two platforms on one machine would answer
+    each other's requests.
+    """
+    blocks = list(range(20_000, 30_000, size))
+    random.shuffle(blocks)
+    for first in blocks:
+        if all(port_is_free(port) for port in range(first, first + size)):
+            return first
+    raise StartError(f"no {size} free ports in a row between 20000 and 30000; stop other platforms on this machine")
 
 
 def derive_config(ports: Ports, template: Path | None = None) -> dict[str, Any]:
@@ -211,6 +229,8 @@ class Platform:
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports.haproxy_metrics),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports.haproxy_stats),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self._ports.replicas_from),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self._ports.replicas_from + REPLICA_PORTS - 1),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONUNBUFFERED": "1",
             }

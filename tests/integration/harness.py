@@ -240,7 +240,9 @@ class Running:
         found = []
         for process in psutil.Process(self.root_pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if f":{deployment}" in " ".join(process.cmdline()) and "ServeReplica" in " ".join(process.cmdline()):
+                title = " ".join(process.cmdline())
+                ours = process.environ().get("REDIS_URL") == self.world.redis_url
+                if f":{deployment}" in title and "ServeReplica" in title and ours:
                     found.append(process)
         return found
 
