@@ -61,19 +61,20 @@ def prepare(args: AppArgs) -> None:
 def check_replica_ports() -> None:
     """Refuse to share replica ports with another Serve on this machine.
 
-    Serve binds them with SO_REUSEPORT, so that two platforms would answer each other's requests, with each other's data.
+    Serve binds them, and its fallback proxy's, with SO_REUSEPORT: two platforms would answer each other's requests.
     Raises SettingsError. Asked on one-node clusters only: elsewhere this process may sit on any of the nodes.
     """
     if len([node for node in ray.nodes() if node["Alive"]]) != 1:  # type: ignore[no-untyped-call]
         return
     first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30000"))
+    fallback = int(os.environ.get("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "8500"))
     raylet = os.getppid()
     with contextlib.suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or connection.pid is None:
                 continue
-            port = int(tuple(connection.laddr)[1])
-            if not first <= port < first + 100:
+            port = connection.laddr.port if connection.laddr else 0
+            if not first <= port < first + 100 and port != fallback:
                 continue
             with contextlib.suppress(psutil.Error):
                 other = psutil.Process(connection.pid)
@@ -81,7 +82,7 @@ def check_replica_ports() -> None:
                     raise SettingsError(
                         f"another Ray Serve on this machine (process {other.pid}) listens at port {port}, and replicas "
                         "share their ports; start with `parley up`, which takes its own ports, or set "
-                        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and _MAX_HTTP_PORT to a range of your own"
+                        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT, _MAX_HTTP_PORT and RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
                     )
 
 

@@ -105,7 +105,18 @@ class Ports:
     haproxy_metrics: int
     haproxy_stats: int
     replicas_from: int
-    """The first of `REPLICA_PORTS` ports for the ingress replicas behind HAProxy."""
+    """The first of `REPLICA_PORTS` ports for the ingress replicas behind HAProxy, and its fallback proxy."""
+
+    def variables(self) -> dict[str, str]:
+        """What tells Ray Serve to use them."""
+        last = self.replicas_from + REPLICA_PORTS - 1
+        return {
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(self.haproxy_metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(self.haproxy_stats),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self.replicas_from),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last - 1),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last),
+        }
 
 
 def choose_ports(http: int | None) -> Ports:
@@ -227,10 +238,7 @@ class Platform:
                 "RAY_ADDRESS": "local",
                 "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports.haproxy_metrics),
-                "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports.haproxy_stats),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self._ports.replicas_from),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(self._ports.replicas_from + REPLICA_PORTS - 1),
+                **self._ports.variables(),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONUNBUFFERED": "1",
             }

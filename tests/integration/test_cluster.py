@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from serve_app.cli.platform import REPLICA_PORTS, choose_ports, derive_config, free_port
+from serve_app.cli.platform import choose_ports, derive_config, free_port
 from serve_app.paths import configs_dir
 from serve_app.store.migrate import upgrade
 from tests.integration.harness import Running, World, a_world, environment, eventually, make_key
@@ -100,11 +100,7 @@ def config_for(world: World) -> dict[str, Any]:
     ports = choose_ports(world.port)
     document = derive_config(ports)
     variables = document["controller_options"]["runtime_env"]["env_vars"]
-    variables["RAY_SERVE_HAPROXY_METRICS_PORT"] = str(ports.haproxy_metrics)
-    variables["RAY_SERVE_HAPROXY_STATS_PORT"] = str(ports.haproxy_stats)
-    # Replica ports are shared (SO_REUSEPORT): other platforms on this machine must not get this one's requests.
-    variables["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] = str(ports.replicas_from)
-    variables["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] = str(ports.replicas_from + REPLICA_PORTS - 1)
+    variables.update(ports.variables())
     return document
 
 
