@@ -156,7 +156,7 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
     """The shipped file, deployed; then every deployment is replaced while a call talks."""
     document = config_for(one_node.world)
     # It must cover the longest call: an ingress replica that has drained for this long closes its sockets.
-    document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "90"
+    document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "240"
     one_node.deploy(document)
     running = one_node.ready()
     health = running.api.get("/health").json()
@@ -194,9 +194,10 @@ def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> No
     sessions["max_ongoing_requests"] = 1
     sessions["user_config"] = {"max_calls": 1}
     sessions["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 1}
-    one_node.deploy(document)
+    # Replicas of the test before may still drain: they offer no slots any more.
+    one_node.deploy(document, wait=False)
     running = one_node.ready()
-    eventually(lambda: running.api.get("/health").json()["capacity"]["slots"] == 2, 60)
+    eventually(lambda: running.api.get("/health").json()["capacity"]["slots"] == 2, 120)
     first = running.place(LISTENING, to="+12025550142")
     second = running.place(LISTENING, to="+12025550143")
     for call_id in (first, second):
