@@ -1,0 +1,64 @@
+"""`python -m load_tests.bare --agent FILE --data-dir DIR`: serve until SIGTERM.
+
+Prints one JSON line with the address when ready. Settings come from the environment and YAML as the platform's do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from load_tests.bare.server import BareServer, asgi
+from serve_app.conversation.agent import AgentDefinition
+from serve_app.log import configure_logging
+from serve_app.settings import load_settings
+from serve_app.telephony import direct_socket
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    settings = load_settings()
+    configure_logging(settings.log)
+    agent = AgentDefinition.model_validate_json(arguments.agent.read_text(encoding="utf-8"))
+    direct_socket.install()  # as the ingress does
+    application = asgi(BareServer(settings, agent, arguments.data_dir))
+    config = uvicorn.Config(
+        application,
+        host="127.0.0.1",
+        port=arguments.port,
+        log_config=None,
+        access_log=False,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # audio flows all the time
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.02)
+    if server.started:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        sys.stdout.write(json.dumps({"url": f"ws://127.0.0.1:{port}/ws", "port": port, "pid": os.getpid()}) + "\n")
+        sys.stdout.flush()
+    await serving
+
+
+def main() -> None:
+    import uvloop
+
+    parser = argparse.ArgumentParser(prog="python -m load_tests.bare", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--agent", type=Path, required=True, help="the agent definition, JSON")
+    parser.add_argument("--data-dir", type=Path, required=True, help="SQLite file and recordings")
+    arguments = parser.parse_args()
+    arguments.data_dir.mkdir(parents=True, exist_ok=True)
+    uvloop.run(serve(arguments))
+
+
+if __name__ == "__main__":
+    main()
