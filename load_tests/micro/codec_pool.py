@@ -151,7 +151,7 @@ def run(calls: list[int], seconds: float) -> list[Row]:
     try:
         # Handles only: no proxy, so no port is taken.
         serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
-        caller = serve.run(Caller.bind(Pool.bind()), name="bench", route_prefix=None)
+        caller = serve.run(_bind(Caller, _bind(Pool)), name="bench", route_prefix=None)
         caller.measure.remote("one call per frame", 1, 1.0).result(timeout_s=60)  # warm
         rows = []
         for mode in MODES:
@@ -160,8 +160,14 @@ def run(calls: list[int], seconds: float) -> list[Row]:
                 rows.append(Row(**answer))
         return rows
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
+
+
+def _bind(deployment: Any, *args: object) -> serve.Application:
+    # `serve.deployment` turns a class into a Deployment, which its type annotations do not say.
+    bound: serve.Application = deployment.bind(*args)
+    return bound
 
 
 def show(rows: list[Row]) -> None:

@@ -29,7 +29,11 @@ def one_turn(machine: TurnMachine, *, barge_in: bool) -> int:
 
     `barge_in`: the reply is not played to its end; the next turn's speech cuts it.
     """
-    callee = [t.CalleeSpeechStarted(), *[t.CalleePartial()] * 6, t.CalleeTurnEnded("Where can I park my car?")]
+    callee: list[t.TurnEvent] = [
+        t.CalleeSpeechStarted(),
+        *[t.CalleePartial()] * 6,
+        t.CalleeTurnEnded("Where can I park my car?"),
+    ]
     for event in callee:
         machine.handle(event)
     generation = machine.generation
