@@ -7,11 +7,9 @@ ways without looking inside, and keeps the opening text messages for a later ses
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import json
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ray
@@ -32,25 +30,16 @@ from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
 from serve_app.settings import Settings
 from serve_app.store.live import LiveState
+from serve_app.telephony import direct_socket
 from serve_app.telephony.base import WireMessage
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from serve_app.telephony.sockets import CallerSocket, Receive, Scope, Send, caller_socket, closed_by_caller
 
 OPENING_TEXTS = 4
 """How many text messages from the start of a call are kept: the first one carries the audio format."""
 
-MAX_MESSAGE_BYTES = 1 << 16
-"""A frame of 20 ms has at most 960 bytes, a control message a few hundred."""
-
 SLOT_TTL_S = 60
 REPORT_TIMEOUT_S = 30
 """Longer than the hang-up by REST and the record's end may take: a report that is cut short does neither."""
-LAST_MESSAGE_TIMEOUT_S = 0.5
-CLOSE_TIMEOUT_S = 2.0
-"""How long a caller's socket that does not read may hold up the end of its call."""
 
 log = structlog.get_logger()
 
@@ -117,128 +106,49 @@ async def _items(stream: DeploymentResponseGenerator[Any]) -> AsyncIterator[dict
         yield item
 
 
-class CallerSocket:
-    """One accepted socket: its messages to the session, the session's messages to it, in bounded queues."""
+class Relay:
+    """Both directions of one call: the caller's socket is one end, the link's channel the other."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
-        self._receive = receive
-        self._send = send
-        self._limit = limit
-        self._out: deque[WireMessage] = deque()
-        self._wake = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._close_reason: str | None = None
+    def __init__(self, socket: CallerSocket) -> None:
+        self.socket = socket
         self.lost: str | None = None
-        self.ended = "the caller's socket closed with code 1006"
-        self.dropped = 0
+        """Why the session is gone, when it is."""
         self.opening: list[str] = []
+        self._channel: ClientChannel | None = None
+
+    async def run(self, channel: ClientChannel) -> None:
+        """Accept the socket and pass messages until it is over."""
+        self._channel = channel
+        try:
+            await self.socket.accept(self)
+            await self.socket.ended()
+        finally:
+            channel.close(closed_by_caller(1006))
+
+    # --- MediaSink: called by the caller's socket -------------------------------------------------------------------
+
+    def media_received(self, message: WireMessage) -> None:
+        assert self._channel is not None
+        if isinstance(message, str) and len(self.opening) < OPENING_TEXTS:
+            self.opening.append(message)
+        self._channel.send(message)
+
+    def media_closed(self, reason: str) -> None:
+        assert self._channel is not None
+        self._channel.close(reason)
 
     # --- CallerSink: called by the link -----------------------------------------------------------------------------
 
     def message(self, message: WireMessage) -> None:
-        if len(self._out) >= self._limit and not self._drop_oldest_audio():
-            # Text alone fills the queue, and text must not be lost in silence.
-            self._end(close_reason="the caller's socket does not read")
-            return
-        self._out.append(message)
-        self._wake.set()
+        self.socket.send(message)
 
     def session_closed(self, reason: str) -> None:
-        self._end(close_reason=reason)
+        self.socket.close(reason)
 
     def session_lost(self, reason: str) -> None:
-        if self._close_reason is None and self.lost is None:
-            self._end(lost=reason)
-
-    def _end(self, *, close_reason: str | None = None, lost: str | None = None) -> None:
-        self._close_reason, self.lost = self._close_reason or close_reason, self.lost or lost
-        self._wake.set()
-        self._closing.set()
-
-    # --- the two directions -----------------------------------------------------------------------------------------
-
-    async def pump(self, channel: ClientChannel) -> str:
-        """Pass messages until either side ends. Returns why, which is also kept in `ended`."""
-        reading = asyncio.create_task(self._read(channel))
-        writing = asyncio.create_task(self._write())
-        closing = asyncio.create_task(self._closing.wait())
-        try:
-            await asyncio.wait({reading, writing, closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done() and not writing.done():
-                # What is queued still goes out, but a socket that takes nothing must not hold up the end.
-                await asyncio.wait({reading, writing}, timeout=CLOSE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-            if writing.done() and writing.result() is None:
-                # The socket is gone, and how it went is with the reader.
-                await asyncio.wait({reading}, timeout=LAST_MESSAGE_TIMEOUT_S)
-            if reading.done():
-                self.ended = reading.result()
-            elif writing.done():
-                self.ended = writing.result() or self.ended
-            else:
-                self.ended = self._last_words()
-            return self.ended
-        except asyncio.CancelledError:
-            # Serve's direct ingress cancels this handler when the socket ends, often before the message that says how
-            # it ended (the callee hung up, or the line broke) is read.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_MESSAGE_TIMEOUT_S):
-                    self.ended = await reading
-            raise
-        finally:
-            for task in (reading, writing, closing):
-                task.cancel()
-            await asyncio.gather(reading, writing, closing, return_exceptions=True)
-
-    async def _read(self, channel: ClientChannel) -> str:
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                return f"the caller's socket closed with code {message.get('code', 1006)}"
-            data = message.get("bytes")
-            text = message.get("text") or ""
-            if len(data or text) > MAX_MESSAGE_BYTES:
-                return f"the caller's socket sent a message of {len(data or text)} characters or bytes"
-            if data is not None:
-                channel.send(data)
-                continue
-            if len(self.opening) < OPENING_TEXTS:
-                self.opening.append(text)
-            channel.send(text)
-
-    async def _write(self) -> str | None:
-        """Why the socket is done with; None when it was gone."""
-        try:
-            return await self._write_out()
-        except (OSError, RuntimeError):
-            # The server's way to say that the socket closed in the meantime (ASGI 2.4), and that it had closed before.
-            return None
-
-    async def _write_out(self) -> str:
-        out, wake, send = self._out, self._wake, self._send
-        while True:
-            while out:
-                message = out.popleft()
-                if isinstance(message, bytes):
-                    await send({"type": "websocket.send", "bytes": message})
-                else:
-                    await send({"type": "websocket.send", "text": message})
-            if self._close_reason is not None:
-                await send({"type": "websocket.close", "code": 1000, "reason": self._close_reason[:100]})
-            if self._closing.is_set():
-                return self._last_words()
-            wake.clear()
-            await wake.wait()
-
-    def _last_words(self) -> str:
-        return f"session lost: {self.lost}" if self._close_reason is None else self._close_reason
-
-    def _drop_oldest_audio(self) -> bool:
-        for index, queued in enumerate(self._out):
-            if isinstance(queued, bytes):
-                del self._out[index]
-                self.dropped += 1
-                return True
-        return False
+        if self.lost is None:
+            self.lost = reason
+            self.socket.close("session lost", 1011)
 
 
 @serve.deployment(name="MediaIngress")
@@ -258,6 +168,8 @@ class MediaIngress:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._background: set[asyncio.Task[None]] = set()
         """Reports, and the leases of calls: they outlive their sockets."""
+
+        direct_socket.install()
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         # A function: uvicorn takes a bound method for an ASGI 2 application.
@@ -283,28 +195,23 @@ class MediaIngress:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        caller = CallerSocket(receive, send, self._settings.link.queue_messages)
+        relay = Relay(caller_socket(scope, receive, send, limit=self._settings.link.queue_messages))
         try:
             lease = await self._redeem(scope)
-            channel = await self._admit(lease, caller)
+            channel = await self._admit(lease, relay)
         except DeniedError as denied:
             log.warning("media socket refused", status=denied.status, reason=str(denied), detail=denied.detail)
             await _deny(send, denied)
             return
         try:
-            await send({"type": "websocket.accept"})
-            await caller.pump(channel)
+            await relay.run(channel)
         finally:
-            channel.close(caller.ended)
-            if caller.lost is not None:
+            if relay.lost is not None:
+                log.error("session lost", call_id=lease.call_id, reason=relay.lost)
                 # Only this process still holds the caller: it asks for the hang-up and for the record's end.
-                self._report(lease, "session_lost", caller.lost)
-        if caller.lost is not None:
-            log.error("session lost", call_id=lease.call_id, reason=caller.lost)
-            with contextlib.suppress(OSError, RuntimeError):  # the socket may be gone as well
-                await send({"type": "websocket.close", "code": 1011, "reason": "session lost"})
-        elif caller.dropped:
-            log.warning("the caller's socket was slow", call_id=lease.call_id, dropped=caller.dropped)
+                self._report(lease, "session_lost", relay.lost)
+            elif relay.socket.dropped:
+                log.warning("the caller's socket was slow", call_id=lease.call_id, dropped=relay.socket.dropped)
 
     async def _redeem(self, scope: Scope) -> CallLease:
         """The call that this socket belongs to, for its one-time token. Raises DeniedError."""
@@ -326,7 +233,7 @@ class MediaIngress:
             raise DeniedError(401, "the media token belongs to another call")
         return lease
 
-    async def _admit(self, lease: CallLease, caller: CallerSocket) -> ClientChannel:
+    async def _admit(self, lease: CallLease, relay: Relay) -> ClientChannel:
         """A slot, a session and the way to it. Raises DeniedError; then, and when cancelled, it leaves nothing behind.
 
         The token is used up, so a call that fails here has failed for good, and is ended.
@@ -335,9 +242,9 @@ class MediaIngress:
         try:
             await self._hold_slot(lease)
             session = SessionLease(self._sessions, lease, self._node_id)
-            session.on_failed = caller.session_lost
+            session.on_failed = relay.session_lost
             self._keep(session.task)
-            return await self._attach(session, lease, caller)
+            return await self._attach(session, lease, relay)
         except BaseException as error:
             if session is not None:
                 session.release()
@@ -357,7 +264,7 @@ class MediaIngress:
         except (ParleyError, TimeoutError) as error:
             raise DeniedError(503, "admission is not possible", repr(error)) from error
 
-    async def _attach(self, session: SessionLease, lease: CallLease, caller: CallerSocket) -> ClientChannel:
+    async def _attach(self, session: SessionLease, lease: CallLease, relay: Relay) -> ClientChannel:
         """Lease a session and attach to it. Raises DeniedError."""
         try:
             first = await session.first(self._settings.link.attach_timeout_s)
@@ -367,7 +274,7 @@ class MediaIngress:
                 epoch=lease.epoch,
                 token=first["token"],
                 proof=first["proof"],
-                sink=caller,
+                sink=relay,
             )
         except (TimeoutError, OSError, LinkRefusedError, RayError, RayServeException) as error:
             raise DeniedError(503, "no session took the call", repr(error)) from error

@@ -13,8 +13,9 @@ from ray.exceptions import RayError
 from ray.serve.handle import DeploymentResponseGenerator
 
 import deployments.ingress as ingress_module
-from deployments.ingress import CallerSocket, MediaIngress
-from deployments.link.client import ClientChannel, LinkPool
+import serve_app.telephony.sockets as sockets_module
+from deployments.ingress import MediaIngress
+from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease
@@ -348,7 +349,7 @@ async def test_a_hang_up_seen_first_by_the_sender_is_still_a_hang_up(platform: P
 async def test_the_session_ends_a_call_whose_socket_does_not_read(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingress_module, "CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sockets_module, "CLOSE_TIMEOUT_S", 0.05)
 
     async def stuck(message: dict[str, Any]) -> None:
         if message["type"] != "websocket.accept":
@@ -371,18 +372,3 @@ async def test_a_message_that_is_too_long_ends_its_call_only(platform: Platform)
     await asyncio.wait_for(handler, 5)
     await platform.sessions.until(lambda: platform.sessions.closed)
     assert "2000000" in platform.sessions.closed[0]
-
-
-async def test_the_queue_to_a_slow_socket_keeps_its_bound(platform: Platform) -> None:
-    caller = CallerSocket(asyncio.Queue[Any]().get, platform.peer.send, limit=5)
-    for number in range(10):
-        caller.message(bytes([number]))
-    assert [*caller._out] == [bytes([number]) for number in range(5, 10)] and caller.dropped == 5
-    for _ in range(10):
-        caller.message("text")
-    assert [*caller._out] == ["text"] * 5
-
-    class Channel(ClientChannel):
-        def __init__(self) -> None: ...
-
-    assert await caller.pump(Channel()) == "the caller's socket does not read"
