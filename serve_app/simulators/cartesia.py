@@ -141,7 +141,8 @@ async def gate(request: web.Request) -> None:
         raise ApiError(429, "concurrency_limited", "too many concurrent requests for this account")
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme != "Bearer":
-        key = request.query.get("api_key", "")
+        # Clients written before the Bearer scheme (Pipecat 1.14 is one) send a header of its own, or a parameter.
+        key = request.headers.get("X-API-Key") or request.query.get("api_key", "")
     if fault is not None or key in ("", *request.app[CARTESIA].config.rejected_keys):
         raise ApiError(401, "unauthorized", "invalid API key")
 
