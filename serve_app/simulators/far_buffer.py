@@ -20,10 +20,12 @@ class FarBuffer:
 
     def __init__(self, *, capacity_frames: int = CAPACITY_FRAMES, fire_dropped_notifies: bool = False) -> None:
         self._items: deque[bytes | str] = deque()  # bytes: a frame; str: the JSON of a notify
+        self._sounds: deque[bool] = deque()
         self._capacity = capacity_frames
         self._fire_dropped = fire_dropped_notifies
         self._gap_ticks = 0
         self._gap_counts = False
+        self._playing = False
         self.due: deque[str] = deque()
         """Notifies that have fired; the leg sends and removes them."""
         self.frames = 0
@@ -34,12 +36,17 @@ class FarBuffer:
         self.dropped_notifies = 0
         self.underruns = 0
         self.underrun_ticks = 0
+        self.gaps = 0
+        """Underruns, and gaps that only a fired notify excuses: the measure for systems that send notifies unalike."""
+        self.sounded = False
+        """Whether the latest frame that `tick` returned was pushed as one that sounds."""
 
-    def push(self, frame: bytes) -> None:
+    def push(self, frame: bytes, sounds: bool = True) -> None:
         if self.frames >= self._capacity:
             self.overflowed += 1
             return
         self._items.append(frame)
+        self._sounds.append(sounds)
         self.frames += 1
         if self.frames > self.max_frames:
             self.max_frames = self.frames
@@ -56,8 +63,9 @@ class FarBuffer:
         notifies = [item for item in self._items if isinstance(item, str)]
         self.cleared_frames += self.frames
         self._items.clear()
+        self._sounds.clear()
         self.frames = 0
-        self._gap_counts = False
+        self._gap_counts = self._playing = False
         if self._fire_dropped:
             self.due.extend(notifies)
         else:
@@ -78,12 +86,15 @@ class FarBuffer:
                 continue
             self.frames -= 1
             self.played += 1
+            self.sounded = self._sounds.popleft()
             if self._gap_ticks:
-                if self._gap_counts and self._gap_ticks <= UNDERRUN_TICKS:
-                    self.underruns += 1
-                    self.underrun_ticks += self._gap_ticks
+                if self._playing and self._gap_ticks <= UNDERRUN_TICKS:
+                    self.gaps += 1
+                    if self._gap_counts:
+                        self.underruns += 1
+                        self.underrun_ticks += self._gap_ticks
                 self._gap_ticks = 0
-            self._gap_counts = True
+            self._gap_counts = self._playing = True
             return item
         self._gap_ticks += 1
         return None

@@ -2,34 +2,45 @@
 
 It sends exactly one frame per 20 ms on absolute deadlines (silence between utterances), plays what it receives from
 a bounded buffer at the same ticks, and drops the connection on a frame of any other size, as the real network does.
+
+The frame path is what a load side pays for: one timer for all legs (`ticker.py`), a WebSocket client written in C that
+calls back without tasks or futures, no arithmetic on silence, and no waiting for a slow peer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import mul
 from typing import Any, Literal
 
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+import picows
 
 from serve_app.simulators.far_buffer import CAPACITY_FRAMES, FarBuffer
+from serve_app.simulators.ticker import Ticker
+from serve_app.simulators.timeline import Timeline
 from serve_app.simulators.vad import SPEECH_RMS
 
 FRAME_MS = 20
-FRAME_S = FRAME_MS / 1000
 OPEN_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 STALL_S = 10.0
 """A peer that takes no bytes for this long is lost."""
-_WRITE_LIMIT = 1 << 20  # 30 s of audio: a peer that is slow for a moment must not stop the drain
+_WRITE_LIMIT_BYTES = 1 << 20  # 30 s of audio: a peer that takes so little never catches up
+_CHECK_TICKS = 50
 _UTTERANCE_GAP_TICKS = 25  # 500 ms without sound: what follows is another utterance of the agent
+# Enough samples of a frame to tell sound from silence, at a tenth of the price of all of them.
+_PROBES = 20
+_FRAME_OVERHEAD_BYTES = 8  # header and mask of a client's 640-byte message (RFC 6455, 5.2)
+_BINARY, _TEXT, _CONTINUATION = picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION
+_CLOSE = picows.WSMsgType.CLOSE
+_ABNORMAL_CLOSURE, _NO_STATUS = 1006, 1005
 
 
 class LegConnectFailed(Exception):  # noqa: N818 - an event of the call, not a bug
@@ -56,27 +67,35 @@ class MediaEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class LegOptions:
-    """`keep_audio`: keep what was played, silence included (32 kB per second at 16 kHz)."""
+    """`keep_audio`: keep what was played, silence included (32 kB per second at 16 kHz). `timeline`: note times."""
 
     keep_audio: bool = True
+    timeline: bool = False
     buffer_frames: int = CAPACITY_FRAMES
     fire_dropped_notifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What the callee said. `pcm`: whole frames; it went out without a gap, from the leg's frame `first_frame` on."""
+    """What the callee said. `pcm`: whole frames; it went out without a gap, from the leg's frame `first_frame` on.
+
+    `sounding_frames`: how many frames there are up to the last one that sounds.
+    """
 
     text: str | None
     pcm: bytes
     sha256: str
     first_frame: int
+    sounding_frames: int = 0
 
     @classmethod
     def of(cls, pcm: bytes, text: str | None, frame_bytes: int) -> Utterance:
         """Pad the tail with silence to whole frames and hash the result. `first_frame` is not known yet."""
         padded = pcm + bytes(-len(pcm) % frame_bytes)
-        return cls(text, padded, hashlib.sha256(padded).hexdigest(), -1)
+        frames = np.frombuffer(padded, dtype="<i2").reshape(-1, frame_bytes // 2).astype(np.float64)
+        sounding: Sequence[int] = np.flatnonzero(np.sqrt(np.mean(np.square(frames), axis=1)) >= SPEECH_RMS) if len(frames) else []
+        last = int(sounding[-1]) + 1 if len(sounding) else len(frames)
+        return cls(text, padded, hashlib.sha256(padded).hexdigest(), -1, last)
 
 
 EndReason = Literal["far_closed", "near_closed", "wrong_frame_size", "stalled"]
@@ -99,6 +118,28 @@ class LegStatistics:
     close_code: int | None = None
 
 
+class _Socket(picows.WSListener):
+    """Hands the socket's events to the leg."""
+
+    def __init__(self, leg: MediaLeg) -> None:
+        self._leg = leg
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._leg._connected(transport)
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        self._leg._received(transport, frame)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._leg._disconnected(transport)
+
+    def pause_writing(self) -> None:
+        """The leg itself looks at what waits to be written, once a second."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
 class MediaLeg:
     """One call's media socket. `run` lives as long as the socket; the other methods are called on the same loop."""
 
@@ -109,6 +150,7 @@ class MediaLeg:
             capacity_frames=options.buffer_frames, fire_dropped_notifies=options.fire_dropped_notifies
         )
         self.stats = LegStatistics()
+        self.timeline = Timeline() if options.timeline else None
         self.utterances: list[Utterance] = []
         self.tick = 0
         """20 ms frames since the socket opened."""
@@ -120,36 +162,53 @@ class MediaLeg:
         self.spoke_until_tick = 0
         """Where the callee's latest utterance ended."""
         self._cut = False  # a clear ended the agent's utterance: what sounds next is another one
+        self._frame_bytes = endpoint.frame_bytes
         self._silence = bytes(endpoint.frame_bytes)
-        # Sum of squares of one frame at the level that counts as sound.
-        self._sound_energy = SPEECH_RMS**2 * (endpoint.frame_bytes // 2)
+        self._probe_step = max(1, endpoint.frame_bytes // 2 // _PROBES)
+        # Sum of squares of the probed samples at the level that counts as sound.
+        self._sound_energy = SPEECH_RMS**2 * len(range(0, endpoint.frame_bytes // 2, self._probe_step))
         self._heard: bytearray | None = bytearray() if options.keep_audio else None
         self._speech: memoryview | None = None
         self._speech_at = 0
+        self._sound_until = 0
         self._texts: deque[str] = deque()
+        self._fragments: tuple[picows.WSMsgType, bytearray] | None = None
         self._waiter: tuple[Callable[[], bool], asyncio.Future[None]] | None = None
-        self._closing = asyncio.Event()
+        self._transport: picows.WSTransport | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._asked_to_close = False
+        self._abandoned = False
+        self._gaps = 0
+        self._bytes_taken = 0
+        self._stalled_ticks = 0
 
     async def run(self) -> None:
         """Open the socket, exchange audio until either side closes it. Raises LegConnectFailed."""
-        ws = await self._open()
+        self._gone = asyncio.get_running_loop().create_future()
+        ticker = Ticker.of_running_loop()
         try:
-            async with asyncio.TaskGroup() as group:
-                pacer = group.create_task(self._pace(ws))
-                closer = group.create_task(self._close_when_asked(ws))
-                await self._receive(ws)
-                pacer.cancel()
-                closer.cancel()
+            await self._open()
+            ticker.add(self)
+            if self._asked_to_close:
+                self.close()
+            await self._gone
         finally:
-            self.closed = True
-            self.stats.close_code = ws.close_code
-            if ws.close_code is None:
-                ws.transport.abort()
+            self._abandoned = self.closed = True
+            ticker.remove(self)
+            if self._transport is not None and not self._transport.is_disconnected:
+                self._transport.disconnect(graceful=False)
             self._release_waiter()
 
     def close(self) -> None:
         """The call is over: close the socket properly."""
-        self._closing.set()
+        self._asked_to_close = True
+        transport = self._transport
+        if transport is None or transport.is_close_frame_sent or transport.is_disconnected:
+            return
+        self.stats.end = self.stats.end or "near_closed"
+        Ticker.of_running_loop().remove(self)
+        transport.send_close(picows.WSCloseCode.OK)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.disconnect, False)
 
     def say(self, utterance: Utterance) -> None:
         """Start to speak at the next tick. The utterance before must be over (`speaking` is False)."""
@@ -157,7 +216,8 @@ class MediaLeg:
             raise RuntimeError("the callee is still speaking")
         if utterance.pcm:
             self._speech, self._speech_at = memoryview(utterance.pcm), 0
-        self.utterances.append(Utterance(utterance.text, utterance.pcm, utterance.sha256, self.stats.frames_sent))
+            self._sound_until = utterance.sounding_frames * self._frame_bytes
+        self.utterances.append(replace(utterance, first_frame=self.stats.frames_sent))
 
     @property
     def speaking(self) -> bool:
@@ -194,122 +254,180 @@ class MediaLeg:
         """Length of the agent's audio that was really played."""
         return self.buffer.played * FRAME_MS
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> None:
         authorization = self.endpoint.authorization
         try:
-            return await connect(
-                self.endpoint.uri,
-                additional_headers={"Authorization": authorization} if authorization else None,
-                compression=None,
-                proxy=None,
-                open_timeout=OPEN_TIMEOUT_S,
-                close_timeout=CLOSE_TIMEOUT_S,
-                ping_interval=None,  # audio flows all the time
-                max_queue=64,
-                write_limit=_WRITE_LIMIT,
-            )
-        except InvalidStatus as error:
-            status = error.response.status_code
-            raise LegConnectFailed(f"the server refused the socket: HTTP {status}", status) from error
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await picows.ws_connect(
+                    lambda: _Socket(self),
+                    self.endpoint.uri,
+                    extra_headers={"Authorization": authorization} if authorization else None,
+                    websocket_handshake_timeout=OPEN_TIMEOUT_S,
+                    max_redirects=0,
+                )
+        except picows.WSHandshakeError as error:
+            status = None if error.response is None else int(error.response.status)
+            reason = "the socket did not open: not a WebSocket answer"
+            if status is not None:
+                reason = f"the server refused the socket: HTTP {status}"
+            raise LegConnectFailed(reason, status) from error
+        except (OSError, TimeoutError, picows.WSError) as error:
             raise LegConnectFailed(f"the socket did not open: {type(error).__name__}") from error
+        if self._transport is None:
+            raise LegConnectFailed("the socket did not open: the server closed it")
 
-    def _connected_text(self) -> str:
-        # The endpoint's headers are flattened into the top level of the first frame (Vonage voice guide).
-        return json.dumps(
-            {
-                "event": "websocket:connected",
-                "content-type": f"audio/l16;rate={self.endpoint.sample_rate_hz}",
-                **self.endpoint.headers,
-            }
-        )
-
-    async def _pace(self, ws: ClientConnection) -> None:
-        """Until the socket closes; the end of a stalled one is an abort, which ends the receiver too."""
-        try:
-            async with asyncio.timeout(STALL_S) as stall:
-                await ws.send(self._connected_text())
-                await self._ticks(ws, stall)
-        except ConnectionClosed:
+    def _connected(self, transport: picows.WSTransport) -> None:
+        if self._abandoned:
+            transport.disconnect(graceful=False)
             return
-        except TimeoutError:
-            self.stats.end = self.stats.end or "stalled"
-            ws.transport.abort()
+        self._transport = transport
+        # The endpoint's headers are flattened into the top level of the first frame (Vonage voice guide).
+        first = {
+            "event": "websocket:connected",
+            "content-type": f"audio/l16;rate={self.endpoint.sample_rate_hz}",
+            **self.endpoint.headers,
+        }
+        transport.send(_TEXT, json.dumps(first))
 
-    async def _ticks(self, ws: ClientConnection, stall: asyncio.Timeout) -> None:
-        loop = asyncio.get_running_loop()
-        next_at = loop.time()
-        while True:
-            next_at += FRAME_S
-            # Deadlines are absolute: after a late tick the missed ones follow at once, and none is lost.
-            await asyncio.sleep(max(0.0, next_at - loop.time()))
-            late_ms = (loop.time() - next_at) * 1000
-            if late_ms > self.stats.max_tick_late_ms:
-                self.stats.max_tick_late_ms = late_ms
-            frame = self._advance()
-            await ws.send(frame)
-            self.stats.frames_sent += 1
-            while self._texts:
-                await ws.send(self._texts.popleft())
-            if self.tick % 50 == 0:
-                stall.reschedule(loop.time() + STALL_S)
+    def _disconnected(self, transport: picows.WSTransport) -> None:
+        self.stats.end = self.stats.end or "far_closed"
+        handshake = transport.close_handshake
+        received = None if handshake is None else handshake.recv
+        code = _ABNORMAL_CLOSURE if received is None else int(received.code.value)
+        self.stats.close_code = code or _NO_STATUS
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
 
-    def _advance(self) -> bytes | memoryview:
-        """One tick: play a frame, fire what is due, and return the frame to send."""
+    # --- 20 ms --------------------------------------------------------------------------------------------------------
+
+    def on_tick(self, late_ms: float) -> None:
+        """One tick: play a frame, fire what is due, send a frame."""
         self.tick += 1
-        played = self.buffer.tick()
-        if played is not None:
-            self._listen(played)
+        stats, buffer, transport = self.stats, self.buffer, self._transport
+        if late_ms > stats.max_tick_late_ms:
+            stats.max_tick_late_ms = late_ms
+        played = buffer.tick()
+        if played is not None and buffer.sounded:
+            self._agent_sounds()
         if self._heard is not None:
             self._heard += played or self._silence
-        due = self.buffer.due
-        while due:
-            self._texts.append(due.popleft())
-            self.stats.notifies_fired += 1
-        outgoing = self._next_frame()
-        if self._waiter is not None and self._waiter[0]():
-            self._release_waiter()
-        return outgoing
+        assert transport is not None
+        if self._speech is None:
+            transport.send(_BINARY, self._silence)
+        else:
+            self._send_speech(transport, self._speech)
+        stats.frames_sent += 1
+        if buffer.due:
+            stats.notifies_fired += len(buffer.due)
+            self._texts.extend(buffer.due)
+            buffer.due.clear()
+        while self._texts:
+            transport.send(_TEXT, self._texts.popleft())
+        if self._waiter is not None:
+            self._look_at_waiter(*self._waiter)
+        if self.tick % _CHECK_TICKS == 0:
+            self._look_at_peer(transport)
 
-    def _next_frame(self) -> bytes | memoryview:
-        speech = self._speech
-        if speech is None:
-            return self._silence
+    def _send_speech(self, transport: picows.WSTransport, speech: memoryview) -> None:
         start = self._speech_at
-        end = self._speech_at = start + self.endpoint.frame_bytes
+        end = self._speech_at = start + self._frame_bytes
+        transport.send(_BINARY, speech[start:end])
+        if self.timeline is not None:
+            if start == 0:
+                self.timeline.turn_began(time.monotonic())
+            if end == self._sound_until:
+                self.timeline.turn_ended(time.monotonic())
         if end >= len(speech):
             self._speech = None
             self.spoke_until_tick = self.tick
-        return speech[start:end]
 
-    def _listen(self, frame: bytes) -> None:
-        samples = np.frombuffer(frame, dtype="<i2").astype(np.float32)
-        if float(samples.dot(samples)) < self._sound_energy:
-            return
+    def _agent_sounds(self) -> None:
         latest = self.agent_sound_tick
         if self._cut or latest is None or self.tick - latest > _UTTERANCE_GAP_TICKS:
             self.agent_began_tick, self._cut = self.tick, False
         self.agent_sound_tick = self.tick
+        if self.buffer.gaps != self._gaps:
+            self._gaps = self.buffer.gaps
+            if self.timeline is not None:
+                self.timeline.underrun()
 
-    async def _receive(self, ws: ClientConnection) -> None:
-        """Until the socket closes. The frame path allocates nothing: the message itself goes into the buffer."""
-        frame_bytes, push, stats = self.endpoint.frame_bytes, self.buffer.push, self.stats
-        with contextlib.suppress(ConnectionClosed):
-            async for message in ws:
-                if isinstance(message, str):
-                    self._control(message)
-                elif len(message) == frame_bytes:
-                    stats.frames_received += 1
-                    if stats.first_agent_frame_ms is None:
-                        stats.first_agent_frame_ms = self.tick * FRAME_MS
-                    push(message)
-                else:
-                    # The vendor's log: "unexpected frame size ... stop listening"; the socket dies with 1006.
-                    stats.wrong_size += 1
-                    stats.end = "wrong_frame_size"
-                    ws.transport.abort()
-                    return
-        stats.end = stats.end or "far_closed"
+    def _look_at_waiter(self, condition: Callable[[], bool], future: asyncio.Future[None]) -> None:
+        try:
+            holds = condition()
+        except Exception as error:  # noqa: BLE001 - it is the waiter's error: other legs share this tick
+            if not future.done():
+                future.set_exception(error)
+            return
+        if holds:
+            self._release_waiter()
+
+    def _look_at_peer(self, transport: picows.WSTransport) -> None:
+        """Once a second: has a peer whose socket is full taken anything at all?"""
+        waiting = transport.underlying_transport.get_write_buffer_size()
+        taken = self.stats.frames_sent * (self._frame_bytes + _FRAME_OVERHEAD_BYTES) - waiting
+        if waiting == 0 or taken > self._bytes_taken:
+            self._bytes_taken, self._stalled_ticks = taken, 0
+        else:
+            self._stalled_ticks += _CHECK_TICKS
+        if self._stalled_ticks * FRAME_MS >= STALL_S * 1000 or waiting > _WRITE_LIMIT_BYTES:
+            self.stats.end = self.stats.end or "stalled"
+            transport.disconnect(graceful=False)
+
+    # --- what arrives -------------------------------------------------------------------------------------------------
+
+    def _received(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is _BINARY and frame.fin:
+            self._media(transport, frame.get_payload_as_bytes())
+        elif kind is _TEXT and frame.fin:
+            self._control(frame.get_payload_as_utf8_text())
+        elif kind in (_BINARY, _TEXT, _CONTINUATION):
+            self._fragment(transport, frame)
+        elif kind is _CLOSE:
+            if transport.is_close_frame_sent:
+                transport.disconnect()
+                return
+            self.stats.end = self.stats.end or "far_closed"
+            Ticker.of_running_loop().remove(self)
+            transport.send_close(picows.WSCloseCode.OK)
+            transport.disconnect()
+
+    def _fragment(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """A message in several frames (RFC 6455, 5.4)."""
+        if self._fragments is None:
+            self._fragments = (frame.msg_type, bytearray())
+        kind, whole = self._fragments
+        whole += frame.get_payload_as_bytes()
+        if not frame.fin:
+            return
+        self._fragments = None
+        if kind is _BINARY:
+            self._media(transport, bytes(whole))
+        elif kind is _TEXT:
+            self._control(whole.decode(errors="replace"))
+
+    def _media(self, transport: picows.WSTransport, frame: bytes) -> None:
+        stats = self.stats
+        if len(frame) != self._frame_bytes:
+            # The vendor's log: "unexpected frame size ... stop listening"; the socket dies with 1006.
+            stats.wrong_size += 1
+            stats.end = stats.end or "wrong_frame_size"
+            Ticker.of_running_loop().remove(self)
+            transport.disconnect(graceful=False)
+            return
+        if stats.end is not None:
+            return
+        stats.frames_received += 1
+        if stats.first_agent_frame_ms is None:
+            stats.first_agent_frame_ms = self.tick * FRAME_MS
+        if frame == self._silence:
+            frame, sounds = self._silence, False
+        else:
+            probes = memoryview(frame).cast("h")[:: self._probe_step].tolist()
+            sounds = sum(map(mul, probes, probes)) >= self._sound_energy
+        if self.timeline is not None:
+            self.timeline.frame_arrived(time.monotonic(), sounds, self.buffer.frames)
+        self.buffer.push(frame, sounds)
 
     def _control(self, text: str) -> None:
         try:
@@ -318,6 +436,8 @@ class MediaLeg:
             document = None
         action = document.get("action") if isinstance(document, dict) else None
         if action == "clear":
+            if self.timeline is not None:
+                self.timeline.clear_arrived(time.monotonic())
             self.buffer.clear()
             self.stats.clears_ms.append(self.tick * FRAME_MS)
             self._cut = True
@@ -326,11 +446,6 @@ class MediaLeg:
             self.buffer.push_notify(json.dumps({"event": "websocket:notify", "payload": document["payload"]}))
         else:
             self.stats.unknown_texts += 1
-
-    async def _close_when_asked(self, ws: ClientConnection) -> None:
-        await self._closing.wait()
-        self.stats.end = self.stats.end or "near_closed"
-        await ws.close()
 
     def _release_waiter(self) -> None:
         if self._waiter is not None and not self._waiter[1].done():
