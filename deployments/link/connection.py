@@ -11,6 +11,10 @@ from deployments.link.frames import Decoder, Kind, LinkProtocolError, encode
 # Enough for a burst of every call of a process; beyond it the kernel's buffer is full and the peer is slow.
 HIGH_WATER_BYTES = 1 << 18
 
+JOIN_S = 0.004
+"""Audio that follows a write within this time waits for its end: on a busy link a system call and the peer's wake-up
+serve many calls' frames. A link that carries one call never waits, and neither does a text."""
+
 
 class LinkConnection(asyncio.Protocol):
     """One socket. Subclasses handle frames and the loss of the connection.
@@ -29,6 +33,7 @@ class LinkConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._flush_scheduled = False
+        self._flush_handle: asyncio.TimerHandle | None = None
         self._paused = False
         self._waiting: dict[int, deque[tuple[Kind, bytes]]] = {}
         self._last_received = self._loop.time()
@@ -64,12 +69,25 @@ class LinkConnection(asyncio.Protocol):
             self._wait(channel, kind, payload)
             return
         self._out.append(encode(channel, kind, payload))
+        if kind is not Kind.BINARY:
+            self._flush_soon()
+        elif self._flush_handle is None:
+            wait_s = self._last_sent + JOIN_S - self._loop.time()
+            if wait_s <= 0:
+                self._flush_soon()
+            else:
+                self._flush_handle = self._loop.call_later(wait_s, self._flush)
+
+    def _flush_soon(self) -> None:
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
         if self._out and self._transport is not None and not self._transport.is_closing():
             self._last_sent = self._loop.time()
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
