@@ -14,16 +14,17 @@ from typing import Any
 
 import ray
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.config import AppArgs
+from deployments.draining import shutdown_began
 from deployments.handles import far_handle
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import Runtime, open_runtime
+from deployments.slot_offer import SessionTunables, SlotOffer, check_calls_per_replica
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.session import CallSession
@@ -37,24 +38,15 @@ from serve_app.telephony.base import Leg
 from serve_app.telephony.vonage.wire import VonageLeg
 
 BEAT_S = 1.0
-BEAT_TTL_S = 3.0
 CALL_BEAT_S = 2.0
 CALL_LEASE_TTL_S = 8.0
 SLOT_TTL_S = 60.0
 WAKE_TIMEOUT_S = 2.0
-# The controller checks the health of running replicas only: when the checks cease, this one is draining (Serve gives
-# user code no other sign). It then stops offering slots, while its calls go on.
+# Where the replica's own shutdown cannot be seen (`draining.shutdown_began`): the controller checks the health of
+# running replicas only, so when the checks cease, this one is draining.
 DRAINING_AFTER_S = 12.0
 
 log = structlog.get_logger()
-
-
-class SessionTunables(BaseModel):
-    """`user_config` of CallSessions, changed in place without a restart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_calls: int = Field(10, ge=1, description="calls per replica: equal to the deployment's max_ongoing_requests")
 
 
 @serve.deployment(name="CallSessions")
@@ -64,7 +56,6 @@ class CallSessions:
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime: Runtime = await open_runtime(args, "sessions")
         settings = self._runtime.settings
-        self._tunables = SessionTunables()
         self._providers: Providers = make_providers(settings)
         self._journal = SqlJournal(self._runtime.db, self._runtime.live)
         self._mailroom = Mailroom(self._runtime.live)
@@ -73,13 +64,25 @@ class CallSessions:
         self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
         self._lines = LineCache()
+        self._offer = SlotOffer(self._replica, self._runtime.live, SessionTunables())
+        self._offer.lag.start()
         self._last_check = time.monotonic()
         self._configured = asyncio.Event()
+        self._waking: set[asyncio.Task[None]] = set()
         self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._tunables = SessionTunables.model_validate(user_config)
+        """Raises SettingsError for numbers that contradict each other, before the replica takes its first call."""
+        tunables = SessionTunables.model_validate(user_config)
+        if not self._configured.is_set():
+            # A later change comes together with Serve's own number, which Serve shows us only after this.
+            check_calls_per_replica(tunables.max_calls, _max_ongoing_requests())
+        self._offer.tunables = tunables
         self._configured.set()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For `deployments.autoscaling.session_policy`, every second."""
+        return self._offer.stats()
 
     async def check_health(self) -> None:
         self._last_check = time.monotonic()
@@ -92,6 +95,7 @@ class CallSessions:
         call = CallLease.model_validate(lease)
         settings = self._runtime.settings
         channel = self._link.invite(call.call_id, call.epoch)
+        self._offer.calls += 1
         try:
             address = await self._link.address(same_node=ingress_node_id == self._node_id)
             yield {
@@ -111,6 +115,7 @@ class CallSessions:
             result = await self._converse(call, channel)
             yield {"type": "ended", "outcome": result.outcome, "duration_s": result.duration_s}
         finally:
+            self._offer.calls -= 1
             self._link.withdraw(channel)
             channel.close("the session ended")
 
@@ -166,25 +171,34 @@ class CallSessions:
             await live.drop_call(call.call_id, call.epoch)
         except UnavailableError as error:
             log.warning("the call's lease expires by itself", call_id=call.call_id, error=str(error))
-        # The mix-down job is in SQL; waking the workers only makes it sooner.
+        # The slot is free now, so the lease must end at once: the next call may be on its way to this replica.
+        waking = asyncio.create_task(self._wake_workers())
+        self._waking.add(waking)
+        waking.add_done_callback(self._waking.discard)
+
+    async def _wake_workers(self) -> None:
+        # The mix-down job is in SQL; this only makes it sooner.
         with contextlib.suppress(RayError, RayServeException, TimeoutError):
             await asyncio.wait_for(far_handle(WORKERS, CONTROL_APP).wake.remote(), timeout=WAKE_TIMEOUT_S)
 
+    def _draining(self) -> bool:
+        return shutdown_began() or time.monotonic() - self._last_check > DRAINING_AFTER_S
+
     async def _beat(self) -> None:
-        """Offer this replica's slots, as long as it is not draining."""
-        live = self._runtime.live
+        """Offer this replica's slots: once it drains, only those that its calls hold."""
         with contextlib.suppress(TimeoutError):
             # Serve hands over `user_config` after `__init__`: slots beyond it must not be offered even for a moment.
             await asyncio.wait_for(self._configured.wait(), timeout=BEAT_S)
         while True:
-            draining = time.monotonic() - self._last_check > DRAINING_AFTER_S
             try:
-                if draining:
-                    await live.leave(self._replica)
-                else:
-                    await live.beat(self._replica, self._tunables.max_calls, BEAT_TTL_S)
+                await self._offer.beat(draining=self._draining())
             except UnavailableError as error:
                 log.warning("Redis does not take the heartbeat", error=str(error))
             except Exception:  # the root of the replica's beat: were it to end, the replica and its calls would
                 log.exception("Redis does not take the heartbeat")
             await asyncio.sleep(BEAT_S)
+
+
+def _max_ongoing_requests() -> int:
+    # Serve has no public way to read a replica's own limit (2.60).
+    return int(serve.get_replica_context()._deployment_config.max_ongoing_requests)

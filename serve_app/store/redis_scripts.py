@@ -60,6 +60,22 @@ return {total, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf')}
 """
 )
 
+# KEYS: beats (zset member -> valid until), reports (hash). Returns member, report, member, report ... of valid ones.
+VALID_REPORTS = (
+    _NOW_MS
+    + """
+local found = {}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
+  local report = redis.call('HGET', KEYS[2], member)
+  if report then
+    found[#found + 1] = member
+    found[#found + 1] = report
+  end
+end
+return found
+"""
+)
+
 # KEYS: the lease of one call (hash), all leases (zset call -> valid until). ARGV: call id, epoch, ttl_ms, info,
 # memory_ms. 0 = a newer epoch holds or held the call. The hash outlives the lease, so that an older writer is refused
 # and the last beat can be read long after the process died.

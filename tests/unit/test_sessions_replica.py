@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 import deployments.sessions as sessions_module
-from deployments.sessions import CallSessions, SessionTunables
+from deployments.sessions import CallSessions
+from deployments.slot_offer import SessionTunables
+from serve_app.errors import SettingsError
 
 
 class Live:
-    """Redis that refuses the first request of each kind in a way that nobody expected."""
+    """Redis, and the replica's offer in it, that refuse the first request of each kind as nobody expected."""
 
     def __init__(self) -> None:
         self.beats: list[int] = []
@@ -22,15 +24,17 @@ class Live:
         self.refused: set[str] = set()
         self.changed = asyncio.Event()
         self.holds = True
+        self.calls = 0
+        self.tunables = SessionTunables()
 
     def _refuse_once(self, kind: str) -> None:
         if kind not in self.refused:
             self.refused.add(kind)
             raise RuntimeError("READONLY You can't write against a read only replica")
 
-    async def beat(self, replica: str, capacity: int, ttl_s: float) -> None:
+    async def beat(self, *, draining: bool) -> None:
         self._refuse_once("beat")
-        self.beats.append(capacity)
+        self.beats.append(self.tunables.max_calls)
         self.changed.set()
 
     async def keep(self, slot_id: str, ttl_s: float) -> bool:
@@ -49,8 +53,10 @@ def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(sessions_module, "CALL_BEAT_S", 0.02)
     deployment: Any = CallSessions
     replica = object.__new__(deployment.func_or_class)
+    monkeypatch.setattr(sessions_module, "_max_ongoing_requests", lambda: 1)
     replica._runtime = SimpleNamespace(live=Live())
-    replica._replica, replica._tunables, replica._last_check = "r", SessionTunables(), time.monotonic()
+    replica._offer = replica._runtime.live
+    replica._replica, replica._last_check = "r", time.monotonic()
     replica._configured = asyncio.Event()
     return replica
 
@@ -96,3 +102,11 @@ async def test_a_calls_beat_outlives_any_failure_and_ends_with_a_newer_session(r
     live.holds = False
     await asyncio.wait_for(hold, 5)
     assert told == [{"type": "superseded"}]
+
+
+async def test_contradictory_numbers_are_refused_before_the_first_call(replica: Any) -> None:
+    with pytest.raises(SettingsError, match="max_calls is 40 but max_ongoing_requests is 1"):
+        replica.reconfigure({"max_calls": 40})
+    replica.reconfigure({"max_calls": 1})
+    # Later both change in one file, and Serve's own number is not to be seen yet.
+    replica.reconfigure({"max_calls": 2})
