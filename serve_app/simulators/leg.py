@@ -10,24 +10,41 @@ calls back without tasks or futures, no arithmetic on silence, and no waiting fo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from operator import mul
-from typing import Any, Literal
 
-import numpy as np
 import picows
 
-from serve_app.simulators.far_buffer import CAPACITY_FRAMES, FarBuffer
+from serve_app.simulators.far_buffer import FarBuffer
+from serve_app.simulators.leg_types import (
+    FRAME_MS,
+    EndReason,
+    LegConnectFailed,
+    LegOptions,
+    LegStatistics,
+    MediaEndpoint,
+    Utterance,
+)
 from serve_app.simulators.ticker import Ticker
 from serve_app.simulators.timeline import Timeline
 from serve_app.simulators.vad import SPEECH_RMS
 
-FRAME_MS = 20
+__all__ = [
+    "CLOSE_TIMEOUT_S",
+    "FRAME_MS",
+    "EndReason",
+    "LegConnectFailed",
+    "LegOptions",
+    "LegStatistics",
+    "MediaEndpoint",
+    "MediaLeg",
+    "Utterance",
+]
+
 OPEN_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 STALL_S = 10.0
@@ -41,81 +58,6 @@ _FRAME_OVERHEAD_BYTES = 8  # header and mask of a client's 640-byte message (RFC
 _BINARY, _TEXT, _CONTINUATION = picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION
 _CLOSE = picows.WSMsgType.CLOSE
 _ABNORMAL_CLOSURE, _NO_STATUS = 1006, 1005
-
-
-class LegConnectFailed(Exception):  # noqa: N818 - an event of the call, not a bug
-    """The media socket did not open. `status`: the HTTP status where the server answered with one."""
-
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class MediaEndpoint:
-    """The websocket endpoint of an NCCO `connect`. `authorization`: the handshake header's value."""
-
-    uri: str
-    sample_rate_hz: int
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    authorization: str | None = None
-
-    @property
-    def frame_bytes(self) -> int:
-        return self.sample_rate_hz * FRAME_MS // 1000 * 2
-
-
-@dataclass(frozen=True, slots=True)
-class LegOptions:
-    """`keep_audio`: keep what was played, silence included (32 kB per second at 16 kHz). `timeline`: note times."""
-
-    keep_audio: bool = True
-    timeline: bool = False
-    buffer_frames: int = CAPACITY_FRAMES
-    fire_dropped_notifies: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What the callee said. `pcm`: whole frames; it went out without a gap, from the leg's frame `first_frame` on.
-
-    `sounding_frames`: how many frames there are up to the last one that sounds.
-    """
-
-    text: str | None
-    pcm: bytes
-    sha256: str
-    first_frame: int
-    sounding_frames: int = 0
-
-    @classmethod
-    def of(cls, pcm: bytes, text: str | None, frame_bytes: int) -> Utterance:
-        """Pad the tail with silence to whole frames and hash the result. `first_frame` is not known yet."""
-        padded = pcm + bytes(-len(pcm) % frame_bytes)
-        frames = np.frombuffer(padded, dtype="<i2").reshape(-1, frame_bytes // 2).astype(np.float64)
-        sounding: Sequence[int] = np.flatnonzero(np.sqrt(np.mean(np.square(frames), axis=1)) >= SPEECH_RMS) if len(frames) else []
-        last = int(sounding[-1]) + 1 if len(sounding) else len(frames)
-        return cls(text, padded, hashlib.sha256(padded).hexdigest(), -1, last)
-
-
-EndReason = Literal["far_closed", "near_closed", "wrong_frame_size", "stalled"]
-
-
-@dataclass(slots=True)
-class LegStatistics:
-    """Counters of one leg; times are ms since the socket opened."""
-
-    frames_sent: int = 0
-    frames_received: int = 0
-    wrong_size: int = 0
-    unknown_texts: int = 0
-    notifies_fired: int = 0
-    first_agent_frame_ms: float | None = None
-    clears_ms: list[float] = field(default_factory=list)
-    max_tick_late_ms: float = 0.0
-    """How late this engine itself was at worst: above some 100 ms its other figures say little."""
-    end: EndReason | None = None
-    close_code: int | None = None
 
 
 class _Socket(picows.WSListener):
