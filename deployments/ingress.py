@@ -21,7 +21,6 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.config import AppArgs, complete_settings
-from deployments.draining import keep_sockets_while_draining
 from deployments.handles import far_handle
 from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
@@ -170,7 +169,6 @@ class MediaIngress:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._background: set[asyncio.Task[None]] = set()
         """Reports, and the leases of calls: they outlive their sockets."""
-        keep_sockets_while_draining()
         self._load_report = asyncio.create_task(report_load(self._live, "ingress"))
 
         direct_socket.install()

@@ -135,6 +135,14 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self._direct.over(closed_by_caller(1006))
 
     def shutdown(self) -> None:
+        """The server stops: an open call stays, and the server waits for it.
+
+        uvicorn would close every socket with 1012, and Serve stops the server of a draining replica behind HAProxy
+        once `RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S` is over, when it means to close the listener only (Ray
+        2.60, `_drain_behind_haproxy`). What now bounds a call there is `graceful_shutdown_timeout_s`.
+        """
+        if self._direct is not None and self.handshake_complete and not self.close_sent:
+            return
         super().shutdown()
         if self._direct is not None:
             self._direct.over("the server stops")

@@ -258,16 +258,26 @@ async def test_text_alone_that_is_not_read_closes_the_socket(far: tuple[Far, str
         caller.transport.abort()
 
 
-async def test_a_server_that_stops_tells_the_sink() -> None:
+@pytest.mark.parametrize("kind", ["direct", "asgi"])
+async def test_a_server_that_stops_waits_for_its_open_calls(kind: Kind) -> None:
+    """Serve stops the server of an ingress replica that drains. uvicorn alone cuts what is open."""
     far = Far()
-    caller: ClientConnection
-    async with server_of(far.app, "direct") as (uri, server):
-        caller = await dial(uri)
+    async with server_of(far.app, kind) as (uri, server):
+        caller: ClientConnection = await dial(uri)
         await far.until(lambda: far.socket)
         server.should_exit = True
-        with pytest.raises(ConnectionClosed):
-            await caller.recv()
-        assert caller.close_code == 1012
+        await asyncio.sleep(0.5)
+        with pytest.raises(OSError):  # the listener is closed
+            await dial(uri)
+        if kind == "asgi":
+            await caller.wait_closed()
+            assert caller.close_code == 1012
+        else:
+            await caller.send(FRAME)
+            await far.until(lambda: far.got == [FRAME])
+            far.socket.send("still here")
+            assert await caller.recv() == "still here"
+            await caller.close()
     assert len(far.closed) == 1
 
 
