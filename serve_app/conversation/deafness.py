@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from serve_app.audio.g711 import mulaw_decode
+from serve_app.audio.level import may_sound
 from serve_app.providers.base import AudioFormat
 
 LOUD = 600
@@ -23,7 +24,7 @@ class DeafnessWatch:
 
     def __init__(self, audio: AudioFormat) -> None:
         self._bytes_per_s = audio.sample_rate_hz * audio.bytes_per_sample
-        self._mulaw = audio.encoding == "mulaw"
+        self._encoding = audio.encoding
         self._loud_s = 0.0
         self._quiet_s = 0.0
 
@@ -34,9 +35,8 @@ class DeafnessWatch:
     def feed(self, audio: bytes) -> bool:
         """True when the callee has spoken, been quiet, and nothing was told. Starts over then."""
         seconds = len(audio) / self._bytes_per_s
-        pcm = mulaw_decode(audio) if self._mulaw else audio
-        samples = np.frombuffer(pcm, dtype="<i2", count=len(pcm) // 2)
-        if samples.size and float(np.abs(samples.astype(np.int32)).mean()) >= LOUD:
+        # Most frames are quiet, and need no arithmetic.
+        if may_sound(audio, self._encoding) and self._loudness(audio) >= LOUD:
             self._loud_s += seconds
             self._quiet_s = 0.0
             return False
@@ -49,3 +49,8 @@ class DeafnessWatch:
             return False
         self.heard_event()
         return True
+
+    def _loudness(self, audio: bytes) -> float:
+        pcm = mulaw_decode(audio) if self._encoding == "mulaw" else audio
+        samples = np.frombuffer(pcm, dtype="<i2", count=len(pcm) // 2)
+        return float(np.abs(samples.astype(np.int32)).mean()) if samples.size else 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -23,7 +23,6 @@ from serve_app.providers.base import (
 )
 
 OPEN_TIMEOUT_S = 4.5
-SEND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 KEEP_S = 30.0
 """How much audio waits for a transcriber that is not open; beyond it the oldest is dropped (and counted)."""
@@ -81,7 +80,6 @@ class Hearing:
         self._bytes_per_s = request.audio.sample_rate_hz * request.audio.bytes_per_sample
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._wake = asyncio.Event()
         self._arrivals = ArrivalTimes(self._bytes_per_s)
         self._received = 0
         self._stream_start = 0
@@ -90,23 +88,24 @@ class Hearing:
         self._inserted_s = 0.0
         """Silence that the client put into the stream by itself, as far as its positions tell."""
         self._watch = DeafnessWatch(request.audio)
+        self._stream: TranscriptionStream | None = None
+        self._broken: asyncio.Future[None] | None = None
+        """Ends with what went wrong with the present stream's audio."""
         self._in_turn = False
         self._failures = 0
         self._closed = False
         self.dropped_bytes = 0
 
     def receive(self, audio: bytes, now: float) -> None:
-        """A frame from the callee. On the media path: appends and returns."""
+        """A frame from the callee. On the media path."""
         self._received += len(audio)
         self._arrivals.add(self._received, now)
         if self._closed:
             return
-        self._waiting.append(audio)
-        self._waiting_bytes += len(audio)
-        if self._waiting_bytes > KEEP_S * self._bytes_per_s:
-            self.dropped_bytes += len(self._waiting[0])
-            self._waiting_bytes -= len(self._waiting.popleft())
-        self._wake.set()
+        if self._stream is None:
+            self._keep(audio)
+        else:
+            self._feed(self._stream, audio)
 
     def arrival_time(self, audio_s: float) -> float | None:
         """When the audio at a position of the present stream arrived (monotonic)."""
@@ -135,12 +134,23 @@ class Hearing:
         stream = await self._open()
         self._stream_start = self._received - self._waiting_bytes
         self._stream_sent, self._inserted_s = 0, 0.0
+        following = asyncio.create_task(self._follow(stream.events()), name="transcriber")
+        self._broken = asyncio.get_running_loop().create_future()
         try:
-            with one_provider_error():
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pump(stream))
-                    await self._follow(stream.events())
+            self._stream = stream
+            if self._waiting:
+                waiting = b"".join(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                self._feed(stream, waiting)
+            done, _ = await asyncio.wait({following, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            # What the transcriber still told comes before what went wrong with its audio.
+            await (following if following in done else self._broken)
         finally:
+            self._stream = None
+            self._broken.cancel()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             with suppress(TimeoutError, ProviderError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await stream.close()
@@ -164,40 +174,27 @@ class Hearing:
             self._on_event(event)
         raise ProviderError("stt", self._transcriber.name, "the stream ended by itself", retryable=True)
 
-    async def _pump(self, stream: TranscriptionStream) -> None:
-        while True:
-            while self._waiting:
-                audio = b"".join(self._waiting)
-                self._waiting.clear()
-                self._waiting_bytes = 0
-                try:
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
-                        await stream.send(audio)
-                except (ProviderError, TimeoutError) as error:
-                    # The next stream gets it.
-                    self._waiting.appendleft(audio)
-                    self._waiting_bytes += len(audio)
-                    if isinstance(error, ProviderError):
-                        raise
-                    raise ProviderError("stt", self._transcriber.name, "does not take audio", retryable=True) from error
-                self._stream_sent += len(audio)
-                if self._watch.feed(audio):
-                    self._in_turn = True
-                    raise ProviderError("stt", self._transcriber.name, "told nothing of speech", retryable=True)
-            self._wake.clear()
-            await self._wake.wait()
+    def _feed(self, stream: TranscriptionStream, audio: bytes) -> None:
+        try:
+            stream.send(audio)
+        except ProviderError as error:
+            # The next stream gets it.
+            self._keep(audio)
+            self._break(error)
+            return
+        self._stream_sent += len(audio)
+        if self._watch.feed(audio):
+            self._in_turn = True
+            self._break(ProviderError("stt", self._transcriber.name, "told nothing of speech", retryable=True))
 
+    def _keep(self, audio: bytes) -> None:
+        self._waiting.append(audio)
+        self._waiting_bytes += len(audio)
+        while self._waiting_bytes > KEEP_S * self._bytes_per_s:
+            self.dropped_bytes += len(self._waiting[0])
+            self._waiting_bytes -= len(self._waiting.popleft())
 
-@contextmanager
-def one_provider_error() -> Iterator[None]:
-    """Around a task group: its ProviderError comes out as itself. Anything else in the group wins, as the group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        failures, others = group.split(ProviderError)
-        if failures is None or others is not None:
-            raise
-        error: BaseException = failures
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+    def _break(self, error: ProviderError) -> None:
+        self._stream = None
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)

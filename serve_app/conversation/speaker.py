@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +16,6 @@ import structlog
 
 from serve_app.clock import Clock
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.hearing import one_provider_error
 from serve_app.conversation.playout import Playout
 from serve_app.conversation.sentences import SentenceSplitter
 from serve_app.conversation.transcript import Transcript
@@ -144,7 +143,7 @@ class Speaker:
 
     async def _converse(self, generation: int, request: ChatRequest, utterance: Utterance) -> None:
         model_error: ProviderError | None = None
-        with one_provider_error():
+        with _one_provider_error():
             async with asyncio.TaskGroup() as group:
                 reader: asyncio.Task[None] | None = None
                 try:
@@ -313,3 +312,18 @@ async def _cancel(utterance: Utterance) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await utterance.cancel()
+
+
+@contextmanager
+def _one_provider_error() -> Iterator[None]:
+    """Around a task group: its ProviderError comes out as itself. Anything else in the group wins, as the group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, others = group.split(ProviderError)
+        if failures is None or others is not None:
+            raise
+        error: BaseException = failures
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

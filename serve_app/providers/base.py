@@ -105,8 +105,8 @@ class TranscriptionRequest:
 class TranscriptionStream(Protocol):
     """One callee's audio in, turn events out."""
 
-    async def send(self, audio: bytes) -> None:
-        """Queue audio of any length for sending. Raises ProviderError when the stream is dead."""
+    def send(self, audio: bytes) -> None:
+        """Queue audio of any length for sending; on the media path. Raises ProviderError when the stream is dead."""
         ...
 
     def events(self) -> AsyncIterator[SttEvent]:

@@ -18,6 +18,7 @@ from deepgram.core.api_error import ApiError
 from deepgram.environment import DeepgramClientEnvironment
 from websockets.exceptions import WebSocketException
 
+from serve_app.audio.level import may_sound
 from serve_app.errors import ProviderError
 from serve_app.providers.base import SttEvent, TranscriptionRequest, TranscriptionStream
 from serve_app.providers.errors import is_retryable, status_error
@@ -27,11 +28,11 @@ from serve_app.settings import DeepgramSettings
 
 NAME = "deepgram"
 
-# Deepgram recommends about 80 ms a message. What is queued goes out at once; only a backlog is joined up to this.
+# Deepgram recommends about 80 ms a message. A callee who speaks, or just did, must not wait for that: those frames go
+# out one by one. Quiet ones between the turns are joined, and any sound sends what is waiting at once.
 _MAX_MESSAGE_MS = 80
+_ATTENTIVE_S = 1.0
 _QUEUE_S = 10.0
-# A socket that takes no bytes for this long is dead.
-_SEND_TIMEOUT_S = 3.0
 # The SDK's own pings notice a dead socket after up to 40 s: far too late for a person on the phone.
 _PING_INTERVAL_S = 2.0
 _PONG_TIMEOUT_S = 3.0
@@ -121,7 +122,10 @@ class DeepgramStream:
         self._socket = connection._websocket
         self._stack = stack
         self._clock = StreamClock(request.audio)
-        self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S)
+        self._encoding = request.audio.encoding
+        self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S, join_ms=_MAX_MESSAGE_MS)
+        self._attentive_bytes = request.audio.bytes_for_ms(_ATTENTIVE_S * 1000)
+        self._quiet_bytes = 0
         self._max_message_bytes = request.audio.bytes_for_ms(_MAX_MESSAGE_MS)
         self._reader = TurnReader(self._clock)
         self._silence = self._clock.silence(_SILENCE_MS)
@@ -136,11 +140,13 @@ class DeepgramStream:
         for task in self._tasks:
             task.add_done_callback(self._task_done)
 
-    async def send(self, audio: bytes) -> None:
-        """Queue audio of any length; never waits. Raises ProviderError when the stream is dead or far behind."""
+    def send(self, audio: bytes) -> None:
+        """Queue audio of any length. Raises ProviderError when the stream is dead or far behind."""
         if self._failure is not None:
             raise self._failure
-        if not self._queue.put(audio):
+        self._quiet_bytes = 0 if may_sound(audio, self._encoding) else self._quiet_bytes + len(audio)
+        may_wait = self._quiet_bytes > self._attentive_bytes and not self._reader.in_turn
+        if not self._queue.put(audio, may_wait=may_wait):
             self._fail(f"the socket is {_QUEUE_S:g} s of audio behind")
             raise self._failure or self._error("closed")
 
@@ -186,8 +192,6 @@ class DeepgramStream:
             await work()
         except ProviderError as error:
             self._fail_with(error)
-        except TimeoutError:
-            self._fail(f"the socket took no audio for {_SEND_TIMEOUT_S:g} s")
         except (OSError, WebSocketException) as error:
             self._fail(f"the connection was lost: {_why(error)}")
 
@@ -212,8 +216,8 @@ class DeepgramStream:
                 return
 
     async def _send_bytes(self, audio: bytes) -> None:
-        async with asyncio.timeout(_SEND_TIMEOUT_S):
-            await self._connection.send_media(audio)
+        # No deadline of its own: a socket that takes no audio takes no ping either, and the watch ends the stream.
+        await self._connection.send_media(audio)
 
     async def _read(self) -> None:
         async for message in self._connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,10 +104,10 @@ def spoken(text: str, *, rate_hz: int = 16000, silence_s: float = 1.5) -> bytes:
     return np.concatenate([pcm, np.zeros(int(rate_hz * silence_s), np.int16)]).tobytes()
 
 
-async def feed(send: Callable[[bytes], Awaitable[None]], audio: bytes, frame_bytes: int = 640) -> None:
+async def feed(send: Callable[[bytes], None], audio: bytes, frame_bytes: int = 640) -> None:
     """Send frames, ten at a time: Flux time is audio time, so tests need not wait for the speech to pass."""
     for index, offset in enumerate(range(0, len(audio), frame_bytes)):
-        await send(audio[offset : offset + frame_bytes])
+        send(audio[offset : offset + frame_bytes])
         if index % 10 == 9:
             await asyncio.sleep(0.005)
 

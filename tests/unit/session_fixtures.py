@@ -69,7 +69,7 @@ class ScriptedStream:
         self._partials = 0
         self.closed = False
 
-    async def send(self, audio: bytes) -> None:
+    def send(self, audio: bytes) -> None:
         for start in range(0, len(audio), FRAME):
             self.audio += audio[start : start + FRAME]
             self._frame(any(audio[start : start + FRAME]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -23,7 +24,7 @@ from serve_app.providers.base import (
     TurnResumed,
 )
 from serve_app.providers.flux_audio import AudioQueue, StreamClock
-from serve_app.providers.stt_deepgram import DeepgramTranscriber
+from serve_app.providers.stt_deepgram import DeepgramStream, DeepgramTranscriber
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.flux import FLUX
 from tests.unit.providers_fixtures import LINEAR16, MULAW8, QUICK, Bed, eventually, feed, running, spoken
@@ -193,9 +194,9 @@ async def test_the_stream_breaks(bed: Bed, stt: DeepgramTranscriber, kind: str) 
     with pytest.raises(ProviderError):
         await feed(stream.send, spoken(TEXT, silence_s=0.0) * 20)
         await failure_of(stream)
-        await stream.send(bytes(640))
+        stream.send(bytes(640))
     with pytest.raises(ProviderError):
-        await stream.send(bytes(640))
+        stream.send(bytes(640))
     assert (await failure_of(stream)).retryable
     await stream.close()
 
@@ -203,7 +204,7 @@ async def test_the_stream_breaks(bed: Bed, stt: DeepgramTranscriber, kind: str) 
 async def test_an_error_message_is_told_with_its_code(bed: Bed, stt: DeepgramTranscriber) -> None:
     bed.fault("deepgram", "error_event")
     stream = await stt.open(REQUEST)
-    await stream.send(bytes(6400))
+    stream.send(bytes(6400))
     assert "INTERNAL_SERVER_ERROR" in str(await failure_of(stream))
     await stream.close()
 
@@ -233,7 +234,7 @@ async def test_a_socket_that_hangs_is_noticed_without_audio_or_speech(
     monkeypatch.setattr(stt_deepgram, "_PONG_TIMEOUT_S", 0.3)
     bed.fault("deepgram", "hang_mid_stream")
     stream = await stt.open(REQUEST)
-    await stream.send(bytes(6400))
+    stream.send(bytes(6400))
     assert "ping" in str(await failure_of(stream))
     async with asyncio.timeout(3):
         await stream.close()
@@ -245,7 +246,7 @@ async def test_silence_of_the_callee_is_no_failure(stt: DeepgramTranscriber, mon
     stream = await stt.open(REQUEST)
     await feed(stream.send, bytes(32000 * 4))
     await asyncio.sleep(0.3)
-    await stream.send(bytes(640))
+    stream.send(bytes(640))
     await stream.close()
 
 
@@ -288,7 +289,7 @@ async def test_silence_keeps_an_idle_stream_open(monkeypatch: pytest.MonkeyPatch
         stt = DeepgramTranscriber(bed.deepgram(), "k")
         stream = await stt.open(TranscriptionRequest("idle", MULAW8))
         await asyncio.sleep(1.5)
-        await stream.send(bytes([0xFF]) * 160)
+        stream.send(bytes([0xFF]) * 160)
         await stream.close()
         await stt.aclose()
         assert set(bed.app[FLUX].audio.get("idle") or b"") == {0xFF}
@@ -299,7 +300,7 @@ async def test_sending_never_waits_and_the_backlog_is_bounded(bed: Bed, stt: Dee
     stream = await stt.open(REQUEST)
     with pytest.raises(ProviderError, match="behind"):
         for _ in range(600):
-            await stream.send(bytes(640))
+            stream.send(bytes(640))
     await stream.close()
 
 
@@ -336,7 +337,7 @@ def test_positions_count_only_the_callers_audio(steps: list[tuple[bool, int]]) -
 
 @given(st.lists(st.binary(min_size=1, max_size=900), max_size=30), st.integers(1, 1000))
 async def test_the_queue_changes_no_byte(pieces: list[bytes], limit: int) -> None:
-    queue = AudioQueue(LINEAR16, limit_s=10)
+    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=80)
     for piece in pieces:
         assert queue.put(piece)
     taken = []
@@ -344,3 +345,52 @@ async def test_the_queue_changes_no_byte(pieces: list[bytes], limit: int) -> Non
         assert len(chunk) <= limit
         taken.append(chunk)
     assert b"".join(taken) == b"".join(pieces)
+
+
+async def test_what_may_wait_is_joined_and_anything_else_takes_it_along() -> None:
+    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=80)
+    for _ in range(3):
+        assert queue.put(bytes(640), may_wait=True)
+    assert await queue.wait_empty(0)
+    assert queue.put(b"\x01" * 640)
+    assert await queue.get(10_000, timeout_s=0) == bytes(1920) + b"\x01" * 640
+    for _ in range(4):
+        assert queue.put(bytes(640), may_wait=True)
+    assert not await queue.wait_empty(0)
+    assert await queue.get(10_000, timeout_s=0) == bytes(2560)
+    queue.put(bytes(640), may_wait=True)
+    assert await queue.get(10_000, timeout_s=0) == bytes(640), "nothing waits for longer than the reader does"
+
+
+async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by_frame() -> None:
+    sent: list[int] = []
+
+    class Connection:
+        _websocket = None
+
+        async def send_media(self, audio: bytes) -> None:
+            sent.append(len(audio))
+
+        async def __aiter__(self) -> AsyncIterator[object]:
+            await asyncio.Event().wait()
+            yield
+
+    stream = DeepgramStream(Connection(), contextlib.AsyncExitStack(), TranscriptionRequest("c", LINEAR16, "en"))
+
+    async def give(frame: bytes, count: int) -> list[int]:
+        sent.clear()
+        for _ in range(count):
+            stream.send(frame)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return sent.copy()
+
+    loud = b"\x00\x20" * 320
+    await give(bytes(640), 60)
+    assert await give(bytes(640), 8) == [2560, 2560]
+    assert (await give(loud, 3))[1:] == [640] * 2, "the first one takes along what waits"
+    assert await give(bytes(640), 50) == [640] * 50, "just after the voice every frame counts for the end of the turn"
+    assert set(await give(bytes(640), 8)) <= {640, 2560}
+    for task in stream._tasks:
+        task.cancel()
+    await asyncio.gather(*stream._tasks, return_exceptions=True)
