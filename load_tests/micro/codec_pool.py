@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import sys
@@ -48,6 +49,8 @@ class Row:
     calls: int
     frames: int
     done: int
+    in_time: int
+    """Within a frame's length of 20 ms: later ones make the callee wait."""
     caller_us: float
     pool_us: float
     p50_ms: float
@@ -91,6 +94,8 @@ class Caller:
         ticks = int(seconds / TICK_S)
         for tick in range(ticks):
             due = first + tick * TICK_S
+            if time.perf_counter() > first + seconds + DRAIN_S:
+                break  # hopelessly behind: the frames that were not even asked for count as not done
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             if mode == "in process":
                 for stream in streams:
@@ -108,6 +113,7 @@ class Caller:
             task.cancel()
         took_s = time.perf_counter() - began
         own_s = time.process_time() - own_before - own_base * took_s
+        in_time = sum(ms <= TICK_S * 1000 for ms in self._done_ms)
         done = np.array(self._done_ms or [float("nan")])
         pool_s = await self._pool.cpu_s.remote() - pool_before - pool_base * took_s
         count = max(1, len(self._done_ms))
@@ -116,8 +122,9 @@ class Caller:
             calls=calls,
             frames=ticks * calls,
             done=len(self._done_ms),
-            caller_us=own_s / count * 1e6,
-            pool_us=pool_s / count * 1e6,
+            in_time=in_time,
+            caller_us=max(0.0, own_s) / count * 1e6,
+            pool_us=max(0.0, pool_s) / count * 1e6,
             p50_ms=float(np.percentile(done, 50)),
             p99_ms=float(np.percentile(done, 99)),
         )
@@ -147,7 +154,7 @@ def run(calls: list[int], seconds: float) -> list[Row]:
             "OMP_NUM_THREADS": "1",
         }
     )
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         # Handles only: no proxy, so no port is taken.
         serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
@@ -172,14 +179,18 @@ def _bind(deployment: Any, *args: object) -> serve.Application:
 
 def show(rows: list[Row]) -> None:
     table = Table(title="A 20 ms frame, mu-law 8 kHz -> linear 16 kHz", title_justify="left")
-    for column in ("mode", "calls", "done", "caller us", "pool us", "p50 ms", "p99 ms", ""):
+    for column in ("mode", "calls", "done", "in time", "caller us", "pool us", "p50 ms", "p99 ms", ""):
         table.add_column(column, justify="left" if column in ("mode", "") else "right", no_wrap=True)
+    most = max(row.calls for row in rows)
     for row in rows:
-        verdict = ("PASS" if row.caller_us <= AIM_US else "MISS") if row.mode == MODES[0] else ""
+        # At fewer calls the wake-up of the tick itself, which every mode pays, is shared by fewer frames.
+        judged = row.mode == MODES[0] and row.calls == most
+        verdict = ("PASS" if row.caller_us <= AIM_US else "MISS") if judged else ""
         table.add_row(
             row.mode,
             str(row.calls),
             f"{row.done / row.frames:.0%}",
+            f"{row.in_time / row.frames:.0%}",
             f"{row.caller_us:.0f}",
             f"{row.pool_us:.0f}",
             f"{row.p50_ms:.1f}",

@@ -1,0 +1,28 @@
+"""`python -m load_tests.capacity`: print the tables; `--write-docs`: put them into docs/capacity.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from load_tests.capacity.document import DOCUMENT, fill, tables
+from load_tests.capacity.inputs import INPUTS, load_inputs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m load_tests.capacity", description=__doc__)
+    parser.add_argument("--inputs", type=Path, default=INPUTS)
+    parser.add_argument("--write-docs", action="store_true", help=f"regenerate the tables of {DOCUMENT}")
+    chosen = parser.parse_args()
+    parts = tables(load_inputs(chosen.inputs))
+    if chosen.write_docs:
+        DOCUMENT.write_text(fill(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
+        return 0
+    for name, part in parts.items():
+        print(f"\n## {name}\n\n{part}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

