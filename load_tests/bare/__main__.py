@@ -6,9 +6,9 @@ Prints one JSON line with the address when ready. Settings come from the environ
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -19,6 +19,17 @@ from serve_app.conversation.agent import AgentDefinition
 from serve_app.log import configure_logging
 from serve_app.settings import load_settings
 from serve_app.telephony import direct_socket
+
+
+class AnnouncedServer(uvicorn.Server):
+    """Tells its address on standard output once it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            sys.stdout.write(json.dumps({"url": f"ws://127.0.0.1:{port}/ws", "port": port, "pid": os.getpid()}) + "\n")
+            sys.stdout.flush()
 
 
 async def serve(arguments: argparse.Namespace) -> None:
@@ -37,15 +48,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         ws_ping_interval=None,  # audio flows all the time
         timeout_graceful_shutdown=5,
     )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.02)
-    if server.started:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        sys.stdout.write(json.dumps({"url": f"ws://127.0.0.1:{port}/ws", "port": port, "pid": os.getpid()}) + "\n")
-        sys.stdout.flush()
-    await serving
+    await AnnouncedServer(config).serve()
 
 
 def main() -> None:

@@ -1,0 +1,82 @@
+"""What the machine did during a stretch of time: once per second while it lasts, exactly at its borders."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from load_tests.callbench.cores import CoreTimes, core_times
+from load_tests.callbench.processes import Memory, ProcessTree
+
+PERIOD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A measured stretch. CPU in seconds; `system_by_group` and `load_by_group` are what was used inside it."""
+
+    start: float
+    end: float
+    system_by_group: Mapping[str, float]
+    load_by_group: Mapping[str, float]
+    cores: Mapping[int, CoreTimes]
+    memory: Mapping[str, Memory]
+    processes: Mapping[str, int]
+    not_pinned: tuple[str, ...]
+    per_second: tuple[Mapping[str, float], ...] = field(default=())
+    """Per sample: `t` (monotonic), `system_cpu_s` and `load_cpu_s` since the span began."""
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+def difference(later: Mapping[str, float], earlier: Mapping[str, float]) -> dict[str, float]:
+    """What was used by group between two readings; a group that was not there before had used nothing."""
+    return {group: used - earlier.get(group, 0.0) for group, used in later.items()}
+
+
+class Sampler:
+    """Watches a system and a load side that are pinned to a core each."""
+
+    def __init__(self, system: ProcessTree, load: ProcessTree, *, system_core: int, load_core: int) -> None:
+        self._system = system
+        self._load = load
+        self._system_core = system_core
+        self._load_core = load_core
+
+    async def watch(self, seconds: float) -> Span:
+        """Measure the next `seconds`."""
+        not_pinned = (*self._system.not_on(self._system_core), *self._load.not_on(self._load_core))
+        system_before, load_before, cores_before = self._system.cpu_by_group(), self._load.cpu_by_group(), core_times()
+        start = time.monotonic()
+        rows: list[Mapping[str, float]] = []
+        while (now := time.monotonic()) < start + seconds:
+            await asyncio.sleep(min(PERIOD_S, start + seconds - now))
+            rows.append(
+                {
+                    "t": round(time.monotonic() - start, 3),
+                    "system_cpu_s": _total(difference(self._system.cpu_by_group(), system_before)),
+                    "load_cpu_s": _total(difference(self._load.cpu_by_group(), load_before)),
+                }
+            )
+        end, cores_after = time.monotonic(), core_times()
+        system, load = self._system.cpu_by_group(), self._load.cpu_by_group()
+        not_pinned += (*self._system.not_on(self._system_core), *self._load.not_on(self._load_core))
+        return Span(
+            start=start,
+            end=end,
+            system_by_group=difference(system, system_before),
+            load_by_group=difference(load, load_before),
+            cores={core: times - cores_before[core] for core, times in cores_after.items()},
+            memory=self._system.memory_by_group(),
+            processes=self._system.count_by_group(),
+            not_pinned=tuple(dict.fromkeys(not_pinned)),
+            per_second=tuple(rows),
+        )
+
+
+def _total(by_group: Mapping[str, float]) -> float:
+    return round(sum(by_group.values()), 3)

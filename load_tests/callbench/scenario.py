@@ -1,0 +1,90 @@
+"""The one conversation that every call of a run holds: four turns of the callee, the third one a barge-in.
+
+The agent is heard about two thirds of the time. Replies are fixed, so that every system speaks the same audio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SAMPLE_RATE_HZ = 16000
+NOMINAL_CALL_S = 40.0
+"""Until warm-up calls have shown the real length."""
+
+LLM_FIRST_TOKEN_MS = 250.0
+TTS_FIRST_AUDIO_MS = 150.0
+INJECTED_MS = LLM_FIRST_TOKEN_MS + TTS_FIRST_AUDIO_MS
+"""What the simulated providers take of every turn; the rest of the wait is the system's."""
+
+END_OF_TURN_MS = 400.0
+"""Silence of audio time after which the transcriber ends the turn. It has no part in the added latency."""
+START_OF_TURN_MS = 220.0
+"""Audio time from the first voice to the start of the turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance of the callee and the agent's reply. `barge_in_after_ms`: it interrupts the reply before it."""
+
+    text: str
+    reply: str
+    after_agent_quiet_ms: int = 1000
+    barge_in_after_ms: int | None = None
+
+
+OPENING = "Hello, this is Ava from Riverside Dental. I am calling about your appointment on Tuesday at ten."
+
+TURNS: tuple[Turn, ...] = (
+    Turn(
+        "What should I bring along?",
+        "You should bring your insurance card and a list of your medicines. "
+        "If this is your first visit, come ten minutes early for the forms.",
+    ),
+    Turn(
+        "And where can I park?",
+        "Our parking is free behind the building, and the entrance is on the left. "
+        "If the lot is full there is a garage across the street, next to the public library, "
+        "and our front desk will gladly validate your ticket when you leave.",
+    ),
+    Turn(
+        "Sorry, how long will it take?",
+        "A cleaning takes about forty five minutes. Doctor Patel will see you afterwards for a short check.",
+        barge_in_after_ms=3500,
+    ),
+    Turn(
+        "Great, thank you very much.",
+        "You are welcome. We look forward to seeing you on Tuesday at ten in the morning. Have a lovely day.",
+    ),
+)
+
+HANG_UP_AFTER_AGENT_QUIET_MS = 1000
+
+AGENT: dict[str, Any] = {
+    "name": "callbench",
+    "business": "Riverside Dental",
+    "opening": OPENING,
+    "system_prompt": "You are Ava. Answer from the facts.",
+    "knowledge": ["The practice is next to the public library.", "Parking is free behind the building."],
+    "limits": {"silence_timeout_s": 60},
+}
+
+
+def leg_script() -> dict[str, Any]:
+    """What a leg is told to say and when to hang up."""
+    return {
+        "turns": [
+            {
+                "text": turn.text,
+                "after_agent_quiet_ms": turn.after_agent_quiet_ms,
+                "barge_in_after_ms": turn.barge_in_after_ms,
+            }
+            for turn in TURNS
+        ],
+        "hang_up_after_agent_quiet_ms": HANG_UP_AFTER_AGENT_QUIET_MS,
+    }
+
+
+def replies() -> dict[str, str]:
+    """What the simulated language model answers to each text of the callee."""
+    return {turn.text: turn.reply for turn in TURNS}

@@ -1,0 +1,61 @@
+"""A system under test: how it is started, where a call enters it, and which of its processes is what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from load_tests.callbench.processes import ProcessTree
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a system runs and what it talks to."""
+
+    core: int
+    mark: str
+    """The value of `child.MARK` in the environment of everything that the system starts."""
+    simulators_url: str
+    folder: Path
+    """For the system's data and logs; removed after the run."""
+    max_calls: int
+    """The largest step: capacity limits must lie above it."""
+
+    @property
+    def simulators_socket_url(self) -> str:
+        return self.simulators_url.replace("http", "ws", 1)
+
+
+class System(Protocol):
+    """One system under test. `start` and `stop` block."""
+
+    name: str
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The process groups that its CPU is told apart by, largest first in a plot."""
+        ...
+
+    def start(self, place: Place) -> None:
+        """Start it pinned and wait until it takes calls. Raises ParleyError or OSError, with nothing left running."""
+        ...
+
+    def tree(self) -> ProcessTree: ...
+
+    def opening(self) -> dict[str, Any]:
+        """How a phone reaches it: the `open` document of a leg."""
+        ...
+
+    def loop_lag_ms(self) -> list[float] | None:
+        """Samples of its event loops' lag since the last question; None where it does not tell."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What of its configuration a reader has to know; JSON."""
+        ...
+
+    def stop(self) -> None:
+        """End every process of it. Idempotent."""
+        ...
