@@ -21,6 +21,7 @@ from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.rules import Deny, decide, facts_from
+from serve_app.dialing.slot_queue import SlotQueue
 from serve_app.dialing.tenants import tenants_with_live_attempts
 from serve_app.errors import ProviderError, UnavailableError
 from serve_app.metrics import ATTEMPTS
@@ -33,7 +34,6 @@ from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCal
 # How long a claimed attempt waits for a slot before it goes back, so that the claim's lease stays short: after a crash
 # the next dialer takes over within that lease.
 SLOT_WAIT_S = 5.0
-SLOT_POLL_S = 0.25
 LONGEST_PACE_S = 5.0
 # Between the last check and the request: a commit, a Redis round trip, a busy event loop.
 MARGIN_S = 5.0
@@ -80,6 +80,7 @@ class Dialer:
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
         # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
+        self._slots = SlotQueue(live, clock, owner)
         self._in_flight = 0
         self._stopping = False
         self._woken = asyncio.Event()
@@ -105,6 +106,7 @@ class Dialer:
         backoff_s = FIRST_BACKOFF_S
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconciler.run())
+            group.create_task(self._slots.report_demand())
             while True:
                 self._woken.clear()
                 try:
@@ -171,7 +173,7 @@ class Dialer:
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         if not await self._reserve(attempt, began):
             if self._clock.now() < attempt.give_up_at:
-                await self._release(attempt, 0)
+                await self._keep_place(attempt)
                 return "waiting"
             waited = f"no session became free within {self._queue_timeout_s:g} s; the call was not placed"
             return await self._decline(attempt, "no_capacity", waited)
@@ -180,7 +182,7 @@ class Dialer:
             return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(began):
-            await self._release(attempt, 0)
+            await self._keep_place(attempt)
             return "waiting"
         repository = self._attempts(attempt)
         if not await repository.fence_placing(attempt.id, attempt.epoch):
@@ -188,7 +190,7 @@ class Dialer:
             return "lost_claim"
         if self._late(began):
             # The commit took so long that the lease may be over, and nothing was sent: say so.
-            await self._release(attempt, 0)
+            await self._keep_place(attempt)
             return "waiting"
         return await self._request(attempt)
 
@@ -204,14 +206,9 @@ class Dialer:
 
     async def _reserve(self, attempt: AttemptRow, began: float) -> bool:
         """Wait for a slot as long as the claim and the call's own deadline allow."""
-        while True:
-            if await self._live.reserve(attempt.id, self._slot_ttl_s):
-                return True
-            left_s = (attempt.give_up_at - self._clock.now()).total_seconds()
-            left_s = min(left_s, SLOT_WAIT_S - (self._clock.monotonic() - began))
-            if left_s <= 0:
-                return False
-            await self._clock.sleep(min(SLOT_POLL_S, left_s))
+        left_s = (attempt.give_up_at - self._clock.now()).total_seconds()
+        left_s = min(left_s, SLOT_WAIT_S - (self._clock.monotonic() - began))
+        return await self._slots.take(attempt.id, ttl_s=self._slot_ttl_s, longest_s=left_s)
 
     def _late(self, began: float) -> bool:
         """True if the lease could end before the request would."""
@@ -280,6 +277,10 @@ class Dialer:
         now = await self._attempts(attempt).get(attempt.id)
         if now is None or now.status == "ended":
             await self._live.release(attempt.id)
+
+    async def _keep_place(self, attempt: AttemptRow) -> None:
+        """Back among the waiting, where it was: due since it was due, so ahead of everything that came later."""
+        await self._attempts(attempt).release(attempt.id, attempt.epoch, min(attempt.next_at, attempt.give_up_at))
 
     async def _release(self, attempt: AttemptRow, delay_s: float) -> None:
         retry_at = min(self._clock.now() + timedelta(seconds=delay_s), attempt.give_up_at)

@@ -17,6 +17,7 @@ from serve_app.dialing.reconcile import ABSENT_ONCE, AttemptReconciler
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
+from serve_app.store.reports import DEMAND, Reports
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.rest import VonageClient
 from tests.unit.api_support import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
@@ -230,6 +231,46 @@ async def test_waiting_longer_than_one_claim_still_places_the_call_once(
         placed = await bench.until_status(attempt.id, "placed")
     assert placed.epoch > 1
     assert len(bench.vonage.posts) == 1
+
+
+async def test_at_capacity_calls_are_placed_in_order_as_slots_return(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More calls than one claim takes, waiting longer than one claim lasts: nobody overtakes."""
+    monkeypatch.setattr("serve_app.dialing.dialer.SLOT_WAIT_S", 0.4)
+    bench.configure(vonage={"calls_per_second": 50})
+    await bench.live.beat("replica-1", 1, ttl_s=600)
+    await bench.live.reserve("busy", 60)
+    made = [await bench.call(f"+1202555{1000 + n}") for n in range(10)]
+    async with bench.dialing():
+        await asyncio.sleep(1)
+        assert bench.vonage.posts == []
+        await bench.live.release("busy")
+        for _, attempt in made:
+            await bench.until_status(attempt.id, "placed")
+            await bench.live.release(attempt.id)
+    assert [post["to"][0]["number"] for post in bench.vonage.posts] == [call.to_number[1:] for call, _ in made]
+
+
+async def test_at_capacity_the_dialer_asks_seldom_and_says_how_many_wait(bench: Bench) -> None:
+    await bench.live.beat("replica-1", 0, ttl_s=600)
+    asked = 0
+    reserve = bench.live.reserve
+
+    async def counted(slot_id: str, ttl_s: float) -> bool:
+        nonlocal asked
+        asked += 1
+        return await reserve(slot_id, ttl_s)
+
+    bench.live.reserve = counted  # type: ignore[method-assign]
+    for n in range(4):
+        await bench.call(f"+1202555{1000 + n}")
+    async with bench.dialing():
+        await asyncio.sleep(2.2)
+        demand = await Reports(bench.live, DEMAND).all()
+    # 0.1, 0.2, 0.4, then every 0.5 s: one question for all four.
+    assert 3 <= asked <= 7
+    assert demand == {"dialer-0": {"waiting": 4}}
 
 
 async def test_never_more_calls_than_slots(bench: Bench) -> None:
