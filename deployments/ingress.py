@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -26,6 +28,7 @@ from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.load_report import report_load
 from deployments.names import CONTROL_APP, WORKERS
+from deployments.vitals import Vitals
 from serve_app.conversation.lease import CallLease
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
@@ -170,6 +173,8 @@ class MediaIngress:
         self._background: set[asyncio.Task[None]] = set()
         """Reports, and the leases of calls: they outlive their sockets."""
         self._load_report = asyncio.create_task(report_load(self._live, "ingress"))
+        self._vitals = Vitals(self._live, "ingress", f"ingress@{socket.gethostname()}:{os.getpid()}")
+        self._vitals_report = asyncio.create_task(self._vitals.run())
 
         direct_socket.install()
 
@@ -206,7 +211,8 @@ class MediaIngress:
             await _deny(send, denied)
             return
         try:
-            await relay.run(channel)
+            with self._vitals.call(relay):
+                await relay.run(channel)
         finally:
             if relay.lost is not None:
                 log.error("session lost", call_id=lease.call_id, reason=relay.lost)

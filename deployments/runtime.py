@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from dataclasses import dataclass
 
 from deployments.config import AppArgs, complete_settings
+from deployments.vitals import Vitals
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
 from serve_app.settings import Settings
@@ -27,8 +29,11 @@ class Runtime:
     vonage: VonageClient
     owner: str
     simulators_url: str | None
+    vitals: Vitals
+    reporting: asyncio.Task[None]
 
     async def aclose(self) -> None:
+        self.reporting.cancel()
         await self.vonage.aclose()
         await self.live.aclose()
         await self.db.aclose()
@@ -47,12 +52,16 @@ async def open_runtime(args: AppArgs, role: str) -> Runtime:
         await db.aclose()
         raise
     live = await LiveState.connect(settings.redis.url, connect_timeout_s=settings.redis.connect_timeout_s)
+    owner = f"{role}@{socket.gethostname()}:{os.getpid()}"
+    vitals = Vitals(live, role, owner)
     return Runtime(
         settings=settings,
         db=db,
         live=live,
         objects=ObjectStore.open(settings.objects.url, settings.data_dir.expanduser().resolve()),
         vonage=VonageClient(settings.telephony.vonage),
-        owner=f"{role}@{socket.gethostname()}:{os.getpid()}",
+        owner=owner,
         simulators_url=simulators_url,
+        vitals=vitals,
+        reporting=asyncio.create_task(vitals.run()),
     )

@@ -136,8 +136,9 @@ class CallSessions:
         self._mailroom.add(call.call_id, session.command)
         beats = asyncio.create_task(self._hold(call, session))
         try:
-            channel.bind(session)
-            return await session.run()
+            with self._runtime.vitals.call(session):
+                channel.bind(session)
+                return await session.run()
         finally:
             beats.cancel()
             self._mailroom.remove(call.call_id)

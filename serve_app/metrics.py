@@ -29,4 +29,14 @@ SLOTS_TOTAL = Gauge("parley_slots", "Calls that the live session replicas can ho
 SLOTS_USED = Gauge("parley_slots_used", "Calls that hold or have reserved a session.")
 CALLS_LIVE = Gauge("parley_calls_live", "Calls that have not ended.", ["status"])
 CALLS_RECENT = Gauge("parley_calls_recent", "Calls that ended in the last hour.", ["outcome"])
+# Of every replica of the platform, by its own report. `replica` is `role@host:pid`: as many values as processes live.
+_REPLICA = ["deployment", "replica"]
+REPLICA = {
+    "calls_open": Gauge("parley_replica_calls_open", "Calls on the line.", _REPLICA),
+    "calls_held": Gauge("parley_replica_calls_held", "Calls that are open, or over and not freed yet.", _REPLICA),
+    "tasks": Gauge("parley_replica_tasks", "Tasks of the event loop.", _REPLICA),
+    "fds": Gauge("parley_replica_open_fds", "Open file descriptors.", _REPLICA),
+    "threads": Gauge("parley_replica_threads", "Threads of the process.", _REPLICA),
+    "rss_bytes": Gauge("parley_replica_resident_bytes", "Memory of the process.", _REPLICA),
+}
 TURN_RECENT_MS = Gauge("parley_turn_latency_recent_ms", "Turn latency over the last 15 minutes.", ["quantile"])

@@ -13,6 +13,7 @@ from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError
 from serve_app.api.report import Activity, read_activity
 from serve_app.errors import UnavailableError
+from serve_app.store.reports import VITALS, Reports
 
 router = APIRouter(tags=["platform"])
 CHECK_TIMEOUT_S = 2.0
@@ -61,6 +62,7 @@ async def scrape(deps: Deps) -> Response:
     if capacity is not None:
         metrics.SLOTS_TOTAL.set(capacity[0])
         metrics.SLOTS_USED.set(capacity[1])
+    _export_replicas(await _vitals(deps))
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             _export(await read_activity(deps.db, deps.clock.now()))
@@ -82,6 +84,22 @@ def _export(activity: Activity) -> None:
     metrics.TURN_RECENT_MS.clear()
     for quantile, value in activity.turn_ms.items():
         metrics.TURN_RECENT_MS.labels(quantile).set(value)
+
+
+def _export_replicas(vitals: dict[str, dict[str, Any]]) -> None:
+    for name, gauge in metrics.REPLICA.items():
+        gauge.clear()
+        for replica, report in vitals.items():
+            gauge.labels(report["deployment"], replica).set(report[name])
+
+
+async def _vitals(deps: ApiDeps) -> dict[str, dict[str, Any]]:
+    """replica -> its last report; empty while Redis is away."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await Reports(deps.live, VITALS).all()
+    except (UnavailableError, TimeoutError):
+        return {}
 
 
 async def _checks(deps: ApiDeps) -> dict[str, str]:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
+from serve_app.store.reports import VITALS, Reports
 from serve_app.store.repositories import Calls, Turns
 from tests.unit.api_support import TO, Plane
 
@@ -91,6 +92,16 @@ async def test_metrics_show_calls_slots_and_latencies_and_no_number(plane: Plane
     assert ("parley_http_requests_total", "POST", "/api/v1/calls", "201") in values
     assert TO not in response.text
     assert call["id"] not in response.text
+
+
+async def test_metrics_show_what_every_replica_holds(plane: Plane) -> None:
+    report = {"deployment": "sessions", "calls_open": 3, "calls_held": 4, "tasks": 20, "fds": 40, "threads": 9}
+    await Reports(plane.live, VITALS).put("sessions@node:1", {**report, "rss_bytes": 1000}, 60)
+    text = (await plane.http.get("/metrics")).text
+    assert 'parley_replica_calls_held{deployment="sessions",replica="sessions@node:1"} 4.0' in text
+    assert 'parley_replica_open_fds{deployment="sessions",replica="sessions@node:1"} 40.0' in text
+    await Reports(plane.live, VITALS).drop("sessions@node:1")
+    assert "sessions@node:1" not in (await plane.http.get("/metrics")).text
 
 
 async def test_the_documentation_opens(plane: Plane) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.exceptions import RayError
@@ -17,6 +17,7 @@ import serve_app.telephony.sockets as sockets_module
 from deployments.ingress import MediaIngress
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
+from deployments.vitals import Vitals
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease
 from serve_app.errors import UnavailableError
@@ -190,6 +191,7 @@ class Platform:
         replica._settings = SimpleNamespace(link=link, redis=redis)
         replica._live, replica._sessions, replica._links = self.live, self.sessions, pool
         replica._node_id, replica._background = "node", set()
+        replica._vitals = Vitals(cast(Any, self.live), "ingress", "a replica")
         self.replica = replica
 
     def socket(self, path: str = "/media/call-1", token: str | None = "token") -> asyncio.Task[None]:

@@ -1,0 +1,62 @@
+"""The census of a replica: an ended call that something still holds is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+import deployments.vitals as vitals_module
+from deployments.vitals import Vitals
+from serve_app.store.live import LiveState
+from serve_app.store.reports import VITALS, Reports
+
+pytest_plugins = ("tests.unit.store_fixtures",)
+
+
+class Call:
+    """Holds itself, as a session and its callbacks do."""
+
+    def __init__(self) -> None:
+        self.myself = self
+
+
+@pytest.fixture
+def no_chance_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals_module, "INTERVAL_S", 0.02)
+
+
+async def test_a_call_is_held_until_it_is_freed(live: LiveState, no_chance_collection: None, quick: None) -> None:
+    vitals, reports = Vitals(live, "sessions", "replica"), Reports(live, VITALS)
+
+    async def reported(open_calls: int, held: int) -> None:
+        async with asyncio.timeout(5):
+            while True:
+                said = (await reports.all()).get("replica", {})
+                if (said.get("calls_open"), said.get("calls_held")) == (open_calls, held):
+                    assert said["tasks"] >= 1 and said["threads"] >= 1 and said["rss_bytes"] > 1e6
+                    return
+                await asyncio.sleep(0.01)
+
+    running = asyncio.create_task(vitals.run())
+    kept, dropped = Call(), Call()
+    with vitals.call(kept), vitals.call(dropped):
+        await reported(2, 2)
+    del dropped
+    # Nothing is open: the cycle of the one is collected, the other is still referenced from here.
+    await reported(0, 1)
+    assert vitals.measure()["calls_begun"] == 2
+    del kept
+    with vitals.call(Call()):
+        pass
+    await reported(0, 0)
+    running.cancel()
