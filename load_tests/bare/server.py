@@ -1,4 +1,4 @@
-"""The bare server: `ws://127.0.0.1:PORT/ws` is a call, `GET /lag` the loop's lag since it was last asked."""
+"""The bare server: `ws://127.0.0.1:PORT/ws` is a call, `GET /lag` the loop's lag over the last seconds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from load_tests.bare.lag import LoopLag
 from load_tests.bare.records import Records
 from serve_app.clock import SystemClock
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.session import CallSession
 from serve_app.conversation.speaker import LineCache
 from serve_app.errors import ParleyError
+from serve_app.loop_lag import LoopLag
 from serve_app.providers.base import Providers
 from serve_app.providers.registry import make_providers
 from serve_app.settings import Settings
@@ -45,7 +45,6 @@ class BareServer:
         self._data_dir = data_dir
         self._lines = LineCache()
         self._lag = LoopLag()
-        self._background: set[asyncio.Task[None]] = set()
         self._records: Records | None = None
         self._providers: Providers | None = None
         self._objects = ObjectStore.open(None, data_dir)
@@ -57,10 +56,13 @@ class BareServer:
             await self._lifespan(receive, send)
         else:
             lag = scope["path"] == "/lag"
-            body = json.dumps({"late_ms": self._lag.take()} if lag else {"ready": True}).encode()
+            body = json.dumps(self._measured() if lag else {"ready": True}).encode()
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    def _measured(self) -> dict[str, float]:
+        return {"lag_p95_ms": self._lag.percentile_ms(0.95), "lag_max_ms": self._lag.max_ms}
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -72,11 +74,10 @@ class BareServer:
                 except ParleyError as error:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
-                self._background.add(asyncio.create_task(self._lag.run()))
+                self._lag.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                for task in self._background:
-                    task.cancel()
+                self._lag.stop()
                 if self._records is not None:
                     await self._records.aclose()
                 await send({"type": "lifespan.shutdown.complete"})

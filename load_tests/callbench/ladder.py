@@ -55,7 +55,6 @@ class Outcome:
 class _Measured:
     calls: int
     span: Span
-    loop_lag_ms: list[float] | None
     load: LoadFigures
 
 
@@ -84,7 +83,7 @@ class Ladder:
         """Calls that are up, and since when."""
         self._ended = asyncio.Event()
         """A call ended."""
-        self._sampler = Sampler(system.tree(), load.tree(), system_core=cores[0], load_core=cores[1])
+        self._sampler = Sampler(system, load.tree(), system_core=cores[0], load_core=cores[1])
 
     async def run(self) -> Outcome:
         call_s = await self._warm_up()
@@ -145,10 +144,9 @@ class Ladder:
             self._ended.set()
 
     async def _measure(self, calls: int) -> _Measured:
-        self._system.loop_lag_ms()  # forget what was before
         self._load.take_lateness()
         span = await self._sampler.watch(self._plan.step_s)
-        return _Measured(calls, span, self._system.loop_lag_ms(), await self._load.figures())
+        return _Measured(calls, span, await self._load.figures())
 
     async def _judge(self, measured: _Measured, outcome: Outcome) -> StepFigures:
         await self._calls_of(measured.span)
@@ -161,7 +159,6 @@ class Ladder:
             streams=streams,
             due_after_sound_s=self._due,
             injected_ms=INJECTED_MS,
-            loop_lag_ms=measured.loop_lag_ms,
             load=measured.load,
             system_core=self._system_core,
             load_core=self._load_core,

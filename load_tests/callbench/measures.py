@@ -95,9 +95,7 @@ def _near(steps: list[StepFigures], outcome: Outcome | None, share: float) -> St
 
 
 def _added(name: str, limit: float, step: StepFigures | None) -> Measured:
-    return _timed(
-        name, limit, step, None if step is None else (step.added_ms.p95, step.added_ms.p50, step.added_ms.p99)
-    )
+    return _timed(name, limit, step, None if step is None else step.added_ms)
 
 
 def _clear(name: str, limit: float, step: StepFigures | None) -> Measured:

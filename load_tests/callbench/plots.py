@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from load_tests.callbench.report import SystemResult
 from load_tests.callbench.search import MAX_ADDED_P95_MS
@@ -27,10 +29,10 @@ def _latency(results: Sequence[SystemResult], folder: Path) -> list[Path]:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for result in results:
         assert result.outcome is not None
-        steps = [step for step in result.outcome.steps if step.added_ms.p95 is not None]
-        axes.plot([step.calls for step in steps], [step.added_ms.p95 for step in steps], marker="o", label=result.name)
-        void = [step for step in steps if step.voided]
-        axes.plot([s.calls for s in void], [s.added_ms.p95 for s in void], "kx", markersize=10)
+        points = [(step.calls, step.added_ms.p95 or math.nan, bool(step.voided)) for step in result.outcome.steps]
+        axes.plot([calls for calls, _, _ in points], [p95 for _, p95, _ in points], marker="o", label=result.name)
+        void = [(calls, p95) for calls, p95, voided in points if voided]
+        axes.plot([calls for calls, _ in void], [p95 for _, p95 in void], "kx", markersize=10)
     axes.axhline(MAX_ADDED_P95_MS, color="grey", linestyle="--", linewidth=1, label=f"{MAX_ADDED_P95_MS:g} ms")
     axes.set_yscale("log")
     axes.set_xlabel("concurrent calls on one core (x: void)")
@@ -66,7 +68,7 @@ def _cost(results: Sequence[SystemResult], folder: Path) -> list[Path]:
     return _save(figure, folder / "cost")
 
 
-def _save(figure: plt.Figure, stem: Path) -> list[Path]:
+def _save(figure: Figure, stem: Path) -> list[Path]:
     files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     for file in files:
         figure.savefig(file, dpi=120)

@@ -130,7 +130,7 @@ def _steps_table(result: SystemResult, outcome: Outcome) -> Table:
     title = f"{result.name}: {outcome.largest} calls; idle base {base:.1%} of a core, calls of {outcome.call_s:.1f} s"
     table = Table(title=title, title_justify="left")
     columns = ("calls", "added p50/p95/p99", "to STT p95", "clear p50/p95", "late p95", "underruns", "depth min")
-    for column in (*columns, "CPU ms/call-s", "without base", "core", "PSS/call", "lag p99", "failed", ""):
+    for column in (*columns, "CPU ms/call-s", "without base", "core", "PSS/call", "lag p95", "failed", ""):
         table.add_column(column, justify="right")
     for step in outcome.steps:
         table.add_row(*_step_row(step))
@@ -151,7 +151,7 @@ def _step_row(step: StepFigures) -> list[str]:
         f"{step.cpu_total_above_base_ms_per_call_s:.2f}",
         f"{step.system_core_share:.0%}",
         f"{step.memory_per_call.pss_kb / 1024:.2f} MB",
-        "-" if step.loop_lag_ms is None else _ms(step.loop_lag_ms.p99),
+        _ms(max((lag.p95_median_ms for lag in step.loop_lag.values()), default=None)),
         f"{step.calls_failed}/{step.calls_ended}",
         "VOID" if step.voided else "PASS" if step.verdict.passed else "MISS",
     ]

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 from load_tests.callbench.cores import CoreTimes, core_times
 from load_tests.callbench.processes import Memory, ProcessTree
+from load_tests.callbench.systems.base import Lag, System
 
 PERIOD_S = 1.0
+LAG_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Span:
     memory: Mapping[str, Memory]
     processes: Mapping[str, int]
     not_pinned: tuple[str, ...]
+    lags: tuple[Mapping[str, Lag], ...] = field(default=())
+    """The system's event loops, a reading per `LAG_PERIOD_S`."""
     per_second: tuple[Mapping[str, float], ...] = field(default=())
     """Per sample: `t` (monotonic), `system_cpu_s` and `load_cpu_s` since the span began."""
 
@@ -41,8 +45,9 @@ def difference(later: Mapping[str, float], earlier: Mapping[str, float]) -> dict
 class Sampler:
     """Watches a system and a load side that are pinned to a core each."""
 
-    def __init__(self, system: ProcessTree, load: ProcessTree, *, system_core: int, load_core: int) -> None:
-        self._system = system
+    def __init__(self, system: System, load: ProcessTree, *, system_core: int, load_core: int) -> None:
+        self._system = system.tree()
+        self._loop_lag = system.loop_lag
         self._load = load
         self._system_core = system_core
         self._load_core = load_core
@@ -53,8 +58,13 @@ class Sampler:
         system_before, load_before, cores_before = self._system.cpu_by_group(), self._load.cpu_by_group(), core_times()
         start = time.monotonic()
         rows: list[Mapping[str, float]] = []
+        lags: list[Mapping[str, Lag]] = []
+        lag_due = start + LAG_PERIOD_S
         while (now := time.monotonic()) < start + seconds:
             await asyncio.sleep(min(PERIOD_S, start + seconds - now))
+            if time.monotonic() >= lag_due:
+                lags.append(self._loop_lag())
+                lag_due += LAG_PERIOD_S
             rows.append(
                 {
                     "t": round(time.monotonic() - start, 3),
@@ -74,6 +84,7 @@ class Sampler:
             memory=self._system.memory_by_group(),
             processes=self._system.count_by_group(),
             not_pinned=tuple(dict.fromkeys(not_pinned)),
+            lags=tuple(lags),
             per_second=tuple(rows),
         )
 

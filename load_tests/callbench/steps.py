@@ -11,6 +11,7 @@ from load_tests.callbench.records import Call, SttTurn
 from load_tests.callbench.sampling import Span
 from load_tests.callbench.search import Verdict
 from load_tests.callbench.streams import match_streams
+from load_tests.callbench.systems.base import Lag
 from load_tests.callbench.turns import TurnFigures, turn_figures
 from load_tests.callbench.voids import Conditions, reasons_to_void
 
@@ -32,6 +33,15 @@ class LoadFigures:
     leg_lateness_p99_ms: float | None = None
     leg_lateness_max_ms: float | None = None
     provider_lateness_p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LagFigures:
+    """Event-loop lag of a group's worst process: its p95 over 5 s (median and worst of the step), and the maximum."""
+
+    p95_median_ms: float
+    p95_worst_ms: float
+    max_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class StepFigures:
     memory_per_call: Memory
     memory: Mapping[str, Memory]
     processes: Mapping[str, int]
-    loop_lag_ms: Distribution | None
+    loop_lag: Mapping[str, LagFigures]
     load_cpu_ms_per_call_s: Mapping[str, float]
     conditions: Conditions
     voided: Sequence[str]
@@ -95,7 +105,6 @@ def step_figures(
     streams: Sequence[Sequence[SttTurn]],
     due_after_sound_s: Mapping[str, float],
     injected_ms: float,
-    loop_lag_ms: Sequence[float] | None,
     load: LoadFigures,
     system_core: int,
     load_core: int,
@@ -146,12 +155,28 @@ def step_figures(
         memory_per_call=Memory(*(round(part / calls) for part in (grown.rss_kb, grown.pss_kb, grown.uss_kb))),
         memory=span.memory,
         processes=span.processes,
-        loop_lag_ms=Distribution.of(loop_lag_ms) if loop_lag_ms else None,
+        loop_lag=lag_figures(span.lags),
         load_cpu_ms_per_call_s={group: round(used * per_call, 3) for group, used in span.load_by_group.items()},
         conditions=conditions,
         voided=reasons_to_void(conditions),
         per_second=span.per_second,
     )
+
+
+def lag_figures(readings: Sequence[Mapping[str, Lag]]) -> dict[str, LagFigures]:
+    """By group, of the readings that have it."""
+    found: dict[str, list[Lag]] = {}
+    for reading in readings:
+        for group, lag in reading.items():
+            found.setdefault(group, []).append(lag)
+    return {
+        group: LagFigures(
+            p95_median_ms=round(quantile([lag.p95_ms for lag in lags], 0.5), 2),
+            p95_worst_ms=round(max(lag.p95_ms for lag in lags), 2),
+            max_ms=round(max(lag.max_ms for lag in lags), 2),
+        )
+        for group, lags in found.items()
+    }
 
 
 def provider_lateness_p99(late_ms: Sequence[float]) -> float | None:

@@ -22,8 +22,9 @@ from load_tests.callbench.records import Call, CalleeTurn, SttTurn, Utterance
 from load_tests.callbench.sampling import Span, difference
 from load_tests.callbench.scenario import TURNS
 from load_tests.callbench.search import Verdict, between, largest_passing
-from load_tests.callbench.steps import Base, LoadFigures, StepFigures, step_figures
+from load_tests.callbench.steps import Base, LagFigures, LoadFigures, StepFigures, step_figures
 from load_tests.callbench.streams import match_streams
+from load_tests.callbench.systems.base import Lag
 from load_tests.callbench.systems.parley import derive, group_of
 from load_tests.callbench.turns import turn_figures
 from load_tests.callbench.voids import Conditions, reasons_to_void
@@ -255,6 +256,7 @@ def a_step(calls: list[tuple[Call, list[SttTurn]]], **load: Any) -> StepFigures:
         memory={"server": Memory(3000, 2500, 2000)},
         processes={"server": 1},
         not_pinned=(),
+        lags=({"server": Lag(1.0, 5.0)}, {"server": Lag(3.0, 4.0)}, {}),
     )
     return step_figures(
         calls=len(calls),
@@ -264,7 +266,6 @@ def a_step(calls: list[tuple[Call, list[SttTurn]]], **load: Any) -> StepFigures:
         streams=[stream for _, stream in calls],
         due_after_sound_s=DUE,
         injected_ms=400,
-        loop_lag_ms=[1.0, 2.0],
         load=LoadFigures(**load),
         system_core=0,
         load_core=1,
@@ -282,6 +283,7 @@ def test_a_step_counts_what_happened_inside_it() -> None:
     assert step.cpu_total_above_base_ms_per_call_s == 100.0
     assert step.memory_per_call.pss_kb == round((2500 - 900) / 3)
     assert step.min_depth_ms.low == 280
+    assert step.loop_lag == {"server": LagFigures(1.0, 3.0, 5.0)}
     assert step.conditions.foreign_share == 0
     assert not step.voided and not step.verdict.passed  # a quarter of the utterances broke up
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from load_tests.callbench.child import PinnedChild
 from load_tests.callbench.processes import ProcessTree, one_group
 from load_tests.callbench.scenario import AGENT, SAMPLE_RATE_HZ
-from load_tests.callbench.systems.base import Place
+from load_tests.callbench.systems.base import Lag, Place
 
 GROUP = "server"
 
@@ -69,10 +69,11 @@ class Bare:
     def opening(self) -> dict[str, Any]:
         return {"kind": "socket", "uri": self._url, "sample_rate_hz": SAMPLE_RATE_HZ, "headers": {}}
 
-    def loop_lag_ms(self) -> list[float] | None:
+    def loop_lag(self) -> Mapping[str, Lag]:
         address = self._url.replace("ws", "http", 1).removesuffix("/ws") + "/lag"
         with urllib.request.urlopen(address, timeout=10) as answer:
-            return [float(late) for late in json.load(answer)["late_ms"]]
+            measured = json.load(answer)
+        return {GROUP: Lag(measured["lag_p95_ms"], measured["lag_max_ms"])}
 
     def about(self) -> dict[str, Any]:
         return {"processes": 1, "journal": "SQLite", "recording": "local folder, parts are not mixed down"}

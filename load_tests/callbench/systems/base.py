@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,14 @@ class Place:
         return self.simulators_url.replace("http", "ws", 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Of an event loop, over a few seconds; milliseconds."""
+
+    p95_ms: float
+    max_ms: float
+
+
 class System(Protocol):
     """One system under test. `start` and `stop` block."""
 
@@ -48,8 +56,8 @@ class System(Protocol):
         """How a phone reaches it: the `open` document of a leg."""
         ...
 
-    def loop_lag_ms(self) -> list[float] | None:
-        """Samples of its event loops' lag since the last question; None where it does not tell."""
+    def loop_lag(self) -> Mapping[str, Lag]:
+        """Of its event loops over the last 5 s, by group the worst process; empty where it cannot tell."""
         ...
 
     def about(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -11,22 +12,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
+import redis
 import yaml
 
 from load_tests.callbench.child import MARK
 from load_tests.callbench.processes import ProcessTree, end_all, pin_threads
 from load_tests.callbench.scenario import AGENT
 from load_tests.callbench.systems.bare import provider_environment
-from load_tests.callbench.systems.base import Place
+from load_tests.callbench.systems.base import Lag, Place
 from serve_app.cli.platform import Platform, free_port
 from serve_app.local_endpoints import SimulatedVonage
 from serve_app.local_services import new_account
 from serve_app.paths import serve_config
+from serve_app.store.reports import LOAD
 
 GROUPS = ("HAProxy", "MediaIngress", "CallSessions", "other replicas", "Redis", "local services", "rest of Ray")
 SPARE_CALLS = 0.1
 """Sessions beyond the largest step: a slot of a call that ended is free again a moment later."""
+REPORTS_KEY = f"parley:{LOAD}"
+GROUP_OF_ROLE = {"ingress": "MediaIngress", "sessions": "CallSessions"}
 _KEY = re.compile(r"pk_\S+")
+_SOCKET = re.compile(r"/\S+redis\.sock")
 
 
 def group_of(name: str, command_line: str) -> str:
@@ -86,6 +92,7 @@ class Parley:
         self._account: SimulatedVonage = new_account()
         self._sessions: dict[str, Any] = {}
         self._key = ""
+        self._redis: redis.Redis | None = None
 
     @property
     def groups(self) -> Sequence[str]:
@@ -106,6 +113,7 @@ class Parley:
         try:
             self._start_pinned(place)
             self._apply_agent()
+            self._redis = self._private_redis()
         except BaseException:
             self.stop()
             raise
@@ -127,8 +135,18 @@ class Parley:
             "application_id": self._account.application_id,
         }
 
-    def loop_lag_ms(self) -> list[float] | None:
-        return None
+    def loop_lag(self) -> Mapping[str, Lag]:
+        """From the replicas' own reports in Redis: read there, because a scrape would cost the system CPU."""
+        if self._redis is None:
+            return {}
+        worst: dict[str, Lag] = {}
+        for text in self._redis.hvals(REPORTS_KEY):
+            report = json.loads(text)
+            group = GROUP_OF_ROLE.get(report.get("role"))
+            if group is not None:
+                lag = worst.get(group, Lag(0.0, 0.0))
+                worst[group] = Lag(max(lag.p95_ms, report["lag_p95_ms"]), max(lag.max_ms, report["lag_max_ms"]))
+        return worst
 
     def about(self) -> dict[str, Any]:
         return {
@@ -140,6 +158,9 @@ class Parley:
 
     def stop(self) -> None:
         platform, self._platform = self._platform, None
+        if self._redis is not None:
+            self._redis.close()
+            self._redis = None
         if platform is not None:
             platform.stop()
         if self._tree is not None:
@@ -190,6 +211,14 @@ class Parley:
             "VONAGE_SIGNATURE_SECRET": self._account.signature_secret,
             "VONAGE_FROM_NUMBER": self._account.from_number,
         }
+
+    def _private_redis(self) -> redis.Redis | None:
+        """The platform's own Redis, found by its process: its socket lies in a folder of its own."""
+        for process in self.tree().members():
+            found = _SOCKET.search(" ".join(process.cmdline()))
+            if found:
+                return redis.Redis.from_url(f"unix://{found.group()}")
+        return None
 
     def _apply_agent(self) -> None:
         assert self._platform is not None

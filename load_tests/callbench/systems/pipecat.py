@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from load_tests.callbench.child import PinnedChild
 from load_tests.callbench.processes import ProcessTree, one_group
 from load_tests.callbench.scenario import AGENT, OPENING, SAMPLE_RATE_HZ
-from load_tests.callbench.systems.base import Place
+from load_tests.callbench.systems.base import Lag, Place
 from serve_app.errors import SettingsError
 
 GROUP = "server"
@@ -60,8 +60,8 @@ class Pipecat:
     def opening(self) -> dict[str, Any]:
         return {"kind": "socket", "uri": self._url, "sample_rate_hz": SAMPLE_RATE_HZ, "headers": {}}
 
-    def loop_lag_ms(self) -> list[float] | None:
-        return None  # a peer runs as it is: nothing of ours inside
+    def loop_lag(self) -> Mapping[str, Lag]:
+        return {}  # a peer runs as it is: nothing of ours inside
 
     def about(self) -> dict[str, Any]:
         return {"processes": 1, "versions": self._versions(), "journal": "none", "recording": "none"}

@@ -1,0 +1,161 @@
+"""`python -m load_tests.callbench`: one system after the other, each started afresh, up its ladder.
+
+Writes `result.json`, plots and each system's logs to --out, and prints the tables. Ends every process that it started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from load_tests.callbench.calibrate import scenario_due_s
+from load_tests.callbench.child import MARK
+from load_tests.callbench.ladder import BASE_S, SETTLE_S, Ladder, Outcome, Plan
+from load_tests.callbench.load_side import LoadSide
+from load_tests.callbench.plots import draw
+from load_tests.callbench.processes import ProcessTree, end_all, one_group, pin_threads
+from load_tests.callbench.report import SystemResult, document, print_tables
+from load_tests.callbench.systems.bare import Bare
+from load_tests.callbench.systems.base import Place, System
+from load_tests.callbench.systems.parley import Parley
+from load_tests.callbench.systems.pipecat import Pipecat
+from serve_app.errors import ParleyError
+
+STEPS = (1, 10, 20, 40, 60, 80, 100)
+
+
+def main() -> int:
+    """The exit code is 1 when a system could not be measured, whatever the figures of the others."""
+    arguments = _arguments()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("callbench needs two cores: one for the system under test, one for the load side")
+    system_core, load_core = cores[0], cores[1]
+    pin_threads(os.getpid(), {load_core})
+    signal.signal(signal.SIGTERM, _stop)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    began = datetime.now(UTC)
+    due = scenario_due_s()
+    results: list[SystemResult] = []
+    for name in arguments.systems:
+        system = _systems(arguments.calls_per_process)[name]()
+        results.append(_measure(system, arguments, (system_core, load_core), due))
+        # After each system: a run that is broken off keeps what it has.
+        command = {key: str(value) for key, value in vars(arguments).items()}
+        found = document(results, command=command, started_at=began.isoformat(timespec="seconds"))
+        (out / "result.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    files = draw(results, out)
+    print_tables(results)
+    print("written:", ", ".join(str(file) for file in [out / "result.json", *files]))
+    return 1 if any(result.error for result in results) else 0
+
+
+def _measure(system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, float]) -> SystemResult:
+    plan = Plan(arguments.steps, arguments.step_s, arguments.refine, arguments.base_s, arguments.settle_s)
+    outcome: Outcome | None = None
+    error: str | None = None
+    about: dict[str, object] = {}
+    with _folder(arguments.out / f"{system.name}-logs") as folder, _marked() as mark:
+        load = LoadSide(core=cores[1], mark=mark, folder=folder)
+        try:
+            load.start()
+            place = Place(cores[0], mark, load.simulators_url, folder, max(arguments.steps))
+            _say(f"{system.name}: starting")
+            system.start(place)
+            about = system.about()
+
+            async def climb() -> Outcome:
+                async with load.phones():
+                    return await Ladder(system, load, plan, due_after_sound_s=due, cores=cores, show=_say).run()
+
+            outcome = asyncio.run(climb())
+        except (ParleyError, OSError, RuntimeError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            _say(f"{system.name}: {error}")
+        finally:
+            system.stop()
+            load.stop()
+    return SystemResult(system.name, about, system.groups, outcome, error)
+
+
+@contextlib.contextmanager
+def _folder(logs: Path) -> Iterator[Path]:
+    """A folder for a system's data; its logs are kept in `logs`, its data is not."""
+    with tempfile.TemporaryDirectory(prefix="callbench-") as name:
+        folder = Path(name)
+        try:
+            yield folder
+        finally:
+            found = [*folder.glob("*.log"), *folder.glob("*/logs/*.log")]
+            if found:
+                logs.mkdir(parents=True, exist_ok=True)
+            for log in found:
+                (logs / log.name).write_bytes(log.read_bytes())
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[str]:
+    """A mark for a run's processes; whatever still carries it afterwards is ended."""
+    mark = secrets.token_hex(8)
+    try:
+        yield mark
+    finally:
+        left = ProcessTree([], one_group("left"), mark=f"{MARK}={mark}").members(orphans=True)
+        if left:
+            _say(f"ending what was left: {', '.join(f'{process.pid} ({process.name()})' for process in left)}")
+        end_all(left)
+
+
+def _systems(calls_per_process: int | None) -> dict[str, Callable[[], System]]:
+    return {"parley": lambda: Parley(calls_per_process), "bare": Bare, "pipecat": Pipecat}
+
+
+def _arguments() -> argparse.Namespace:
+    names = list(_systems(None))
+
+    def systems(text: str) -> list[str]:
+        chosen = text.split(",")
+        unknown = [name for name in chosen if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no system {', '.join(unknown)}; known: {', '.join(names)}")
+        return chosen
+
+    def steps(text: str) -> list[int]:
+        numbers = sorted({int(number) for number in text.split(",")})
+        if numbers[0] < 1:
+            raise argparse.ArgumentTypeError("a step has at least one call")
+        return numbers
+
+    parser = argparse.ArgumentParser(prog="python -m load_tests.callbench", description=__doc__)
+    parser.add_argument("--systems", type=systems, default=names, help=f"of {', '.join(names)}; run in this order")
+    parser.add_argument("--steps", type=steps, default=list(STEPS), help="concurrent calls, for example 1,10,20")
+    parser.add_argument("--step-s", type=float, default=60, help="measured seconds per step")
+    parser.add_argument("--base-s", type=float, default=BASE_S, help="idle seconds that give the base")
+    parser.add_argument("--settle-s", type=float, default=SETTLE_S, help="rest after the start and the warm-up")
+    parser.add_argument("--refine", action="store_true", help="one more value, halfway to the first step that failed")
+    parser.add_argument("--calls-per-process", type=int, help="of parley's sessions; default: the shipped file's")
+    parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
