@@ -2,161 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import yaml
 
-from serve_app.cli.platform import choose_ports, derive_config, free_port
+from serve_app.cli.platform import free_port
 from serve_app.paths import configs_dir
 from serve_app.store.migrate import upgrade
-from tests.integration.harness import Running, World, a_world, environment, eventually, make_key
+from tests.integration.cluster import Deployed, a_cluster, answers, config_for, deployment, variables_of
+from tests.integration.harness import a_world, environment, eventually
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
-BIN = Path(sys.executable).parent
 LISTENING = [{"say": "Where is the practice?"}, {"listen": True}]
-
-
-class Deployed:
-    """A Ray cluster of this test, and the platform deployed onto it with `serve deploy`."""
-
-    def __init__(self, world: World, root: psutil.Process, dashboard: str, variables: dict[str, str]) -> None:
-        self.world = world
-        self.root = root
-        self.dashboard = dashboard
-        self.variables = variables
-        self.running: Running | None = None
-
-    def deploy(self, document: dict[str, Any], *, wait: bool = True) -> None:
-        """`serve deploy FILE`; with `wait` until everything in it runs and everything before it is gone."""
-        file = self.world.folder / "deployed.yaml"
-        file.write_text(yaml.safe_dump(document))
-        done = self._serve("deploy", str(file))
-        assert done.returncode == 0, done.stdout + done.stderr
-        if wait:
-            eventually(self.is_running, 200)
-
-    def is_running(self) -> bool:
-        # What `serve status` prints, without the seconds that the command takes to start.
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
-        for name, application in applications.items():
-            assert application["status"] != "DEPLOY_FAILED", f"{name}: {application['message']}"
-        deployments = [d for a in applications.values() for d in (a.get("deployments") or {}).values()]
-        if len(applications) < 2 or len(deployments) < 6:
-            return False
-        return all(a["status"] == "RUNNING" for a in applications.values()) and all(
-            d["status"] == "HEALTHY" for d in deployments
-        )
-
-    def failure(self) -> str | None:
-        """Why an application could not be deployed, once Serve says so."""
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
-        failed = [a["message"] for a in applications.values() if a["status"] == "DEPLOY_FAILED"]
-        return failed[0] if failed else None
-
-    def ready(self, database_url: str | None = None) -> Running:
-        eventually(self._serves, 90)
-        running = Running(self.world, make_key(self.world.folder / "data", database_url), self.root.pid)
-        running.prepare()
-        self.running = running
-        return running
-
-    def _serves(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError, ValueError):
-            media = httpx.get(f"{self.world.public_url}/media", timeout=2).status_code
-            return bool(media == 426 and httpx.get(f"{self.world.public_url}/health").json()["capacity"]["slots"])
-        return False
-
-    def _serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(BIN / "serve"), *arguments, "--address", self.dashboard],
-            env={**os.environ, **self.variables}, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
-
-def variables_of(world: World) -> dict[str, str]:
-    return {
-        **world.environment(),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    }
-
-
-def config_for(world: World) -> dict[str, Any]:
-    ports = choose_ports(world.port)
-    document = derive_config(ports)
-    variables = document["controller_options"]["runtime_env"]["env_vars"]
-    variables.update(ports.variables())
-    return document
-
-
-def deployment(document: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(d for a in document["applications"] for d in a["deployments"] if d["name"] == name)
-    return found
-
-
-def end_tree(root: psutil.Process) -> None:
-    """End a process and everything below it, by their ids."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = [*root.children(recursive=True), root]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(family, timeout=5)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @pytest.fixture(scope="module")
 def one_node() -> Iterator[Deployed]:
-    """`ray start --head` with two CPUs, as an operator does, kept in the foreground so that it is ours to end."""
-    folder = Path(tempfile.mkdtemp(prefix="pc-"))
-    with a_world(folder) as world:
-        variables = variables_of(world)
-        dashboard = free_port()
-        head = subprocess.Popen(
-            [
-                str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}",
-                f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}/ray",
-                f"--ray-client-server-port={free_port()}", "--node-ip-address=127.0.0.1",
-            ],
-            env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        url = f"http://127.0.0.1:{dashboard}"
-        try:
-            eventually(lambda: _answers(f"{url}/api/version"), 60)
-            yield Deployed(world, psutil.Process(head.pid), url, variables)
-        finally:
-            end_tree(psutil.Process(head.pid))
-            head.wait(10)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2).is_success
-    return False
+    with a_cluster() as deployed:
+        yield deployed
 
 
 def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deployed) -> None:
     """The shipped file, deployed; then every deployment is replaced while a call talks."""
     document = config_for(one_node.world)
-    # It must cover the longest call: an ingress replica that has drained for this long closes its sockets.
-    document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "240"
+    # Much shorter than the call: an ingress replica that has drained for this long closes its listener, not its calls.
+    document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
     one_node.deploy(document)
     running = one_node.ready()
     health = running.api.get("/health").json()
@@ -198,7 +77,7 @@ def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> No
     sessions = deployment(document, "CallSessions")
     sessions["max_ongoing_requests"] = 1
     sessions["user_config"] = {"max_calls": 1}
-    sessions["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 1}
+    sessions["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 2}
     # Replicas of the test before may still drain: they offer no slots any more.
     one_node.deploy(document, wait=False)
     running = one_node.ready()
@@ -254,7 +133,7 @@ def two_nodes(postgres_url: str) -> Iterator[Deployed]:
             try:
                 cluster.add_node(num_cpus=2, resources={"sessions": 10})
                 url = f"http://127.0.0.1:{dashboard}"
-                eventually(lambda: _answers(f"{url}/api/version"), 60)
+                eventually(lambda: answers(f"{url}/api/version"), 60)
                 yield Deployed(world, psutil.Process(), url, variables)
             finally:
                 cluster.shutdown()
