@@ -83,8 +83,8 @@ async def run_bot(transport: FastAPIWebsocketTransport, call_id: str, options: B
     context = LLMContext()
     user_aggregator, assistant_aggregator = LLMContextAggregatorPair(
         context,
-        # Flux decides about turns. The scaffold adds the Silero VAD, which would cost some 25 ms of CPU per call-second,
-        # and without these strategies, which Flux recommends itself, each call first loads a turn model in vain.
+        # Flux decides about turns: the Silero VAD that the scaffold adds would only cost CPU. And without these
+        # strategies, which Flux itself recommends once it runs, each call would first load a turn model in vain.
         user_params=LLMUserAggregatorParams(user_turn_strategies=ExternalUserTurnStrategies()),
     )
     pipeline = Pipeline(
@@ -98,10 +98,13 @@ async def run_bot(transport: FastAPIWebsocketTransport, call_id: str, options: B
             assistant_aggregator,
         ]
     )
-    # Metrics are off by default and stay off; the scaffold turns them on. One rate everywhere: nothing is resampled.
     worker = PipelineWorker(
         pipeline,
+        # Metrics are off by default and stay off; the scaffold turns them on. One rate everywhere: no resampling.
         params=PipelineParams(audio_in_sample_rate=SAMPLE_RATE_HZ, audio_out_sample_rate=SAMPLE_RATE_HZ),
+        # Both are on by default: a processor and two observers for browser clients and traces, of no use on a phone.
+        enable_rtvi=False,
+        enable_turn_tracking=False,
     )
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from loguru import logger
@@ -27,9 +29,17 @@ from fastapi import FastAPI, WebSocket  # noqa: E402
 _BACKLOG = 1024
 
 
-def make_app(options: BotOptions) -> FastAPI:
+def make_app(options: BotOptions, ready: dict[str, object]) -> FastAPI:
     """The application with its one socket route, which Pipecat's own runner names `/ws` too."""
-    app = FastAPI()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # The socket listens already: who connects now is answered as soon as the start-up is over.
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        yield
+
+    app = FastAPI(lifespan=lifespan)
 
     @app.websocket("/ws")
     async def media(websocket: WebSocket) -> None:
@@ -90,9 +100,10 @@ def main() -> None:
     arguments = parse()
     listener = socket.create_server((arguments.host, arguments.port), backlog=_BACKLOG)
     host, port = listener.getsockname()[:2]
+    ready = {"websocket_url": f"ws://{host}:{port}/ws", "port": port, "pid": os.getpid()}
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(options_of(arguments)),
+            make_app(options_of(arguments), ready),
             # uvloop and httptools: Pipecat's own runner has neither, and a peer must not be slower for it.
             loop=arguments.loop,
             http="httptools",
@@ -106,18 +117,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
 
-    async def serve() -> None:
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            ready = {"websocket_url": f"ws://{host}:{port}/ws", "port": port, "pid": os.getpid()}
-            sys.stdout.write(json.dumps(ready) + "\n")
-            sys.stdout.flush()
-        await serving
-
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(serve())
+        runner.run(server.serve(sockets=[listener]))
 
 
 if __name__ == "__main__":
