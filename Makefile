@@ -4,7 +4,7 @@ UV := .tools/bin/uv
 PARLEY := .venv/bin/parley
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 
-.PHONY: run demo test check bench bench-codec setup clean
+.PHONY: run demo test check bench bench-codec bench-calls setup clean
 
 run: setup          ## start the platform, place the demo call, keep serving until Ctrl-C
 	$(PARLEY) up --demo
@@ -25,6 +25,10 @@ bench: setup        ## quick benchmarks: each prints aim, figure, spread, PASS o
 
 bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per frame, by one per tick (one minute)
 	.venv/bin/python -m load_tests.micro.codec_pool
+
+bench-calls: setup  ## calls per core: this system, its bare pipeline and Pipecat, side by side (an hour; ARGS="--help")
+	load_tests/peers/setup
+	.venv/bin/python -m load_tests.callbench $(ARGS)
 
 setup: .venv/.ready
 

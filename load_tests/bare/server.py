@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -75,6 +76,9 @@ class BareServer:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
                 self._lag.start()
+                # What the imports left is not looked through again at each full collection.
+                gc.collect()
+                gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self._lag.stop()

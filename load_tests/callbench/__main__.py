@@ -61,7 +61,9 @@ def main() -> int:
     return 1 if any(result.error for result in results) else 0
 
 
-def _measure(system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, float]) -> SystemResult:
+def _measure(
+    system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, float]
+) -> SystemResult:
     plan = Plan(arguments.steps, arguments.step_s, arguments.refine, arguments.base_s, arguments.settle_s)
     outcome: Outcome | None = None
     error: str | None = None

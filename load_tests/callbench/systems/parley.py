@@ -64,12 +64,9 @@ def derive(document: Mapping[str, Any], *, max_calls: int, calls_per_process: in
 def _sessions(deployment: Mapping[str, Any], max_calls: int, calls_per_process: int | None) -> dict[str, Any]:
     per_process = calls_per_process or int(deployment["max_ongoing_requests"])
     replicas = math.ceil(max(max_calls * (1 + SPARE_CALLS), max_calls + 2) / per_process)
-    autoscaling = {
-        **deployment["autoscaling_config"],
-        "min_replicas": replicas,
-        "max_replicas": replicas,
-        "target_ongoing_requests": per_process,
-    }
+    autoscaling = {**deployment["autoscaling_config"], "min_replicas": replicas, "max_replicas": replicas}
+    if "target_ongoing_requests" in autoscaling:
+        autoscaling["target_ongoing_requests"] = per_process
     return {
         **deployment,
         "max_ongoing_requests": per_process,
