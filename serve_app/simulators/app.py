@@ -13,6 +13,7 @@ from serve_app.simulators.flux import add_flux_routes
 from serve_app.simulators.latency import Delays
 from serve_app.simulators.network import add_network_routes
 from serve_app.simulators.scripts import SCRIPTS, ScriptBook, post_script
+from serve_app.simulators.timings import TIMINGS, Timings, get_timings
 
 
 async def _ready(request: web.Request) -> web.Response:
@@ -25,9 +26,11 @@ def make_app(config: SimulatorConfig | None = None) -> web.Application:
     app = web.Application(client_max_size=64 << 20)
     app[SCRIPTS] = ScriptBook()
     app[FAULTS] = FaultBook()
+    app[TIMINGS] = Timings()
     app[CARTESIA] = CartesiaState(config, Delays(config.latency, config.seed + 2))
     app.router.add_get("/sim/ready", _ready)
     app.router.add_post("/sim/calls/{call_id}/script", post_script)
+    app.router.add_get("/sim/timings", get_timings)
     app.router.add_get("/sim/faults", get_faults)
     app.router.add_post("/sim/faults", post_fault)
     app.router.add_delete("/sim/faults", delete_faults)

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.errors import SettingsError
 from serve_app.simulators.latency import LatencyConfig
 from serve_app.simulators.network_config import NetworkConfig
+
+LOAD_LATENCY: dict[str, dict[str, Any]] = {
+    name: {"kind": "constant", "ms": ms}
+    for name, ms in {
+        "stt_connect": 30,
+        "stt_start_of_turn": 220,
+        "stt_end_of_turn": 400,
+        "stt_processing": 0,
+        "llm_first_token": 250,
+        "llm_inter_token": 2,
+        "tts_connect": 30,
+        "tts_first_audio": 150,
+    }.items()
+}
+"""The `load` profile's delays: 400 ms from the end of a turn to the first audio are the providers'."""
 
 
 class SimulatorConfig(BaseModel):
@@ -17,6 +33,8 @@ class SimulatorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    profile: Literal["realistic", "load"] = "realistic"
+    """`load`: defaults for measurements. Fixed latencies (see `LOAD_LATENCY`), nothing is recognised or kept."""
     seed: int = 1
     latency: LatencyConfig = LatencyConfig()
     rejected_keys: tuple[str, ...] = ("invalid",)
@@ -28,11 +46,17 @@ class SimulatorConfig(BaseModel):
     """For how many calls the received audio is kept for `GET /sim/calls/{id}/stt_audio`. 0 in load tests."""
     recognise: bool = True
     """Whether speech without a script is recognised (pocketsphinx); otherwise it is `[unintelligible]`."""
+    stt_default_script: tuple[str, ...] = ()
+    """What a call says that nobody announced: turn i of its stream is text i, from the first again after the last."""
 
     llm_models: tuple[str, ...] = ("openai/gpt-oss-20b", "openai/gpt-oss-120b", "gpt-5.4-mini")
     llm_retired_models: tuple[str, ...] = ("llama-3.3-70b-versatile", "llama-3.1-8b-instant")
     llm_requests_per_minute: int | None = Field(None, ge=1)
     """Beyond it: 429 with retry-after. None: no limit."""
+    llm_script: dict[str, str] = Field(default_factory=dict)
+    """Fixed replies by the text of the last user message; what is not in it is answered from the agent's facts."""
+    llm_default_reply: str | None = None
+    """The reply to everything that `llm_script` does not know. None: from the facts."""
 
     tts_models: tuple[str, ...] = ("sonic-3", "sonic-3.5", "sonic-latest", "sonic-3-2026-01-12", "sonic-3.5-2026-05-04")
     tts_sunset_models: tuple[str, ...] = ("sonic", "sonic-english", "sonic-multilingual", "sonic-2", "sonic-turbo")
@@ -43,9 +67,22 @@ class SimulatorConfig(BaseModel):
     """A context is closed this long after its last audio."""
     tts_realtime_factor: float = Field(6, gt=0)
     """How much faster than speech the audio is delivered."""
+    tts_prepared: tuple[str, ...] = ()
+    """Texts spoken once at the start, whole and by sentence; others are spoken on first use. Replies of the script
+    are prepared anyway."""
 
     network: NetworkConfig | None = None
     """The phone network: the account that it knows. None: only the AI providers are simulated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_profile(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or document.get("profile") != "load":
+            return document
+        latency = document.get("latency", {})
+        if isinstance(latency, dict):
+            latency = {**LOAD_LATENCY, **latency}
+        return {"recognise": False, "stt_keep_audio_calls": 0, **document, "latency": latency}
 
 
 def load_config(path: Path | None) -> SimulatorConfig:

@@ -86,6 +86,7 @@ class TurnTracker:
         self.rate_hz = rate_hz
         self.thresholds = thresholds
         self._detector = SpeechDetector(rate_hz)
+        self._silence: Pcm = np.zeros(self._detector.frame_samples, np.int16)
         self._next_segment = next_segment
         self._draw_start_delay_s = draw_start_delay_s
         self._draw_eot_delay_s = draw_eot_delay_s
@@ -108,11 +109,32 @@ class TurnTracker:
     def frame_samples(self) -> int:
         return self._detector.frame_samples
 
+    @property
+    def turn_index(self) -> int:
+        return self._turn_index
+
+    @property
+    def in_turn(self) -> bool:
+        return bool(self._segments)
+
+    def feed_silence(self, frames: int) -> list[TurnDraft]:
+        """`feed` with digital silence, without arithmetic; between turns in one step."""
+        if not self._segments and self._detector.idle:
+            self._detector.skip(frames * self.frame_samples)
+            self._recent = []
+            return []
+        drafts: list[TurnDraft] = []
+        for _ in range(frames):
+            drafts += self._advance(self._silence, self._detector.advance(self.frame_samples, voiced=False))
+        return drafts
+
     def feed(self, frame: Pcm) -> list[TurnDraft]:
         """One frame; the messages that it causes, in order."""
+        return self._advance(frame, self._detector.feed(frame))
+
+    def _advance(self, frame: Pcm, event: SpeechBegan | SpeechPaused | None) -> list[TurnDraft]:
         drafts: list[TurnDraft] = []
         self._recent = [*self._recent[-4:], frame]
-        event = self._detector.feed(frame)
         if isinstance(event, SpeechBegan):
             drafts += self._begin(event.at_sample)
         elif self._segments and self._segments[-1].end is None:

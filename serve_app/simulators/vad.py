@@ -46,10 +46,22 @@ class SpeechDetector:
         self._run_start = 0
         self._voiced_run = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether silence changes nothing but the position."""
+        return not self.speaking and self._voiced_run == 0
+
+    def skip(self, samples: int) -> None:
+        """Silence while `idle`: costs nothing."""
+        self.position += samples
+
     def feed(self, frame: npt.NDArray[np.int16]) -> SpeechBegan | SpeechPaused | None:
         """One frame of `frame_samples` samples (the last one of a recording may be shorter)."""
-        voiced = len(frame) > 0 and float(np.sqrt(np.mean(np.square(frame, dtype=np.float64)))) >= SPEECH_RMS
-        start, self.position = self.position, self.position + len(frame)
+        return self.advance(len(frame), _voiced(frame))
+
+    def advance(self, samples: int, voiced: bool) -> SpeechBegan | SpeechPaused | None:
+        """`feed` for a frame of which it is known whether it is voiced."""
+        start, self.position = self.position, self.position + samples
         if voiced:
             if self._voiced_run == 0:
                 self._run_start = start
@@ -70,6 +82,11 @@ class SpeechDetector:
     def silence_samples(self) -> int:
         """Samples since the last voiced frame ended."""
         return self.position - self.last_voice_end
+
+
+def _voiced(frame: npt.NDArray[np.int16]) -> bool:
+    samples = frame.astype(np.float64)
+    return float(samples.dot(samples)) >= SPEECH_RMS**2 * max(1, len(frame))
 
 
 def segment_speech(pcm: npt.NDArray[np.int16], rate_hz: int) -> list[tuple[int, int]]:
