@@ -33,6 +33,7 @@ from deployments.ingress import Relay
 from deployments.link.address import LinkAddress
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
+from serve_app.conversation.playout import BURST_FRAMES
 from serve_app.settings import LinkSettings
 from serve_app.simulators.leg import LegOptions, MediaEndpoint, MediaLeg
 from serve_app.telephony import direct_socket
@@ -41,7 +42,6 @@ from serve_app.telephony.sockets import Receive, Scope, Send, caller_socket
 
 AIM_US = 100.0
 FRAME = bytes(640)
-BURST = 3
 HAPROXY = """global
     maxconn 4096
     nbthread 1
@@ -67,7 +67,7 @@ backend ingress
 
 
 class _Session:
-    """Hears the phone, and talks all the time: three frames every 60 ms, as the playout does."""
+    """Hears the phone, and talks all the time, in bursts as the playout does."""
 
     def __init__(self, channel: ServerChannel, delay_s: float) -> None:
         self._channel = channel
@@ -85,8 +85,8 @@ class _Session:
             self._handle.cancel()
 
     def _speak(self) -> None:
-        self._channel.send(*[FRAME] * BURST)
-        self._due += BURST * 0.02
+        self._channel.send(*[FRAME] * BURST_FRAMES)
+        self._due += BURST_FRAMES * 0.02
         self._handle = self._loop.call_at(self._due, self._speak)
 
 
@@ -96,7 +96,7 @@ async def _session(folder: Path, calls: int) -> None:
     invitations = {}
     for number in range(calls):
         channel = server.invite(f"call-{number}", 1)
-        _Session(channel, (number % 30) * 0.002)
+        _Session(channel, (number % 60) * 0.002)
         invitations[f"call-{number}"] = {"token": channel.token, "proof": channel.proof}
     document = {"address": (await server.address(same_node=True)).model_dump(), "calls": invitations}
     (folder / "session.tmp").write_text(json.dumps(document))

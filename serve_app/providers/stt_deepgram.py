@@ -28,10 +28,11 @@ from serve_app.settings import DeepgramSettings
 
 NAME = "deepgram"
 
-# Deepgram recommends about 80 ms a message. A callee who speaks, or just did, must not wait for that: those frames go
-# out one by one. Quiet ones between the turns are joined, and any sound sends what is waiting at once.
+# Deepgram recommends about 80 ms a message, and a message costs as much as the rest of a frame's way. Frames are joined
+# where the callee loses nothing by it: while a turn's voice sounds, and in the quiet between turns. The begin of a voice
+# (until Flux tells of the turn) and the quiet that may end a turn go out frame by frame, and take along what waits.
 _MAX_MESSAGE_MS = 80
-_ATTENTIVE_S = 1.0
+_ATTENTIVE_S = 0.5
 _QUEUE_S = 10.0
 # The SDK's own pings notice a dead socket after up to 40 s: far too late for a person on the phone.
 _PING_INTERVAL_S = 2.0
@@ -144,8 +145,9 @@ class DeepgramStream:
         """Queue audio of any length. Raises ProviderError when the stream is dead or far behind."""
         if self._failure is not None:
             raise self._failure
-        self._quiet_bytes = 0 if may_sound(audio, self._encoding) else self._quiet_bytes + len(audio)
-        may_wait = self._quiet_bytes > self._attentive_bytes and not self._reader.in_turn
+        sounds = may_sound(audio, self._encoding)
+        self._quiet_bytes = 0 if sounds else self._quiet_bytes + len(audio)
+        may_wait = sounds if self._reader.in_turn else self._quiet_bytes > self._attentive_bytes
         if not self._queue.put(audio, may_wait=may_wait):
             self._fail(f"the socket is {_QUEUE_S:g} s of audio behind")
             raise self._failure or self._error("closed")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from serve_app.audio.mix import PartPlace, mix_parts
+from serve_app.conversation.playout import BURST_FRAMES
 from tests.unit.session_fixtures import CHAR_S, FRAME, OPENING, RATE, Memory, Scene, make_agent, now
 
 FAREWELL = "Thank you for your time. Goodbye."
@@ -42,7 +43,7 @@ def test_a_call_of_four_turns_is_spoken_stored_and_closed() -> None:
     assert scene.net.hang_ups == ["carrier-1"]
     assert scene.memory.results == [result]
     assert scene.nothing_is_left()
-    assert scene.net.largest_send <= 3
+    assert scene.net.largest_send <= BURST_FRAMES
 
 
 def test_every_callee_frame_reaches_the_transcriber_unmodified_and_in_order() -> None:
