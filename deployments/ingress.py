@@ -29,6 +29,7 @@ from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.load_report import report_load
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.vitals import Vitals
+from serve_app import garbage
 from serve_app.conversation.lease import CallLease
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
@@ -177,6 +178,7 @@ class MediaIngress:
         self._vitals_report = asyncio.create_task(self._vitals.run())
 
         direct_socket.install()
+        garbage.settle()
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         # A function: uvicorn takes a bound method for an ASGI 2 application.

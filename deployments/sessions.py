@@ -25,6 +25,7 @@ from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import Runtime, open_runtime
 from deployments.slot_offer import SessionTunables, SlotOffer, check_calls_per_replica
+from serve_app import garbage
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.session import CallSession
@@ -70,6 +71,7 @@ class CallSessions:
         self._configured = asyncio.Event()
         self._waking: set[asyncio.Task[None]] = set()
         self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
+        garbage.settle()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Raises SettingsError for numbers that contradict each other, before the replica takes its first call."""
