@@ -1,0 +1,124 @@
+"""What a run does to the platform, and the serve config that it needs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+CALLS_PER_PROCESS = 4
+MAX_SESSION_REPLICAS = 5
+SPARE_SLOTS = 2
+FIRST_AUDIO_LIMIT_S = 4.0
+"""From the callee's answer to the agent's first sounding frame. The agent's greeting comes within a second on an idle
+machine; twelve starting processes on the same two cores take their share."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run: its limits, its load over time, and what is changed meanwhile. Times in seconds."""
+
+    name: str
+    purpose: str
+    hard_stop_s: int
+    draining_s: int
+    call_s: int
+    profile: tuple[tuple[int, int], ...]
+    """(second, calls wanted): linear in between."""
+    ingress: tuple[tuple[int, int], ...] = ()
+    """(second, replicas): deployed at that time."""
+    update_at_s: int | None = None
+    """When every deployment of both applications is replaced."""
+    must_cut: bool = False
+    """The control: it fails if no call is cut."""
+    overload: int = 0
+    """Calls beyond capacity, half inbound and half outbound, asked for at the peak."""
+
+    @property
+    def duration_s(self) -> int:
+        return self.profile[-1][0]
+
+    @property
+    def full(self) -> int:
+        return max(calls for _, calls in self.profile)
+
+    def wanted(self, at_s: float) -> int:
+        """Calls wanted at a time."""
+        for (began_s, before), (ended_s, after) in zip(self.profile, self.profile[1:], strict=False):
+            if began_s <= at_s < ended_s:
+                return math.floor(before + (after - before) * (at_s - began_s) / (ended_s - began_s))
+        return self.profile[-1][1]
+
+    def document(self, shipped: dict[str, Any]) -> dict[str, Any]:
+        """The shipped serve config with little room per replica and this run's limits."""
+        document = copy.deepcopy(shipped)
+        variables = document["controller_options"]["runtime_env"]["env_vars"]
+        variables["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] = str(self.hard_stop_s)
+        variables["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = str(self.draining_s)
+        sessions = _deployment(document, "CallSessions")
+        sessions["max_ongoing_requests"] = CALLS_PER_PROCESS
+        sessions["user_config"] = {
+            **sessions["user_config"], "max_calls": CALLS_PER_PROCESS, "spare_slots": SPARE_SLOTS
+        }  # fmt: skip
+        sessions["autoscaling_config"] |= {"max_replicas": MAX_SESSION_REPLICAS, "downscale_delay_s": 10}
+        codec = _deployment(document, "CodecPool")
+        codec["max_ongoing_requests"] = 1
+        codec["autoscaling_config"] |= {
+            "target_ongoing_requests": 1, "max_replicas": 3, "upscale_delay_s": 1, "downscale_delay_s": 15
+        }  # fmt: skip
+        set_ingress(document, 1)
+        return document
+
+
+def set_ingress(document: dict[str, Any], replicas: int) -> None:
+    """Exactly so many ingress replicas: one step of the slow autoscaling, at a time of our choosing."""
+    config = _deployment(document, "MediaIngress")["autoscaling_config"]
+    config |= {"min_replicas": replicas, "max_replicas": replicas}
+
+
+def with_new_args(document: dict[str, Any], settings_file: str) -> dict[str, Any]:
+    """Other `args`: Serve replaces every replica of both applications."""
+    changed = copy.deepcopy(document)
+    for application in changed["applications"]:
+        application["args"] = {"config": settings_file}
+    return changed
+
+
+def _deployment(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(d for a in document["applications"] for d in a["deployments"] if d["name"] == name)
+    return found
+
+
+CAPACITY = CALLS_PER_PROCESS * MAX_SESSION_REPLICAS
+
+RAMP = Scenario(
+    name="ramp",
+    purpose="sessions and codec pool grow and shrink; calls outlive hard stop and draining period",
+    hard_stop_s=20,
+    draining_s=15,
+    call_s=50,
+    profile=((0, 0), (60, CAPACITY - 4), (130, CAPACITY - 4), (200, 0), (205, 0)),
+    overload=12,
+)
+CHANGES = Scenario(
+    name="changes",
+    purpose="ingress 1 -> 2 -> 1 and a rolling update of every deployment; calls outlive the draining period",
+    hard_stop_s=3700,
+    draining_s=15,
+    call_s=80,
+    profile=((0, 0), (10, 6), (150, 6), (170, 0), (175, 0)),
+    ingress=((30, 2), (60, 1)),
+    update_at_s=100,
+)
+CONTROL = Scenario(
+    name="control",
+    purpose="the same ingress change with a hard stop below the call length: calls must be cut",
+    hard_stop_s=20,
+    draining_s=15,
+    call_s=80,
+    profile=((0, 0), (5, 6), (60, 6), (65, 0), (70, 0)),
+    ingress=((25, 2),),
+    must_cut=True,
+)
+SCENARIOS = {scenario.name: scenario for scenario in (RAMP, CHANGES, CONTROL)}
