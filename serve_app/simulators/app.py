@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from serve_app.simulators.cartesia import CARTESIA, CartesiaState, get_state, tts_bytes, tts_sse, voice, voices
+from serve_app.simulators.cartesia import (
+    CARTESIA,
+    CartesiaState,
+    get_state,
+    prepare_speech,
+    tts_bytes,
+    tts_sse,
+    voice,
+    voices,
+)
 from serve_app.simulators.cartesia_socket import tts_websocket
 from serve_app.simulators.chat import add_chat_routes
 from serve_app.simulators.config import SimulatorConfig
@@ -28,6 +37,7 @@ def make_app(config: SimulatorConfig | None = None) -> web.Application:
     app[FAULTS] = FaultBook()
     app[TIMINGS] = Timings()
     app[CARTESIA] = CartesiaState(config, Delays(config.latency, config.seed + 2))
+    app.on_startup.append(prepare_speech)
     app.router.add_get("/sim/ready", _ready)
     app.router.add_post("/sim/calls/{call_id}/script", post_script)
     app.router.add_get("/sim/timings", get_timings)

@@ -64,7 +64,7 @@ _OPENERS = {"en": ("Of course. ", "Good question. ", "Sure. "), "es": ("Claro. "
 def answer(messages: Sequence[dict[str, Any]]) -> str:
     """The reply to the last user message of a chat, from the facts ("- " lines) in its system message."""
     system = "\n".join(_text(message) for message in messages if message.get("role") == "system")
-    asked = next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    asked = user_text(messages)
     named = re.search(r"language '(\w\w)'", system)
     language = named.group(1) if named and named.group(1) in _UNKNOWN else "en"
     if _GOODBYE.search(asked):
@@ -81,6 +81,11 @@ def answer(messages: Sequence[dict[str, Any]]) -> str:
     if _REFUSAL.search(asked):
         return _UNDERSTOOD[language]
     return _UNKNOWN[language]
+
+
+def user_text(messages: Sequence[dict[str, Any]]) -> str:
+    """The text of the last user message."""
+    return next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
 def _text(message: dict[str, Any]) -> str:

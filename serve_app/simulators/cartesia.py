@@ -5,44 +5,27 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import time
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve_app.audio import g711
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, abort, hang
 from serve_app.simulators.latency import Delays
-from serve_app.simulators.speech import Speech, speak_async
-
-_CHUNK_MS = 100
+from serve_app.simulators.prepared_speech import CHUNK_MS, OutputFormat, PreparedSpeech, SpeechCache
+from serve_app.simulators.speech import Speech
 
 VOICES = (
     ("6ccbfb76-1fc6-48f7-b71d-91ac6298247b", "Simulated Ava", "en"),
     ("5c5ad5e7-1020-476b-8b91-fdcbe9cc313c", "Simulated Daniela", "es"),
     ("a249eaff-1e96-4d2c-b23b-12efa4f66f41", "Simulated Claire", "fr"),
 )
-
-
-class OutputFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    container: Literal["raw", "wav"] = "raw"
-    encoding: Literal["pcm_s16le", "pcm_f32le", "pcm_mulaw", "pcm_alaw"]
-    sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000]
-
-    def encode(self, pcm: np.ndarray[Any, np.dtype[np.int16]]) -> bytes:
-        linear = pcm.astype("<i2").tobytes()
-        if self.encoding == "pcm_f32le":
-            return (pcm.astype("<f4") / np.float32(32768)).tobytes()
-        if self.encoding == "pcm_mulaw":
-            return g711.mulaw_encode(linear)
-        return g711.alaw_encode(linear) if self.encoding == "pcm_alaw" else linear
 
 
 class _Voice(BaseModel):
@@ -101,6 +84,7 @@ class CartesiaState:
 
     config: SimulatorConfig
     delays: Delays
+    speeches: SpeechCache = field(default_factory=SpeechCache)
     active_contexts: int = 0
     sockets: int = 0
     sockets_opened: int = 0
@@ -151,22 +135,31 @@ def refuse(error: ApiError) -> web.Response:
     return web.json_response(error.document(), status=error.status)
 
 
-async def synthesise(body: SpeechBody) -> Speech:
-    """The transcript, spoken by the agent's voice of the language."""
-    language = body.language if body.language in ("en", "es", "fr") else "en"
-    return await speak_async(body.transcript, voice=f"agent-{language}", rate_hz=body.output_format.sample_rate)
+async def prepare_speech(app: web.Application) -> None:
+    """On start: speak the configured texts, whole and by sentence, in the format that telephony asks for."""
+    state = app[CARTESIA]
+    config = state.config
+    texts: set[str] = set()
+    for text in (*config.tts_prepared, *config.llm_script.values(), config.llm_default_reply or ""):
+        texts.update((text, *re.split(r"(?<=[.!?])\s+", text)))
+    for text in sorted(filter(str.strip, texts)):
+        await state.speeches.get(text, OutputFormat(encoding="pcm_s16le", sample_rate=16000))
 
 
-async def paced(state: CartesiaState, body: SpeechBody, speech: Speech, *, odd: bool = False) -> AsyncIterator[bytes]:
-    """Encoded chunks: the first after the drawn latency, the others faster than speech by the configured factor."""
-    await asyncio.sleep(state.delays.draw_s("tts_first_audio"))
-    encoded = body.output_format.encode(speech.pcm)
-    size = max(1, len(encoded) * _CHUNK_MS // max(1, int(speech.duration_s * 1000)))
-    size = size | 1 if odd else (size + 3) // 4 * 4
-    for offset in range(0, len(encoded), size):
-        if offset:
-            await asyncio.sleep(_CHUNK_MS / 1000 / state.config.tts_realtime_factor)
-        yield encoded[offset : offset + size]
+async def spoken(state: CartesiaState, body: SpeechBody, *, odd: bool = False) -> PreparedSpeech:
+    return await state.speeches.get(body.transcript, body.output_format, language=body.language, odd=odd)
+
+
+async def paced(state: CartesiaState, prepared: PreparedSpeech, first_s: float) -> AsyncIterator[int]:
+    """Indexes of the chunks when they are due: the first after `first_s`, the others faster than speech by the
+    configured factor, against the clock."""
+    due = time.monotonic() + first_s
+    for index in range(len(prepared.chunks)):
+        wait_s = due - time.monotonic()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        yield index
+        due += CHUNK_MS / 1000 / state.config.tts_realtime_factor
 
 
 def timestamps(speech: Speech, offset_s: float) -> dict[str, Any]:
@@ -193,8 +186,9 @@ async def tts_bytes(request: web.Request) -> web.StreamResponse:
     try:
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await response.prepare(request)
-        async for chunk in paced(state, body, await synthesise(body)):
-            await response.write(chunk)
+        prepared = await spoken(state, body)
+        async for index in paced(state, prepared, state.delays.draw_s("tts_first_audio")):
+            await response.write(prepared.chunks[index])
         await response.write_eof()
         return response
     finally:
@@ -217,17 +211,17 @@ async def tts_sse(request: web.Request) -> web.StreamResponse:
     try:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        speech = await synthesise(body)
+        prepared = await spoken(state, body)
 
         async def event(document: dict[str, Any]) -> None:
             named = {**document, "context_id": context_id}
             await response.write(f"event: {document['type']}\ndata: {json.dumps(named)}\n\n".encode())
 
         if body.add_timestamps:
-            words = {"word_timestamps": timestamps(speech, 0.0)}
+            words = {"word_timestamps": timestamps(prepared.speech, 0.0)}
             await event({"type": "timestamps", "done": False, "status_code": 206, **words})
-        async for chunk in paced(state, body, speech):
-            data = base64.b64encode(chunk).decode()
+        async for index in paced(state, prepared, state.delays.draw_s("tts_first_audio")):
+            data = base64.b64encode(prepared.chunks[index]).decode()
             await event({"type": "chunk", "data": data, "done": False, "status_code": 206, "step_time": 10.0})
         await event({"type": "done", "done": True, "status_code": 200})
         await response.write_eof()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,11 @@ from serve_app.simulators.cartesia import (
     gate,
     paced,
     refuse,
-    synthesise,
+    spoken,
     timestamps,
 )
 from serve_app.simulators.faults import FAULTS, Fault, abort, hang
+from serve_app.simulators.timings import TIMINGS, SpeechNote
 
 # Chunks that were already generated still arrive after a cancel.
 _LATE_CHUNKS = 2
@@ -190,25 +191,30 @@ class _Socket:
         return body.model_copy(update={"transcript": text, "flush": flush}), last
 
     async def _speak_one(self, context: _Context, body: ContextBody) -> None:
-        speech = await synthesise(body)
+        timings = self.request.app[TIMINGS]
+        first_s = self.state.delays.draw_s("tts_first_audio")
+        note = SpeechNote(body.context_id, body.transcript, time.monotonic(), first_s * 1000)
         odd = self._fault is not None and self._fault.kind == "odd_chunks"
+        prepared = await spoken(self.state, body, odd=odd)
         flush_id = {"flush_id": context.flushes + 1} if context.flushes or body.flush else {}
-        timed = False
+        head = {"context_id": body.context_id, "done": False, "status_code": 206, **flush_id}
+        tail = f', "step_time": 12.5, {json.dumps(head)[1:]}'
         late = 0
-        async for chunk in paced(self.state, body, speech, odd=odd):
+        async for index in paced(self.state, prepared, first_s - (time.monotonic() - note.text_at)):
             if context.cancelled:
                 late += 1
                 if late > _LATE_CHUNKS:
                     return
-            data = base64.b64encode(chunk).decode()
-            head = {"context_id": body.context_id, "done": False, "status_code": 206, **flush_id}
-            await self._send({"type": "chunk", "data": data, "step_time": 12.5, **head})
-            if body.add_timestamps and not timed:
-                timed = True
-                await self._send(
-                    {"type": "timestamps", "word_timestamps": timestamps(speech, context.spoken_s), **head}
-                )
-        context.spoken_s += speech.duration_s
+            await self._send_text(f'{{"type": "chunk", "data": {prepared.chunks_json[index]}{tail}', head)
+            if index:
+                continue
+            note.first_audio_at = time.monotonic()
+            timings.speeches.append(note)
+            timings.lateness.add((note.first_audio_at - note.text_at - first_s) * 1000)
+            if body.add_timestamps:
+                words = timestamps(prepared.speech, context.spoken_s)
+                await self._send({"type": "timestamps", "word_timestamps": words, **head})
+        context.spoken_s += prepared.speech.duration_s
 
     async def _error(self, context_id: str | None, error: ApiError) -> None:
         document = {"type": "error", "done": True, **error.document()}
@@ -216,7 +222,10 @@ class _Socket:
             await self._send({**document, "context_id": context_id} if context_id else document)
 
     async def _send(self, document: dict[str, Any]) -> None:
-        """One message, unless the fault of this socket says otherwise."""
+        await self._send_text(json.dumps(document), document)
+
+    async def _send_text(self, text: str, document: dict[str, Any]) -> None:
+        """One message, unless the fault of this socket says otherwise. `document`: what names its context."""
         fault = self._fault
         if fault is not None and self._messages_until_fault > 0:
             self._messages_until_fault -= 1
@@ -225,7 +234,7 @@ class _Socket:
                 return
             await self._break(fault, document)
         if not self._hung.is_set():
-            await self.socket.send_json(document)
+            await self.socket.send_str(text)
 
     async def _break(self, fault: Fault, document: dict[str, Any]) -> None:
         """Apply a fault that is due. Raises ConnectionError when the socket is gone, ApiError for an error message."""

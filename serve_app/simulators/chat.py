@@ -18,9 +18,11 @@ from serve_app.simulators import brain
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, Fault, abort, hang
 from serve_app.simulators.latency import Delays
+from serve_app.simulators.timings import TIMINGS, ReplyNote
 
 _REASONING = "The caller asks something; the facts should hold the answer."
 _RECENT_REQUESTS = 200
+_MARK = "@@"
 
 
 class _ChatBody(BaseModel):
@@ -134,11 +136,20 @@ async def completions(request: web.Request) -> web.StreamResponse:
         message = "reasoning_format and include_reasoning exclude each other"
         return _error(400, message, "invalid_request_error", None)
     state.recent.append(json.loads(await request.read()))
-    reply = _Reply(body, brain.answer(body.messages), groq=request.path.startswith("/openai/"))
+    reply = _Reply(body, _text_of(body, state.config), groq=request.path.startswith("/openai/"))
     if not body.stream:
         await asyncio.sleep(state.delays.draw_s("llm_first_token"))
         return web.json_response(reply.whole(), headers=_limit_headers())
     return await _stream(request, reply, request.app[FAULTS].take_stream("llm"))
+
+
+def _text_of(body: _ChatBody, config: SimulatorConfig) -> str:
+    """The scripted reply to the last user message, else the agent's own knowledge."""
+    if config.llm_script or config.llm_default_reply is not None:
+        reply = config.llm_script.get(brain.user_text(body.messages).strip(), config.llm_default_reply)
+        if reply is not None:
+            return reply
+    return brain.answer(body.messages)
 
 
 @dataclass(slots=True)
@@ -207,6 +218,18 @@ class _Reply:
             chunks.append(self.usage_chunk())
         return chunks
 
+    def encoded(self) -> list[tuple[bytes, bool]]:
+        """`chunks` as events, and whether each carries text. Texts alone are encoded: their chunks are else alike."""
+        before, after = _event(self.chunk({"content": _MARK})).split(json.dumps(_MARK).encode())
+        events = []
+        for chunk in self.chunks():
+            delta = chunk["choices"][0]["delta"] if chunk["choices"] else {}
+            if list(delta) == ["content"]:
+                events.append((before + json.dumps(delta["content"]).encode() + after, True))
+            else:
+                events.append((_event(chunk), False))
+        return events
+
     def _head(self, kind: str) -> dict[str, Any]:
         model = self.body.model
         return {"id": self.id, "object": kind, "created": self.created, "model": model, "system_fingerprint": "fp_sim"}
@@ -221,16 +244,29 @@ async def _stream(request: web.Request, reply: _Reply, fault: Fault | None) -> w
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", **_limit_headers()}
     if fault is not None and fault.kind == "early_eof":
         return await _unframed(request, reply, fault, headers)
+    timings = request.app[TIMINGS]
+    note = ReplyNote(
+        brain.user_text(reply.body.messages), time.monotonic(), state.delays.draw_s("llm_first_token") * 1000
+    )
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
-    await asyncio.sleep(state.delays.draw_s("llm_first_token"))
-    chunks = [reply.chunk({}, "length")] if fault is not None and fault.kind == "wrong_finish" else reply.chunks()
+    due = note.request_at + note.injected_ms / 1000
+    wrong = fault is not None and fault.kind == "wrong_finish"
+    chunks = [(_event(reply.chunk({}, "length")), False)] if wrong else reply.encoded()
     try:
-        for index, chunk in enumerate(chunks):
+        for index, (chunk, speaks) in enumerate(chunks):
+            # Against the clock, so that a slow write does not slow the stream down.
+            wait_s = due - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
             if fault is not None and index == fault.after and await _break(request, response, reply, fault):
                 return response
-            await response.write(_event(chunk))
-            await asyncio.sleep(state.delays.draw_s("llm_inter_token"))
+            await response.write(chunk)
+            if speaks and note.first_token_at is None:
+                note.first_token_at = time.monotonic()
+                timings.replies.append(note)
+                timings.lateness.add((note.first_token_at - due) * 1000)
+            due += state.delays.draw_s("llm_inter_token")
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
     except ConnectionError:
@@ -264,8 +300,8 @@ async def _break(request: web.Request, response: web.StreamResponse, reply: _Rep
 
 async def _unframed(request: web.Request, reply: _Reply, fault: Fault, headers: dict[str, str]) -> web.StreamResponse:
     """A body that ends with its connection, early: written by hand, because the server would frame it in chunks."""
-    transport = request.transport
-    if isinstance(transport, asyncio.WriteTransport):
+    transport: Any = request.transport
+    if transport is not None:
         lines = ["HTTP/1.1 200 OK", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
         transport.write("\r\n".join([*lines, "", ""]).encode())
         for chunk in reply.chunks()[: fault.after]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -124,15 +124,16 @@ async def delete_faults(request: web.Request) -> web.Response:
 
 def abort(request: web.BaseRequest) -> None:
     """Cut the TCP connection without a word: what a crashed server or a dropped route looks like."""
-    transport = request.transport
-    if isinstance(transport, asyncio.WriteTransport):
+    # uvloop's transports are no subclasses of asyncio's.
+    transport: Any = request.transport
+    if transport is not None:
         transport.abort()
 
 
 async def hang(request: web.BaseRequest) -> None:
     """Neither read nor write until the other side gives up (at most ten minutes)."""
     transport = request.transport
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(600):

@@ -6,7 +6,6 @@ hears hundreds of calls cannot afford them. Routing, headers and refusals stay a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -36,8 +35,9 @@ def upgrade(request: web.Request, listener: picows.WSListener) -> None:
     The handler must not return before `on_ws_disconnected` was called. Raises ConnectionResetError when the client has
     gone meanwhile.
     """
-    transport = request.transport
-    if not isinstance(transport, asyncio.Transport):
+    # uvloop's transports are no subclasses of asyncio's.
+    transport: Any = request.transport
+    if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
     before = transport.get_protocol()
     protocol = _Handed(
