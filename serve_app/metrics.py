@@ -40,3 +40,7 @@ REPLICA = {
     "rss_bytes": Gauge("parley_replica_resident_bytes", "Memory of the process.", _REPLICA),
 }
 TURN_RECENT_MS = Gauge("parley_turn_latency_recent_ms", "Turn latency over the last 15 minutes.", ["quantile"])
+LOOP_LAG_MS = Gauge(
+    "parley_loop_lag_ms", "Event-loop lag over the last 5 s, of the worst replica of a role.", ["role", "quantile"]
+)
+CALLS_WAITING = Gauge("parley_calls_waiting", "Outbound calls that could be placed now if there were slots.")

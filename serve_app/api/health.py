@@ -13,7 +13,7 @@ from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError
 from serve_app.api.report import Activity, read_activity
 from serve_app.errors import UnavailableError
-from serve_app.store.reports import VITALS, Reports
+from serve_app.store.reports import DEMAND, LOAD, VITALS, Reports
 
 router = APIRouter(tags=["platform"])
 CHECK_TIMEOUT_S = 2.0
@@ -62,7 +62,8 @@ async def scrape(deps: Deps) -> Response:
     if capacity is not None:
         metrics.SLOTS_TOTAL.set(capacity[0])
         metrics.SLOTS_USED.set(capacity[1])
-    _export_replicas(await _vitals(deps))
+    _export_replicas(await _reports(deps, VITALS))
+    _export_load(await _reports(deps, LOAD), await _reports(deps, DEMAND))
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             _export(await read_activity(deps.db, deps.clock.now()))
@@ -93,11 +94,20 @@ def _export_replicas(vitals: dict[str, dict[str, Any]]) -> None:
             gauge.labels(report["deployment"], replica).set(report[name])
 
 
-async def _vitals(deps: ApiDeps) -> dict[str, dict[str, Any]]:
-    """replica -> its last report; empty while Redis is away."""
+def _export_load(load: dict[str, dict[str, Any]], demand: dict[str, dict[str, Any]]) -> None:
+    metrics.LOOP_LAG_MS.clear()
+    for role in {report["role"] for report in load.values()}:
+        for quantile, name in (("0.95", "lag_p95_ms"), ("1", "lag_max_ms")):
+            worst = max(report[name] for report in load.values() if report["role"] == role)
+            metrics.LOOP_LAG_MS.labels(role, quantile).set(worst)
+    metrics.CALLS_WAITING.set(sum(report["waiting"] for report in demand.values()))
+
+
+async def _reports(deps: ApiDeps, kind: str) -> dict[str, dict[str, Any]]:
+    """Who reports -> its last report; empty while Redis is away."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            return await Reports(deps.live, VITALS).all()
+            return await Reports(deps.live, kind).all()
     except (UnavailableError, TimeoutError):
         return {}
 
