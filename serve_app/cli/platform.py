@@ -157,8 +157,16 @@ def derive_config(ports: Ports, template: Path | None = None) -> dict[str, Any]:
 class Platform:
     """A platform that this process started. `stop` ends every process of it."""
 
-    def __init__(self, *, port: int | None, config: Path | None = None, show: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        *,
+        port: int | None,
+        config: Path | None = None,
+        show: Callable[[str], None] = print,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
         self._show = show
+        self._start_timeout_s = start_timeout_s
         self._ports = choose_ports(port)
         self._template = config
         self._process: subprocess.Popen[str] | None = None
@@ -261,7 +269,7 @@ class Platform:
                 self._tail.append(line.rstrip())
 
     def _wait_ready(self) -> dict[str, Any]:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
@@ -273,7 +281,7 @@ class Platform:
             if health is not None and (health["capacity"]["slots"] or 0) > 0 and _media_is_served(self.url):
                 return health
             time.sleep(0.3)
-        raise StartError(f"the platform was not ready within {START_TIMEOUT_S:.0f} s: {self._why()}")
+        raise StartError(f"the platform was not ready within {self._start_timeout_s:.0f} s: {self._why()}")
 
     def _why(self) -> str:
         if self._failure is not None:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +21,16 @@ from load_tests.callbench.processes import ProcessTree, end_all, pin_threads
 from load_tests.callbench.scenario import AGENT
 from load_tests.callbench.systems.bare import provider_environment
 from load_tests.callbench.systems.base import Lag, Place
-from serve_app.cli.platform import Platform, free_port
+from serve_app.cli.platform import Platform, free_port, probe
+from serve_app.errors import UnavailableError
 from serve_app.local_endpoints import SimulatedVonage
 from serve_app.local_services import new_account
 from serve_app.paths import serve_config
 from serve_app.store.reports import LOAD
 
 GROUPS = ("HAProxy", "MediaIngress", "CallSessions", "other replicas", "Redis", "local services", "rest of Ray")
+START_S = 400.0
+"""On one core, with ten session processes and more: importing Ray Serve costs each some seconds of CPU."""
 SPARE_CALLS = 0.1
 """Sessions beyond the largest step: a slot of a call that ended is free again a moment later."""
 REPORTS_KEY = f"parley:{LOAD}"
@@ -106,9 +110,10 @@ class Parley:
             for deployment in application["deployments"]
             if deployment["name"] == "CallSessions"
         )
-        self._platform = Platform(port=free_port(), config=template, show=self._note_key)
+        self._platform = Platform(port=free_port(), config=template, show=self._note_key, start_timeout_s=START_S)
         try:
             self._start_pinned(place)
+            self._wait_for_slots()
             self._apply_agent()
             self._redis = self._private_redis()
         except BaseException:
@@ -216,6 +221,18 @@ class Parley:
             if found:
                 return redis.Redis.from_url(f"unix://{found.group()}")
         return None
+
+    def _wait_for_slots(self) -> None:
+        """The platform is ready with its first session replica; a measurement needs all of them."""
+        assert self._platform is not None
+        wanted = self._sessions["max_ongoing_requests"] * self._sessions["autoscaling_config"]["min_replicas"]
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            health = probe(self._platform.url)
+            if health is not None and (health["capacity"]["slots"] or 0) >= wanted:
+                return
+            time.sleep(1)
+        raise UnavailableError(f"the platform did not offer {wanted} slots within {START_S:g} s")
 
     def _apply_agent(self) -> None:
         assert self._platform is not None
