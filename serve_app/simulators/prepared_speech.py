@@ -44,7 +44,7 @@ class PreparedSpeech:
     @classmethod
     def of(cls, speech: Speech, output_format: OutputFormat, *, odd: bool = False) -> PreparedSpeech:
         encoded = output_format.encode(speech.pcm)
-        size = max(1, len(encoded) * _CHUNK_MS // max(1, int(speech.duration_s * 1000)))
+        size = max(1, len(encoded) * CHUNK_MS // max(1, int(speech.duration_s * 1000)))
         size = size | 1 if odd else (size + 3) // 4 * 4
         chunks = tuple(encoded[offset : offset + size] for offset in range(0, len(encoded), size))
         return cls(speech, chunks, tuple(f'"{base64.b64encode(chunk).decode()}"' for chunk in chunks))
