@@ -4,7 +4,7 @@ UV := .tools/bin/uv
 PARLEY := .venv/bin/parley
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 
-.PHONY: run demo test check bench bench-codec bench-calls bench-scale setup clean
+.PHONY: run demo test check bench bench-codec bench-calls bench-scale bench-soak setup clean
 
 run: setup          ## start the platform, place the demo call, keep serving until Ctrl-C
 	$(PARLEY) up --demo
@@ -29,6 +29,9 @@ bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per
 bench-calls: setup  ## calls per core: this system, its bare pipeline and Pipecat, side by side (an hour; ARGS="--help")
 	load_tests/peers/setup
 	.venv/bin/python -m load_tests.callbench $(ARGS)
+
+bench-soak: setup   ## half an hour of calls: does anything grow? (ARGS="--calls N": 70 % of what bench-calls found)
+	.venv/bin/python -m load_tests.soak $(ARGS)
 
 bench-scale: setup  ## replicas grow and shrink under live calls, rolling update, and a control that must cut (15 min)
 	.venv/bin/python -m load_tests.scale

@@ -1,0 +1,1 @@
+"""The soak: a constant number of calls for a long time, and whether anything grows. `make bench-soak`."""

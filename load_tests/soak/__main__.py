@@ -1,0 +1,118 @@
+"""`make bench-soak`: callbench's calls against the whole platform for half an hour, and whether anything grows.
+
+Writes `result.json` and `soak.png` to --out; prints aim, figure, PASS or MISS. Ends by itself, with what it started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from load_tests.callbench.__main__ import _folder, _marked
+from load_tests.callbench.calibrate import scenario_due_s
+from load_tests.callbench.load_side import LoadSide
+from load_tests.callbench.processes import pin_threads
+from load_tests.callbench.report import commit, machine
+from load_tests.callbench.systems.base import Place
+from load_tests.callbench.systems.parley import Parley
+from load_tests.soak.counts import private_redis
+from load_tests.soak.plot import draw
+from load_tests.soak.run import Plan, Soak
+from load_tests.soak.verdict import Line, judged
+
+
+def main() -> int:
+    """The exit code is 1 when something grew or a call failed."""
+    chosen = _arguments()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("the soak needs two cores: one for the platform, one for the load side")
+    system_core, load_core = cores[0], cores[1]
+    pin_threads(os.getpid(), {load_core})
+    signal.signal(signal.SIGTERM, _stop)
+    out: Path = chosen.out
+    out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(chosen.calls, chosen.minutes, chosen.sample_s)
+    began = datetime.now(UTC)
+    samples = _measure(plan, chosen.calls_per_process, (system_core, load_core), out)
+    lines = judged(samples)
+    result = {
+        "began": began.isoformat(timespec="seconds"),
+        "machine": machine(),
+        "commit": commit(),
+        "calls": plan.calls,
+        "minutes": plan.minutes,
+        "sample_s": plan.sample_s,
+        "verdict": [
+            {"name": line.name, "aim": line.aim, "figure": line.figure, "passed": line.passed} for line in lines
+        ],
+        "samples": samples,
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    draw(samples, out / "soak.png", title=f"{plan.calls} calls for {plan.minutes:g} minutes")
+    _print(lines)
+    print(f"written: {out / 'result.json'}, {out / 'soak.png'}")
+    return 0 if all(line.passed for line in lines) else 1
+
+
+def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], out: Path) -> list[dict[str, float]]:
+    due = scenario_due_s()
+    system = Parley(calls_per_process)
+    with _folder(out / "logs") as folder, _marked() as mark:
+        load = LoadSide(core=cores[1], mark=mark, folder=folder)
+        try:
+            load.start()
+            _say("starting the platform")
+            system.start(Place(cores[0], mark, load.simulators_url, folder, plan.calls))
+
+            async def soak() -> list[dict[str, float]]:
+                client = private_redis(system.tree().members())
+                async with load.phones():
+                    return await Soak(
+                        system, load, plan, due_after_sound_s=due, cores=cores, redis_client=client, show=_say
+                    ).run()
+
+            return asyncio.run(soak())
+        finally:
+            system.stop()
+            load.stop()
+
+
+def _print(lines: list[Line]) -> None:
+    table = Table(title="Soak", title_justify="left")
+    for column in ("measure", "aim", "figure", ""):
+        table.add_column(column, no_wrap=True)
+    for line in lines:
+        table.add_row(line.name, line.aim, line.figure, "PASS" if line.passed else "MISS")
+    Console(width=max(120, Console().width)).print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m load_tests.soak", description=__doc__)
+    parser.add_argument("--calls", type=int, required=True, help="concurrent calls: 70 % of what the ladder found")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--sample-s", type=float, default=60, help="seconds per sample")
+    parser.add_argument("--calls-per-process", type=int, help="of the sessions; default: the shipped file's")
+    parser.add_argument("--out", type=Path, default=Path("load_tests/results/soak"))
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

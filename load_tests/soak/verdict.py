@@ -1,0 +1,87 @@
+"""PASS or MISS of a soak, from its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from load_tests.soak.counts import OURS
+from load_tests.soak.trend import FEWEST, Trend, trend
+
+P99 = "added p99 ms"
+FAILED = "calls failed"
+ENDED = "calls ended"
+EXPIRING = "redis keys that expire"
+BY_DESIGN = ("rss_mb Redis",)
+"""Grows with the keys of ended calls until the first of them expire, an hour later."""
+P99_LIMIT = 0.2
+"""A minute's p99 is the worst of some hundred turns: it wanders. A rise of its trend beyond this is not wandering."""
+COUNT_SLACK = 1.0
+"""Two per cent of forty descriptors is less than one."""
+KEYS_PER_CALL_LIMIT = 5.0
+"""An ended call's events and the memory of its lease stay for an hour or two: a few keys each, no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One judged series."""
+
+    name: str
+    aim: str
+    figure: str
+    passed: bool
+
+
+def series(samples: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    """The values of the samples that have this one."""
+    return [sample[name] for sample in samples if name in sample]
+
+
+def total_memory(sample: Mapping[str, float]) -> float:
+    return sum(sample.get(f"rss_mb {group}", 0.0) for group in OURS)
+
+
+def warm_up_samples(count: int) -> int:
+    """A sixth of the run, at least one minute: allocators, caches and pools reach their size."""
+    return max(1, count // 6)
+
+
+def judged(samples: Sequence[Mapping[str, float]]) -> list[Line]:
+    """Everything that must not grow. `samples`: one per minute, the warm-up included. Raises ValueError for too few."""
+    after = samples[warm_up_samples(len(samples)) :]
+    if not after:
+        raise ValueError("a soak needs at least two samples")
+    lines = [_flat("memory of all processes but Redis, MB", trend([total_memory(sample) for sample in after]))]
+    kinds = ("rss_mb", "fds", "sockets", "threads", "tasks", "calls held")
+    names = sorted({name for sample in after for name in sample if name.startswith(kinds) and name not in BY_DESIGN})
+    lines += [_flat(name, trend(series(after, name))) for name in names]
+    lines += [_flat(name, trend(series(after, name))) for name in ("redis keys without end", "redis slots")]
+    lines.append(_keys_per_call(samples))
+    p99 = series(after, P99)
+    if p99:
+        found = trend(p99)
+        rising = found.samples >= FEWEST and found.rising_p < 0.01 and found.rise > P99_LIMIT
+        figure = f"{found.first:.1f} -> {found.last:.1f}, worst {max(p99):.1f}"
+        lines.append(Line(P99, "no rising trend", figure, not rising))
+    failed, ended = sum(series(samples, FAILED)), sum(series(samples, ENDED))
+    lines.append(Line(FAILED, "0", f"{failed:.0f} of {ended:.0f}", failed == 0 and ended > 0))
+    return lines
+
+
+def _flat(name: str, found: Trend) -> Line:
+    figure = f"{found.first:,.1f} -> {found.last:,.1f} ({found.growth:+.1%})"
+    slack = 0.0 if "MB" in name or "rss_mb" in name else COUNT_SLACK
+    return Line(name, "growth <= 2 %, no trend", figure + (", rising" if found.rising else ""), found.flat(slack))
+
+
+def _keys_per_call(samples: Sequence[Mapping[str, float]]) -> Line:
+    first, last = samples[0], samples[-1]
+    ended = sum(series(samples[1:], ENDED))
+    grown = last.get(EXPIRING, 0.0) - first.get(EXPIRING, 0.0)
+    per_call = grown / ended if ended else 0.0
+    return Line(
+        "redis keys that expire, per ended call",
+        f"<= {KEYS_PER_CALL_LIMIT:g}",
+        f"{per_call:.1f}",
+        per_call <= KEYS_PER_CALL_LIMIT,
+    )
