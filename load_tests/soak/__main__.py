@@ -29,6 +29,9 @@ from load_tests.soak.plot import draw
 from load_tests.soak.run import Plan, Soak
 from load_tests.soak.verdict import Line, judged
 
+CAPACITY_SHARE = 0.7
+LADDER = Path("load_tests/results/callbench/result.json")
+
 
 def main() -> int:
     """The exit code is 1 when something grew or a call failed."""
@@ -41,7 +44,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     out: Path = chosen.out
     out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(chosen.calls, chosen.minutes, chosen.sample_s)
+    plan = Plan(chosen.calls or _share_of_capacity(chosen.ladder), chosen.minutes, chosen.sample_s)
     began = datetime.now(UTC)
     samples = _measure(plan, chosen.calls_per_process, (system_core, load_core), out)
     lines = judged(samples)
@@ -98,12 +101,24 @@ def _print(lines: list[Line]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load_tests.soak", description=__doc__)
-    parser.add_argument("--calls", type=int, required=True, help="concurrent calls: 70 % of what the ladder found")
+    parser.add_argument("--calls", type=int, help="concurrent calls; default: 70 %% of what the ladder found")
+    parser.add_argument("--ladder", type=Path, default=LADDER, help="callbench's result.json")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--sample-s", type=float, default=60, help="seconds per sample")
     parser.add_argument("--calls-per-process", type=int, help="of the sessions; default: the shipped file's")
     parser.add_argument("--out", type=Path, default=Path("load_tests/results/soak"))
     return parser.parse_args()
+
+
+def _share_of_capacity(ladder: Path) -> int:
+    """Calls for a soak, from the measured capacity. Raises SystemExit with the remedy."""
+    try:
+        largest = json.loads(ladder.read_text(encoding="utf-8"))["systems"]["parley"]["largest_passing_calls"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SystemExit(
+            f"{ladder} does not tell the capacity ({error!r}): run `make bench-calls`, or pass --calls"
+        ) from None
+    return max(1, int(largest * CAPACITY_SHARE))
 
 
 def _say(line: str) -> None:

@@ -64,7 +64,6 @@ class Soak:
         self._redis = redis_client
         self._show = show
         self._over: list[Call] = []
-        self._streams: list[Sequence[SttTurn]] = []
         self._sampler = Sampler(system, load.tree(), system_core=cores[0], load_core=cores[1])
 
     async def run(self) -> list[dict[str, float]]:
@@ -79,7 +78,7 @@ class Soak:
         began = time.monotonic()
         try:
             for number in range(self._plan.samples):
-                self._load.take_lateness()
+                await self._load.begin_figures()
                 span = await self._sampler.watch(self._plan.sample_s)
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **self._counts()})
                 if waiting is not None:
@@ -117,8 +116,7 @@ class Soak:
 
     async def _of_calls(self, span: Span, load: LoadFigures) -> dict[str, float]:
         """Figures of the calls of a sample that is a sample's length ago, so that most of them are over."""
-        self._streams = list(await self._load.streams())
-        near = [stream for stream in self._streams if _near(stream, span)]
+        near = [stream for stream in await self._load.streams() if _near(stream, span)]
         step = step_figures(
             calls=self._plan.calls,
             span=span,
