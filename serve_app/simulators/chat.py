@@ -254,20 +254,27 @@ async def _stream(request: web.Request, reply: _Reply, fault: Fault | None) -> w
     wrong = fault is not None and fault.kind == "wrong_finish"
     chunks = [(_event(reply.chunk({}, "length")), False)] if wrong else reply.encoded()
     try:
+        joined = b""
         for index, (chunk, speaks) in enumerate(chunks):
-            # Against the clock, so that a slow write does not slow the stream down.
+            # Against the clock, so that a slow write does not slow the stream down. What is due together leaves
+            # together, as it does from a server that is faster than the network.
             wait_s = due - time.monotonic()
+            if joined and (wait_s > 0 or fault is not None):
+                await response.write(joined)
+                joined = b""
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             if fault is not None and index == fault.after and await _break(request, response, reply, fault):
                 return response
-            await response.write(chunk)
+            joined += chunk
             if speaks and note.first_token_at is None:
+                await response.write(joined)
+                joined = b""
                 note.first_token_at = time.monotonic()
                 timings.replies.append(note)
                 timings.lateness.add((note.first_token_at - due) * 1000)
             due += state.delays.draw_s("llm_inter_token")
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(joined + b"data: [DONE]\n\n")
         await response.write_eof()
     except ConnectionError:
         # The client left: a barge-in.

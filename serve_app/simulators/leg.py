@@ -223,6 +223,8 @@ class MediaLeg:
             transport.disconnect(graceful=False)
             return
         self._transport = transport
+        if self.timeline is not None:
+            self.timeline.opened_at = time.monotonic()
         # The endpoint's headers are flattened into the top level of the first frame (Vonage voice guide).
         first = {
             "event": "websocket:connected",
@@ -237,6 +239,8 @@ class MediaLeg:
         received = None if handshake is None else handshake.recv
         code = _ABNORMAL_CLOSURE if received is None else int(received.code.value)
         self.stats.close_code = code or _NO_STATUS
+        if self.timeline is not None:
+            self.timeline.closed_at = time.monotonic()
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 

@@ -122,6 +122,7 @@ class CallLife:
             reply = await self._fetch()
             if reply is None or reply.code != 200:
                 call.problem = f"no NCCO (answer webhook: {'no answer' if reply is None else reply.code})"
+                call.refused_status = None if reply is None else reply.code
                 return
             actions = reply.body
         for _ in range(_MAX_NCCOS):
@@ -179,7 +180,11 @@ class CallLife:
         call, leg_uuid = self.call, str(uuid.uuid4())
         leg = MediaLeg(
             MediaEndpoint(action.uri, action.sample_rate_hz, action.headers, self._authorization(action)),
-            LegOptions(keep_audio=self._config.keep_audio, fire_dropped_notifies=self._config.fire_dropped_notifies),
+            LegOptions(
+                keep_audio=self._config.keep_audio,
+                timeline=self._config.timeline,
+                fire_dropped_notifies=self._config.fire_dropped_notifies,
+            ),
         )
         call.media, call.media_uuid = leg, leg_uuid
         url = action.event_url or call.request.event_url
@@ -192,7 +197,7 @@ class CallLife:
         try:
             await self._on_the_line(leg, lambda: emit("answered", start_time=None, rate=None, network=None))
         except LegConnectFailed as error:
-            call.problem = str(error)
+            call.problem, call.refused_status = str(error), error.status
             answer = emit("failed" if error.status is not None else "unanswered", reason=str(error))
         else:
             if leg.stats.end == "near_closed":

@@ -55,6 +55,8 @@ class NetworkConfig(BaseModel):
     fire_dropped_notifies: bool = False
     """Whether a clear fires the notifies that it drops: not documented by the vendor."""
     keep_audio: bool = True
+    timeline: bool = False
+    """Whether legs note the times of what they see (`timeline.py`), for measurements."""
     keep_calls: int = Field(500, ge=1)
     default_callee: CalleeBehaviour | None = None
     """Who answers a number without a behaviour; None: the demonstration's callee."""

@@ -49,6 +49,8 @@ class SimCall:
     media: MediaLeg | None = None
     media_uuid: str | None = None
     problem: str | None = None
+    refused_status: int | None = None
+    """The HTTP status with which the platform refused the answer webhook or the media socket."""
     hang_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

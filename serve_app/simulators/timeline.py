@@ -48,6 +48,9 @@ class Timeline:
     `clears`: arrival times. A clear ends the agent's utterance.
     """
 
+    opened_at: float | None = None
+    closed_at: float | None = None
+    """When the socket was open, and gone."""
     utterances: list[AgentUtterance] = field(default_factory=list)
     turns: list[CalleeTurn] = field(default_factory=list)
     clears: list[float] = field(default_factory=list)
