@@ -45,6 +45,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         host="127.0.0.1",
         port=arguments.port,
         log_config=None,
+        log_level="warning",
         access_log=False,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # audio flows all the time

@@ -68,11 +68,11 @@ def _measure(
     outcome: Outcome | None = None
     error: str | None = None
     about: dict[str, object] = {}
-    with _folder(arguments.out / f"{system.name}-logs") as folder, _marked() as mark:
-        load = LoadSide(core=cores[1], mark=mark, folder=folder)
+    with _folder(arguments.out / f"{system.name}-logs") as folder, _marked() as system_mark, _marked() as load_mark:
+        load = LoadSide(core=cores[1], mark=load_mark, folder=folder)
         try:
             load.start()
-            place = Place(cores[0], mark, load.simulators_url, folder, max(arguments.steps))
+            place = Place(cores[0], system_mark, load.simulators_url, folder, max(arguments.steps))
             _say(f"{system.name}: starting")
             system.start(place)
             about = system.about()
@@ -108,7 +108,7 @@ def _folder(logs: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _marked() -> Iterator[str]:
-    """A mark for a run's processes; whatever still carries it afterwards is ended."""
+    """A mark for one side's processes; whatever still carries it afterwards is ended."""
     mark = secrets.token_hex(8)
     try:
         yield mark

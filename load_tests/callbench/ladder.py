@@ -144,7 +144,7 @@ class Ladder:
             self._ended.set()
 
     async def _measure(self, calls: int) -> _Measured:
-        self._load.take_lateness()
+        await self._load.begin_figures()
         span = await self._sampler.watch(self._plan.step_s)
         return _Measured(calls, span, await self._load.figures())
 
