@@ -47,6 +47,7 @@ class Call:
     clears: Sequence[float] = field(default_factory=tuple)
     stale_frames: int = 0
     wrong_size_frames: int = 0
+    refused: bool = False
 
     def talk_s(self, start: float, end: float) -> float:
         """Seconds of the call inside [start, end]."""

@@ -132,7 +132,7 @@ def step_figures(
         mean_concurrent=round(call_seconds / span.seconds, 2),
         calls_ended=len(ended),
         calls_failed=len(failed),
-        calls_refused=sum(1 for call in failed if call.refused_status is not None),
+        calls_refused=sum(1 for call in failed if call.refused),
         errors=errors,
         turns=len(turns),
         turns_unanswered=sum(1 for turn in turns if turn.added_ms is None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Event(BaseModel):
@@ -80,18 +80,39 @@ class LegResult(_Event):
 
 
 class Load(_Event):
-    """A worker's own state over the last second. `cpu_s`: since its start."""
+    """A worker's own state over the last second. `cpu_s`: since its start. `lateness_buckets`: `ticker.Lateness`."""
 
     at: float
     lateness_p99_ms: float
     lateness_max_ms: float
+    lateness_buckets: dict[int, int] = Field(default_factory=dict)
     cpu_s: float
     legs: int
 
 
+NO_LEG: dict[str, Any] = {
+    "connected_at": None,
+    "ended_at": None,
+    "end": None,
+    "close_code": None,
+    "turns": [],
+    "utterances": [],
+    "clears": [],
+    "stale_frames": 0,
+    "frames_sent": 0,
+    "frames_received": 0,
+    "wrong_size": 0,
+    "overflowed": 0,
+    "underruns": 0,
+    "underruns_excused_by_notify": 0,
+    "min_depth_ms": None,
+    "max_late_ms": 0.0,
+    "max_tick_late_ms": 0.0,
+}
+"""The figures of a call whose media socket never opened."""
+
+
 def lost(call_id: str, asked_at: float, now: float, error: str) -> LegResult:
     """The result of a call whose worker cannot tell any more."""
-    from load_tests.legs.figures import NO_LEG
-
     verdict: dict[str, Any] = {"error": error, "refused": False, "refused_status": None}
     return LegResult.model_validate({**NO_LEG, **verdict, "id": call_id, "asked_at": asked_at, "over_at": now})

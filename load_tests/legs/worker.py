@@ -98,6 +98,7 @@ class Worker:
                     "at": time.monotonic(),
                     "lateness_p99_ms": round(late.quantile_ms(0.99), 3),
                     "lateness_max_ms": round(late.max_ms, 3),
+                    "lateness_buckets": late.buckets(),
                     "cpu_s": time.process_time(),
                     "legs": len(self._calls),
                 }

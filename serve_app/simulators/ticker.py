@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -39,6 +40,17 @@ class Lateness:
         self._counts[min(_BUCKETS, max(0, int(late_ms / _BUCKET_MS)))] += weight
         self.count += weight
         self.max_ms = max(self.max_ms, late_ms)
+
+    def buckets(self) -> dict[int, int]:
+        """What was counted, for another process's `add_buckets`."""
+        return {index: count for index, count in enumerate(self._counts) if count}
+
+    def add_buckets(self, buckets: Mapping[int, int], max_ms: float) -> None:
+        """Count what another one counted."""
+        for index, count in buckets.items():
+            self._counts[index] += count
+            self.count += count
+        self.max_ms = max(self.max_ms, max_ms)
 
     def quantile_ms(self, share: float) -> float:
         """The upper edge of the bucket that holds the quantile, and never more than the maximum."""

@@ -16,6 +16,7 @@ from load_tests.callbench import voids
 from load_tests.callbench.calibrate import due_after_sound_s, scenario_due_s
 from load_tests.callbench.callers import Callers, phase
 from load_tests.callbench.cores import CoreTimes, parse_stat
+from load_tests.callbench.phones import lateness_of
 from load_tests.callbench.processes import CpuLedger, Memory, ProcessTree, cpu_seconds, memory_of, one_group
 from load_tests.callbench.quantiles import Distribution, quantile
 from load_tests.callbench.records import Call, CalleeTurn, SttTurn, Utterance
@@ -28,6 +29,7 @@ from load_tests.callbench.systems.base import Lag
 from load_tests.callbench.systems.parley import derive, group_of
 from load_tests.callbench.turns import turn_figures
 from load_tests.callbench.voids import Conditions, reasons_to_void
+from load_tests.legs.results import Load
 from serve_app.paths import serve_config
 
 DUE = {"hello": 0.4, "stop": 0.4}
@@ -297,6 +299,14 @@ def test_failed_calls_are_told_by_reason() -> None:
 def test_a_late_load_side_voids_the_step() -> None:
     step = a_step([a_call()], leg_lateness_p99_ms=7.0)
     assert step.voided and step.verdict.voided
+
+
+def test_the_lateness_of_seconds_is_weighted_by_their_frames() -> None:
+    quiet = Load(at=1, lateness_p99_ms=0.25, lateness_max_ms=0.2, lateness_buckets={0: 9_990}, cpu_s=0, legs=100)
+    hiccup = Load(at=2, lateness_p99_ms=20, lateness_max_ms=20.1, lateness_buckets={80: 10}, cpu_s=0, legs=1)
+    assert lateness_of([quiet, hiccup]) == (0.25, 20.1)
+    assert lateness_of([hiccup]) == (20.1, 20.1)
+    assert lateness_of([]) == (None, None)
 
 
 # --- callers, configuration -------------------------------------------------------------------------------------------

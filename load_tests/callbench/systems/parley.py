@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -93,6 +94,7 @@ class Parley:
         self._account: SimulatedVonage = new_account()
         self._sessions: dict[str, Any] = {}
         self._key = ""
+        self._callers = itertools.count()
         self._redis: redis.Redis | None = None
 
     @property
@@ -131,7 +133,7 @@ class Parley:
             "answer_url": f"{self._platform.url}/webhooks/vonage/answer",
             "event_url": f"{self._platform.url}/webhooks/vonage/event",
             "to": self._account.from_number.lstrip("+"),
-            "from": "12025550100",
+            "from": f"120255501{next(self._callers) % 100:02d}",
             "signature_secret": self._account.signature_secret,
             "api_key": self._account.api_key,
             "application_id": self._account.application_id,
