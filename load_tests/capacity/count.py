@@ -1,10 +1,10 @@
 """Counts for the capacity model: `python -m load_tests.capacity.count`. Prints YAML for `inputs.yaml`;
 `--write` puts it there.
 
-`calls`: places three calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
+`calls`: places calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
 counts what the stores were asked: Redis' MONITOR (commands of clients; those inside scripts belong to the script), and
-PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Three calls, three unknowns:
-operations per call, per callee turn, per second. (Two minutes, and the platform's start.)
+PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Four runs, four unknowns: operations
+per call, per callee turn, per second of a call, and per second in which any call is up, however many. (Four minutes.)
 `redis`: CPU time of a plain operation and of a slot reservation, by the number of session replicas. (Some seconds.)
 """
 
@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,21 @@ from tests.integration.harness import Running, a_world, environment, eventually,
 IDLE_S = 40.0
 SETTLE_S = 10.0
 """After the leg is over: the record's end, the mix of the recording, the last webhooks."""
-SCRIPTS: list[tuple[str, list[dict[str, Any]]]] = [
-    ("silent, short", [{"wait_ms": 12_000}, {"hang_up": True}]),
-    ("silent, long", [{"wait_ms": 36_000}, {"hang_up": True}]),
-    ("three turns", [{"say": "Where can I park?"}, {"say": "What should I bring?"}, {"say": "Where is the practice?"},
-                     {"hang_up": True, "pause_ms": 1000}]),
-]  # fmt: skip
+SILENT_SHORT: list[dict[str, Any]] = [{"wait_ms": 12_000}, {"hang_up": True}]
+SILENT_LONG: list[dict[str, Any]] = [{"wait_ms": 36_000}, {"hang_up": True}]
+THREE_TURNS: list[dict[str, Any]] = [
+    {"say": "Where can I park?"},
+    {"say": "What should I bring?"},
+    {"say": "Where is the practice?"},
+    {"hang_up": True, "pause_ms": 1000},
+]
+RUNS = [
+    ("silent, short", SILENT_SHORT, 1),
+    ("silent, long", SILENT_LONG, 1),
+    ("silent, long, four at once", SILENT_LONG, 4),
+    ("three turns", THREE_TURNS, 1),
+]
+"""Name, what the callee does, calls at once: as many runs as unknowns."""
 _STATEMENT = re.compile(r"LOG:\s+(?:statement|execute [^:]*): (\w+)")
 # Serve's own traffic is no operation of ours; transactions are counted by their COMMIT.
 _NOT_COUNTED = {"BEGIN", "ROLLBACK", "SHOW", "SET", "DEALLOCATE"}
@@ -105,11 +115,14 @@ def a_postgres() -> Iterator[tuple[str, Path]]:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One call."""
+    """One run: its calls, and what the stores were asked beyond the idle platform's share."""
 
     name: str
-    duration_s: float
+    calls: int
     turns: int
+    call_seconds: float
+    busy_seconds: float
+    """In which any of the calls was up."""
     redis: float
     sql: float
 
@@ -142,36 +155,41 @@ def _count(running: Running, redis_url: str, log: Path) -> dict[str, Any]:
     idle_statements = statements(log, position)
     idle_sql = idle_statements.total() / IDLE_S
     counted, last_redis, last_sql = [], Counter[str](), Counter[str]()
-    for name, steps in SCRIPTS:
+    for name, steps, at_once in RUNS:
         monitor.counts.clear()
         position = log.stat().st_size
         began = time.monotonic()
-        call_id = one_call(running, steps)
+        with ThreadPoolExecutor(at_once) as pool:
+            ids = list(pool.map(lambda number: one_call(running, steps, number), range(at_once)))
         took_s = time.monotonic() - began
         last_redis = Counter(monitor.counts)
         last_sql = statements(log, position)
-        running.recording(call_id)
+        lengths = [float(running.call(call_id)["duration_s"]) for call_id in ids]
+        for call_id in ids:
+            running.recording(call_id)
         counted.append(
             Counted(
                 name,
-                float(running.call(call_id)["duration_s"]),
-                sum(turn["role"] == "callee" for turn in running.turns(call_id)),
+                at_once,
+                sum(turn["role"] == "callee" for call_id in ids for turn in running.turns(call_id)),
+                sum(lengths),
+                max(lengths),
                 last_redis.total() - idle_redis * took_s,
                 last_sql.total() - idle_sql * took_s,
             )
         )
         print(f"# {counted[-1]}", flush=True)
-    print(f"# Redis, last call: {dict(last_redis)}")
-    print(f"# SQL, last call: {dict(last_sql)}")
+    print(f"# Redis, last run: {dict(last_redis)}")
+    print(f"# SQL, last run: {dict(last_sql)}")
     return {"redis": solved(counted, "redis", idle_redis), "sql": solved(counted, "sql", idle_sql)}
 
 
-def one_call(running: Running, steps: list[dict[str, Any]]) -> str:
+def one_call(running: Running, steps: list[dict[str, Any]], number: int = 0) -> str:
     """Place a call and wait until nothing of it is left to do. Its id.
 
     The network is asked whether it is over, not the API: each of the API's answers is three SQL statements itself.
     """
-    call_id = running.place(steps)
+    call_id = running.place(steps, to=f"+1202555{7000 + number}")
 
     def over() -> bool:
         known = running.sim.get(f"/sim/calls/{call_id}")
@@ -183,14 +201,15 @@ def one_call(running: Running, steps: list[dict[str, Any]]) -> str:
 
 
 def solved(counted: list[Counted], store: str, idle: float) -> dict[str, Any]:
-    """Operations = per_call + turns * per_turn + seconds * per_second, exactly, from three calls."""
-    left = np.array([[1.0, call.turns, call.duration_s] for call in counted])
-    right = np.array([getattr(call, store) for call in counted])
-    per_call, per_turn, per_second = (max(0.0, float(value)) for value in np.linalg.solve(left, right))
+    """Operations = calls * per_call + turns * per_turn + call_seconds * per_second + busy_seconds * busy_per_second."""
+    left = np.array([[run.calls, run.turns, run.call_seconds, run.busy_seconds] for run in counted])
+    right = np.array([getattr(run, store) for run in counted])
+    per_call, per_turn, per_second, busy = (max(0.0, float(value)) for value in np.linalg.solve(left, right))
     return {
         "per_call": round(per_call, 1),
         "per_turn": round(per_turn, 1),
         "per_second": round(per_second, 2),
+        "busy_per_second": round(busy, 2),
         "idle_per_second": round(idle, 2),
         "status": "counted",
         "source": "python -m load_tests.capacity.count calls",

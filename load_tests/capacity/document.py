@@ -229,7 +229,7 @@ def inputs_table(given: Inputs) -> str:
         else:
             value = (
                 f"{item.per_call:g} per call + {item.per_turn:g} per turn + {item.per_second:g} per s "
-                f"+ {item.idle_per_second:g} idle per s"
+                f"+ {item.busy_per_second:g} per s busy + {item.idle_per_second:g} per s idle"
             )
         rows.append([f"`{name}`", value, item.status, item.source])
     return table(["input", "value", "status", "source"], rows)

@@ -27,11 +27,12 @@ class Given(_Document):
 
 
 class Operations(_Document):
-    """Operations on one store: per call, per callee turn, per second of a call, per second of an idle platform."""
+    """Operations on one store: per call, per callee turn, per second of a call; per second of a busy, of an idle platform."""
 
     per_call: float = Field(ge=0)
     per_turn: float = Field(ge=0)
     per_second: float = Field(ge=0)
+    busy_per_second: float = Field(ge=0)
     idle_per_second: float = Field(ge=0)
     status: Status
     source: str

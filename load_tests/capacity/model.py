@@ -110,7 +110,8 @@ def per_second(given: Inputs, operations: Operations, calls: int) -> float:
     work = given.workload
     of_ends = operations.per_call * flow(given, calls).ended_per_s
     of_turns = operations.per_turn * calls * work.turns_per_min.value / 60
-    return operations.idle_per_second + of_ends + of_turns + operations.per_second * calls
+    of_platform = operations.idle_per_second + operations.busy_per_second
+    return of_platform + of_ends + of_turns + operations.per_second * calls
 
 
 def redis_operations(given: Inputs, calls: int) -> float:
