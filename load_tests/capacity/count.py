@@ -3,8 +3,8 @@
 
 `calls`: places calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
 counts what the stores were asked: Redis' MONITOR (commands of clients; those inside scripts belong to the script), and
-PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Four runs, four unknowns: operations
-per call, per callee turn, per second of a call, and per second in which any call is up, however many. (Four minutes.)
+PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Four runs, four unknowns:
+operations per call, per callee turn, per second of a call, and per second in which any call is up, however many. (Four minutes.)
 `redis`: CPU time of a plain operation and of a slot reservation, by the number of session replicas. (Some seconds.)
 """
 
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def _count(running: Running, redis_url: str, log: Path) -> dict[str, Any]:
         position = log.stat().st_size
         began = time.monotonic()
         with ThreadPoolExecutor(at_once) as pool:
-            ids = list(pool.map(lambda number: one_call(running, steps, number), range(at_once)))
+            ids = list(pool.map(one_call, repeat(running), repeat(steps), range(at_once)))
         took_s = time.monotonic() - began
         last_redis = Counter(monitor.counts)
         last_sql = statements(log, position)

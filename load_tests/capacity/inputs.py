@@ -27,7 +27,7 @@ class Given(_Document):
 
 
 class Operations(_Document):
-    """Operations on one store: per call, per callee turn, per second of a call; per second of a busy, of an idle platform."""
+    """Operations on one store: per call, callee turn, second of a call; per second of a busy, of an idle platform."""
 
     per_call: float = Field(ge=0)
     per_turn: float = Field(ge=0)
