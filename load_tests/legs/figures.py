@@ -64,25 +64,3 @@ def leg_figures(leg: MediaLeg, script: Script) -> dict[str, Any]:
         "max_late_ms": max((said.max_late_ms for said in timeline.utterances), default=0.0),
         "max_tick_late_ms": stats.max_tick_late_ms,
     }
-
-
-NO_LEG: dict[str, Any] = {
-    "connected_at": None,
-    "ended_at": None,
-    "end": None,
-    "close_code": None,
-    "turns": [],
-    "utterances": [],
-    "clears": [],
-    "stale_frames": 0,
-    "frames_sent": 0,
-    "frames_received": 0,
-    "wrong_size": 0,
-    "overflowed": 0,
-    "underruns": 0,
-    "underruns_excused_by_notify": 0,
-    "min_depth_ms": None,
-    "max_late_ms": 0.0,
-    "max_tick_late_ms": 0.0,
-}
-"""`leg_figures` of a call whose media socket never opened."""

@@ -26,7 +26,8 @@ from serve_app.simulators.timings import TIMINGS, Timings, get_timings
 
 
 async def _ready(request: web.Request) -> web.Response:
-    return web.json_response({"ready": True})
+    config = request.app[CARTESIA].config
+    return web.json_response({"ready": True, "profile": config.profile, "fixed_wait_ms": config.fixed_wait_ms})
 
 
 def make_app(config: SimulatorConfig | None = None) -> web.Application:

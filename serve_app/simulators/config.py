@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.errors import SettingsError
-from serve_app.simulators.latency import LatencyConfig
+from serve_app.simulators.latency import Constant, LatencyConfig
 from serve_app.simulators.network_config import NetworkConfig
 
 LOAD_LATENCY: dict[str, dict[str, Any]] = {
@@ -74,6 +75,14 @@ class SimulatorConfig(BaseModel):
     network: NetworkConfig | None = None
     """The phone network: the account that it knows. None: only the AI providers are simulated."""
 
+    @property
+    def fixed_wait_ms(self) -> float | None:
+        """From the callee's last sound to the first audio, by the stand-ins alone; None where it is not fixed."""
+        latency = self.latency
+        steps = (latency.stt_end_of_turn, latency.stt_processing, latency.llm_first_token, latency.tts_first_audio)
+        waits = [step.ms for step in steps if isinstance(step, Constant)]
+        return sum(waits) if len(waits) == len(steps) else None
+
     @model_validator(mode="before")
     @classmethod
     def _apply_profile(cls, document: Any) -> Any:
@@ -86,10 +95,15 @@ class SimulatorConfig(BaseModel):
 
 
 def load_config(path: Path | None) -> SimulatorConfig:
-    """The configuration in a YAML file, or the default one. Raises SettingsError."""
-    if path is None:
-        return SimulatorConfig()
+    """The configuration in a YAML file, or the default one. Raises SettingsError.
+
+    `SIMULATORS_PROFILE` in the environment is the profile of a file that names none: local platforms write the file
+    themselves.
+    """
     try:
-        return SimulatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        document = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if isinstance(document, dict) and os.environ.get("SIMULATORS_PROFILE"):
+            document = {"profile": os.environ["SIMULATORS_PROFILE"], **document}
+        return SimulatorConfig.model_validate(document)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise SettingsError(f"simulator configuration {path}: {error}") from error
