@@ -4,7 +4,7 @@
 `calls`: places calls of different length and number of turns through a real platform on PostgreSQL and Redis, and
 counts what the stores were asked: Redis' MONITOR (commands of clients; those inside scripts belong to the script), and
 PostgreSQL's statement log. The idle platform's share is counted first and subtracted. Four runs, four unknowns:
-operations per call, per callee turn, per second of a call, and per second in which any call is up, however many. (Four minutes.)
+operations per call, per callee turn, per second of a call, and per second in which any call is up. (Four minutes.)
 `redis`: CPU time of a plain operation and of a slot reservation, by the number of session replicas. (Some seconds.)
 """
 

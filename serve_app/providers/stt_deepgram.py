@@ -169,17 +169,19 @@ class DeepgramStream:
         self._end_events()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         # Closing runs in a task of its own: `websockets.legacy` swallows the cancellation of a plain timeout, and then
         # waits for a server that hangs.
         closing = asyncio.create_task(self._close_socket(), name="stt-close")
-        await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
-        if not closing.done():
-            # The other side does not take part: let the connection go at once.
-            self._socket.transport.abort()
+        try:
             await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
+        finally:
+            if not closing.done():
+                # The other side does not take part, or nobody waits for it any longer: let the connection go at once.
+                self._socket.transport.abort()
+        await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT_S)
 
     async def _close_socket(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(OSError, WebSocketException):
             if self._failure is None:
                 await self._connection.send_close_stream()

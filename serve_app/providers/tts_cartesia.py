@@ -186,17 +186,21 @@ class CartesiaConnection:
     async def _release(self) -> None:
         socket, self._socket = self._socket, None
         reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-        if socket is None:
-            return
+        closed = False
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await socket.close()
+            if reader is not None:
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+            if socket is not None:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await socket.close()
+            closed = True
         except (OSError, WebSocketException):
-            # It does not take part in closing: let the connection go at once.
-            socket._connection.transport.abort()
+            pass
+        finally:
+            # It does not take part in closing, or nobody waits for it any longer: let the connection go at once.
+            if socket is not None and not closed:
+                socket._connection.transport.abort()
 
     def _handshake_error(self, error: InvalidStatus) -> ProviderError:
         status = error.response.status_code

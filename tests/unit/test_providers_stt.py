@@ -394,3 +394,21 @@ async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by
     for task in stream._tasks:
         task.cancel()
     await asyncio.gather(*stream._tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("loops", range(1, 5))
+async def test_a_close_that_is_given_up_leaves_no_socket(stt: DeepgramTranscriber, loops: int) -> None:
+    """Whoever closes may be cancelled in the middle, after any number of passes of the event loop."""
+    before = asyncio.all_tasks()
+    stream = await stt.open(REQUEST)
+    closing = asyncio.create_task(stream.close())
+    for _ in range(loops):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+
+    def of_sockets() -> list[str]:
+        names = [task.get_coro().__qualname__ for task in asyncio.all_tasks() - before]  # type: ignore[union-attr]
+        return [name for name in names if "WebSocketCommonProtocol" in name or "DeepgramStream" in name]
+
+    await eventually(lambda: not of_sockets())

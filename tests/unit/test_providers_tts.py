@@ -321,3 +321,25 @@ async def test_slow_first_audio_within_the_limit_is_no_failure() -> None:
         assert audio_of(await say(connection, FIRST)) == spoken(FIRST)
         await connection.close()
         await tts.aclose()
+
+
+@pytest.mark.parametrize("loops", range(4))
+async def test_a_close_that_is_given_up_leaves_no_socket(tts: CartesiaSynthesizer, loops: int) -> None:
+    """Whoever closes may be cancelled in the middle, after any number of passes of the event loop."""
+    before = asyncio.all_tasks()
+    connection = await tts.open(SynthesisRequest("call-1", LINEAR16))
+    closing = asyncio.create_task(connection.close())
+    for _ in range(loops):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    if loops:  # before the first pass nothing was closed at all
+        await eventually(lambda: not _of_sockets(asyncio.all_tasks() - before))
+    else:
+        await connection.close()
+
+
+def _of_sockets(tasks: set[asyncio.Task[object]]) -> list[str]:
+    """The tasks that a client's socket keeps for as long as it lives."""
+    names = [task.get_coro().__qualname__ for task in tasks]  # type: ignore[union-attr]
+    return [name for name in names if "keepalive" in name or "CartesiaConnection" in name]
