@@ -63,10 +63,7 @@ class SlotOffer:
         """
         if draining:
             return self.calls
-        if self.strained:
-            # The lag of an empty process is somebody else's doing; refusing every call would help nobody.
-            return max(self.calls, 1)
-        return max(self.calls, self.tunables.max_calls)
+        return self.calls if self.strained else max(self.calls, self.tunables.max_calls)
 
     async def beat(self, *, draining: bool) -> None:
         """Announce the slots, report the load, and read the demand. Raises UnavailableError."""
@@ -91,7 +88,12 @@ class SlotOffer:
         }
 
     def _judge_lag(self) -> None:
-        """Strained above the limit, fit again below half of it: no flapping in between."""
+        """Strained above the limit, fit again below half of it: no flapping in between.
+
+        The lag of a process without calls is that of its own start, or somebody else's doing: it counts for nothing.
+        """
+        if not self.calls:
+            self.lag.forget()
         lag_ms = self.lag.percentile_ms(0.95)
         limit_ms = self.tunables.lag_limit_ms
         self.strained = lag_ms > (limit_ms / 2 if self.strained else limit_ms)

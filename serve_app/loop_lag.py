@@ -46,6 +46,10 @@ class LoopLag:
             self._lags_s.append(now_s - self._due_s)
             self._due_s += self._interval_s
 
+    def forget(self) -> None:
+        """Judge by what comes from now on."""
+        self._lags_s.clear()
+
     def percentile_ms(self, q: float) -> float:
         """Nearest rank over the window; 0 before the first sample."""
         if not self._lags_s:

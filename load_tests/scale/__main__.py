@@ -6,7 +6,9 @@ Exit code 0 only if every verdict is PASS. Needs nothing running, and about four
 from __future__ import annotations
 
 import argparse
+import asyncio
 import copy
+import itertools
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,12 +19,18 @@ from load_tests.scale.scenario import SCENARIOS, Scenario, set_ingress, with_new
 from load_tests.scale.traffic import Traffic
 from load_tests.scale.watch import Sample, Watcher
 from serve_app.paths import configs_dir
+from serve_app.store.calls import MIX_RECORDING
+from serve_app.store.db import Database
+from serve_app.store.jobs import Jobs
+from serve_app.store.repositories import Calls
 from tests.integration.cluster import Deployed, a_cluster, config_for
 
 TICK_S = 0.25
 SAMPLE_S = 1.0
 SETTLE_S = 180.0
 """After the last call was asked for: the longest call, and the replicas' way back to their minimum."""
+MIXES = 120
+TENANT = "default"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "scale"
 
 
@@ -40,6 +48,7 @@ class Run:
         self.samples: list[Sample] = []
         self._changes = sorted(scenario.ingress)
         self._update_at_s = scenario.update_at_s
+        self._mixes_at_s = scenario.mixes_at_s
         self._asked = 0
         self._deployer = ThreadPoolExecutor(1)
         self._deploys: list[Future[None]] = []
@@ -76,6 +85,10 @@ class Run:
             set_ingress(self._document, replicas)
             self._say(at_s, f"ingress replicas: {replicas}")
             self._deploy()
+        if self._mixes_at_s is not None and at_s >= self._mixes_at_s:
+            self._mixes_at_s = None
+            self._say(at_s, f"{MIXES} recordings to mix")
+            self._mix_anew()
         if self._update_at_s is not None and at_s >= self._update_at_s:
             self._update_at_s = None
             settings = self._deployed.world.folder / "updated.yaml"
@@ -83,6 +96,11 @@ class Run:
             self._document = with_new_args(self._document, str(settings))
             self._say(at_s, "rolling update of every deployment")
             self._deploy()
+
+    def _mix_anew(self) -> None:
+        """Every recording so far, several times over: mixing again gives the same file."""
+        database = f"sqlite+aiosqlite:///{self._deployed.world.folder / 'data' / 'parley.db'}"
+        self._deploys.append(self._deployer.submit(lambda: asyncio.run(add_mixes(database))))
 
     def _deploy(self) -> None:
         """Beside the run: the command takes seconds to start, and calls must not go unwatched."""
@@ -95,6 +113,17 @@ class Run:
 
     def _say(self, at_s: float, text: str) -> None:
         print(f"  {at_s:5.0f} s  {text}", flush=True)
+
+
+async def add_mixes(database_url: str) -> None:
+    """Queue `MIXES` mix-downs of calls that have ended."""
+    db = await Database.connect(database_url)
+    try:
+        ended = [call.id for call in (await Calls(db, TENANT).list(limit=50))[0] if call.over]
+        for number, call_id in zip(range(MIXES), itertools.cycle(ended), strict=False):
+            await Jobs(db).add(TENANT, MIX_RECORDING, {"call_id": call_id}, key=f"scale-{number}")
+    finally:
+        await db.aclose()
 
 
 def run(scenario: Scenario, results: Path) -> bool:

@@ -35,7 +35,8 @@ def judge(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]
     longest_wait_s = max(answered, default=0.0)
     late = [value for value in answered if value > FIRST_AUDIO_LIMIT_S]
     longest_s = max((call.ended_s - call.media_s for call in calls if call.ended_s and call.media_s), default=0.0)
-    limit_s = min(scenario.hard_stop_s, scenario.draining_s)
+    limits_s = (scenario.hard_stop_s, scenario.draining_s)
+    limit_s = max((value for value in limits_s if value < scenario.call_s), default=0)
     open_still = [call for call in calls if call.live]
     verdicts = [
         Verdict("no call cut", f"{len(cut)} of {len(calls)}" + "".join(f"; {c.detail}" for c in cut[:3]), not cut),
@@ -44,7 +45,7 @@ def judge(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]
             f"{len(late)} of {len(answered)}, median {_median(answered):.2f} s, longest {longest_wait_s:.2f} s",
             bool(answered) and not late,
         ),
-        Verdict(f"calls outlive the shorter limit, {limit_s} s", f"longest {longest_s:.0f} s", longest_s > limit_s),
+        Verdict(f"calls outlive the limit of {limit_s} s", f"longest {longest_s:.0f} s", longest_s > limit_s),
         Verdict("every call has ended", f"{len(open_still)} still open", not open_still),
         Verdict("all deployments back at their minimum", _where(samples), bool(samples) and samples[-1].at_minimum),
     ]
@@ -56,7 +57,9 @@ def _growth(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sampl
     inbound = [call for call in calls if call.direction == "inbound" and call.fate == "refused"]
     clean = all(call.detail == "spoken apology" for call in inbound)
     late = [call for call in calls if call.direction == "outbound" and call.media_s and call.media_s - call.asked_s > 3]
+    early = [call for call in calls if call.fate == "refused" and call.asked_s < scenario.peak_at_s]
     return [
+        Verdict("no call refused below capacity", f"{len(early)} refused", not early),
         Verdict("session replicas grow to hold the calls", f"1 -> {sessions} -> 1", sessions > 2),
         Verdict("codec replicas grow with their queue", f"1 -> {codecs} -> 1", codecs > 1),
         Verdict("beyond capacity inbound calls hear an apology", f"{len(inbound)} refused", bool(inbound) and clean),

@@ -9,7 +9,8 @@ from typing import Any
 
 CALLS_PER_PROCESS = 4
 MAX_SESSION_REPLICAS = 5
-SPARE_SLOTS = 2
+SPARE_SLOTS = 4
+"""The ramp brings a call every 4 s, and a replica takes up to 10 s to start where all of this shares two cores."""
 FIRST_AUDIO_LIMIT_S = 4.0
 """From the callee's answer to the agent's first sounding frame. The agent's greeting comes within a second on an idle
 machine; twelve starting processes on the same two cores take their share."""
@@ -34,10 +35,16 @@ class Scenario:
     """The control: it fails if no call is cut."""
     overload: int = 0
     """Calls beyond capacity, half inbound and half outbound, asked for at the peak."""
+    mixes_at_s: int | None = None
+    """When recordings of ended calls are mixed anew: a queue for the codec pool."""
 
     @property
     def duration_s(self) -> int:
         return self.profile[-1][0]
+
+    @property
+    def peak_at_s(self) -> float:
+        return next(float(at_s) for at_s, calls in self.profile if calls == self.full)
 
     @property
     def full(self) -> int:
@@ -100,6 +107,7 @@ RAMP = Scenario(
     call_s=50,
     profile=((0, 0), (60, CAPACITY - 4), (130, CAPACITY - 4), (200, 0), (205, 0)),
     overload=12,
+    mixes_at_s=100,
 )
 CHANGES = Scenario(
     name="changes",

@@ -68,7 +68,7 @@ def test_a_cut_call_a_late_one_and_one_left_open_each_miss() -> None:
 
 
 def test_short_calls_prove_nothing() -> None:
-    assert misses(CHANGES, [a_call(ended_s=10.0)], [a_sample()]) == ["calls outlive the shorter limit, 15 s"]
+    assert misses(CHANGES, [a_call(ended_s=10.0)], [a_sample()]) == ["calls outlive the limit of 15 s"]
 
 
 def test_replicas_that_stay_or_drain_on_miss() -> None:
@@ -84,11 +84,13 @@ def test_the_control_misses_unless_it_cuts() -> None:
 def test_a_ramp_must_show_growth_and_clean_refusals() -> None:
     grown = AT_MINIMUM | {"CallSessions": {"RUNNING": 5}, "CodecPool": {"RUNNING": 2}}
     waited = replace(a_call(), direction="outbound", asked_s=-20.0)
-    refused = a_call(fate="refused", detail="spoken apology", first_audio_s=None, media_s=None)
+    refused = replace(a_call(fate="refused", detail="spoken apology", first_audio_s=None, media_s=None), asked_s=65.0)
     samples = [a_sample(replicas=grown), a_sample()]
     assert misses(RAMP, [a_call(), waited, refused], samples) == []
     assert "session replicas grow to hold the calls" in misses(RAMP, [a_call(), waited, refused], [a_sample()])
     assert "beyond capacity inbound calls hear an apology" in misses(RAMP, [a_call(), waited], samples)
+    early = replace(refused, asked_s=30.0)
+    assert misses(RAMP, [a_call(), waited, refused, early], samples) == ["no call refused below capacity"]
 
 
 def media(**over: Any) -> dict[str, Any]:

@@ -67,11 +67,14 @@ async def test_a_lagging_replica_takes_no_more_calls_until_it_is_well_again(live
     assert (await live.capacity())[0] == 4 and offer.stats()["strained"] == 0
 
 
-async def test_an_empty_replica_is_not_blamed_for_a_busy_machine(live: LiveState) -> None:
+async def test_an_empty_replica_is_not_blamed_for_a_busy_machine_or_its_own_start(live: LiveState) -> None:
     offer = an_offer(live)
     stall(offer, 500)
     await offer.beat(draining=False)
-    assert (await live.capacity())[0] == 1
+    assert (await live.capacity())[0] == 4
+    offer.calls = 1
+    await offer.beat(draining=False)
+    assert (await live.capacity())[0] == 4 and not offer.strained
 
 
 async def test_the_scaling_policy_sees_reserved_slots_and_waiting_calls(live: LiveState) -> None:
