@@ -124,8 +124,13 @@ async def serve_standard_streams() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
     try:
-        # A reader that stops reading must not stop the frames: the pipe's transport keeps what it does not take.
-        await Worker(lambda line: transport.write(line.encode() + b"\n")).run(orders)
+
+        def write(line: str) -> None:
+            # A reader that stops reading must not stop the frames: the transport keeps what the pipe does not take.
+            if not transport.is_closing():
+                transport.write(line.encode() + b"\n")
+
+        await Worker(write).run(orders)
     finally:
         with contextlib.suppress(Exception):
             transport.close()
