@@ -77,6 +77,7 @@ class Platform(_Document):
     replica_start_s: Given
     haproxy_maxconn: Given
     session_beat_s: Given
+    scripts_per_beat: Given
 
 
 class AllOperations(_Document):

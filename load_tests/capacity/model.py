@@ -116,7 +116,8 @@ def per_second(given: Inputs, operations: Operations, calls: int) -> float:
 
 def redis_operations(given: Inputs, calls: int) -> float:
     """The calls' own, the heartbeats of the session replicas, and the dialled calls that nobody answers."""
-    beats = session_processes(given, calls) / given.platform.session_beat_s.value
+    plat = given.platform
+    beats = session_processes(given, calls) * plat.scripts_per_beat.value / plat.session_beat_s.value
     flows = flow(given, calls)
     # Reserve twice, throttle, release: dialler of an attempt without an answer.
     unanswered = 4 * (flows.dialled_per_s - flows.ended_per_s)
@@ -124,14 +125,16 @@ def redis_operations(given: Inputs, calls: int) -> float:
 
 
 def redis_busy(given: Inputs, calls: int) -> float:
-    """Share of Redis' one thread. The reservation of a slot adds up all replicas' capacities, so it grows with them."""
-    stores = given.stores
-    reserve_us = stores.redis_us_per_reserve.value + stores.redis_us_per_reserve_replica.value * max(
-        0, session_processes(given, calls) - 10
-    )
-    reservations = 2 * flow(given, calls).dialled_per_s
+    """Share of Redis' one thread.
+
+    Two scripts add up the capacities of all session replicas, so that their cost grows with the number of replicas: the
+    reservation of a slot (twice per dialled call), and the question for the total (once per replica and beat).
+    """
+    stores, replicas = given.stores, session_processes(given, calls)
+    sum_us = stores.redis_us_per_reserve.value + stores.redis_us_per_reserve_replica.value * max(0, replicas - 10)
+    sums_per_s = 2 * flow(given, calls).dialled_per_s + replicas / given.platform.session_beat_s.value
     plain = redis_operations(given, calls) * stores.redis_us_per_operation.value
-    return (plain + reservations * reserve_us) / 1e6 / stores.redis_cores.value
+    return (plain + sums_per_s * sum_us) / 1e6 / stores.redis_cores.value
 
 
 @dataclass(frozen=True, slots=True)
