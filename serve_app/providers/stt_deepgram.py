@@ -29,8 +29,8 @@ from serve_app.settings import DeepgramSettings
 NAME = "deepgram"
 
 # Deepgram recommends about 80 ms a message, and a message costs as much as the rest of a frame's way. Frames are joined
-# where the callee loses nothing by it: while a turn's voice sounds, and in the quiet between turns. The begin of a voice
-# (until Flux tells of the turn) and the quiet that may end a turn go out frame by frame, and take along what waits.
+# where the callee loses nothing by it: while a turn's voice sounds, and in the quiet between turns. The begin of a
+# voice (until Flux tells of the turn) and the quiet that may end a turn go out frame by frame, with what waits.
 _MAX_MESSAGE_MS = 80
 _ATTENTIVE_S = 0.5
 _QUEUE_S = 10.0
