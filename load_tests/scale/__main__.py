@@ -14,7 +14,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from load_tests.scale.report import judge, write
+from load_tests.scale.report import judge, underruns, write
 from load_tests.scale.scenario import SCENARIOS, Scenario, set_ingress, with_new_args
 from load_tests.scale.traffic import Traffic
 from load_tests.scale.watch import Sample, Watcher
@@ -137,6 +137,7 @@ def run(scenario: Scenario, results: Path) -> bool:
     file = write(results, scenario, calls, current.samples, verdicts)
     for verdict in verdicts:
         print(f"  {verdict.line()}", flush=True)
+    print(f"        {underruns(calls)}")
     print(f"  timeline: {file} and {file.with_suffix('.png').name}", flush=True)
     return all(verdict.passed for verdict in verdicts)
 

@@ -52,6 +52,12 @@ def judge(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]
     return verdicts + (_growth(scenario, calls, samples) if scenario.overload else [])
 
 
+def underruns(calls: Sequence[Placed]) -> str:
+    """For the record, without an aim: replicas that start take both cores from the calls."""
+    broken = [call.underruns for call in calls if call.underruns]
+    return f"underruns: {sum(broken)} in {len(broken)} of {len(calls)} calls"
+
+
 def _growth(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]) -> list[Verdict]:
     sessions, codecs = (max((s.running(name) for s in samples), default=0) for name in ("CallSessions", "CodecPool"))
     inbound = [call for call in calls if call.direction == "inbound" and call.fate == "refused"]

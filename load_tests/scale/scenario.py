@@ -115,9 +115,9 @@ CHANGES = Scenario(
     hard_stop_s=3700,
     draining_s=15,
     call_s=80,
-    profile=((0, 0), (10, 6), (150, 6), (170, 0), (175, 0)),
-    ingress=((30, 2), (60, 1)),
-    update_at_s=100,
+    profile=((0, 0), (30, 6), (160, 6), (180, 0), (185, 0)),
+    ingress=((40, 2), (70, 1)),
+    update_at_s=110,
 )
 CONTROL = Scenario(
     name="control",
@@ -125,8 +125,8 @@ CONTROL = Scenario(
     hard_stop_s=20,
     draining_s=15,
     call_s=80,
-    profile=((0, 0), (5, 6), (60, 6), (65, 0), (70, 0)),
-    ingress=((25, 2),),
+    profile=((0, 0), (20, 6), (70, 6), (75, 0), (80, 0)),
+    ingress=((35, 2),),
     must_cut=True,
 )
 SCENARIOS = {scenario.name: scenario for scenario in (RAMP, CHANGES, CONTROL)}

@@ -40,7 +40,7 @@ class Placed:
     """From the answer to the agent's first sounding frame; the wait for the socket is known to a poll's length."""
     fate: Fate = "open"
     detail: str = ""
-    worst_underruns: int = 0
+    underruns: int = 0
 
     @property
     def live(self) -> bool:
@@ -115,7 +115,7 @@ class Traffic:
         if media is not None:
             if call.media_s is None:
                 call.media_s = now_s
-            call.worst_underruns = media["underruns"]
+            call.underruns = media["underruns"]
             if call.first_audio_s is None and media["first_agent_frame_ms"] is not None:
                 waited_s = call.media_s - (call.answered_s if call.answered_s is not None else call.asked_s)
                 call.first_audio_s = max(0.0, waited_s) + media["first_agent_frame_ms"] / 1000
