@@ -31,6 +31,7 @@ from load_tests.callbench.systems.parley import Parley
 from load_tests.callbench.systems.pipecat import Pipecat
 from serve_app.errors import ParleyError
 
+SYSTEMS = "parley,bare,pipecat"
 STEPS = (1, 10, 20, 40, 60, 80, 100)
 
 
@@ -49,7 +50,7 @@ def main() -> int:
     due = scenario_due_s()
     results: list[SystemResult] = []
     for name in arguments.systems:
-        system = _systems(arguments.calls_per_process)[name]()
+        system = _system(name)
         results.append(_measure(system, arguments, (system_core, load_core), due))
         # After each system: a run that is broken off keeps what it has.
         command = {key: str(value) for key, value in vars(arguments).items()}
@@ -68,7 +69,11 @@ def _measure(
     outcome: Outcome | None = None
     error: str | None = None
     about: dict[str, object] = {}
-    with _folder(arguments.out / f"{system.name}-logs") as folder, _marked() as system_mark, _marked() as load_mark:
+    with (
+        _folder(arguments.out / f"{system.name.replace(':', '-')}-logs") as folder,
+        _marked() as system_mark,
+        _marked() as load_mark,
+    ):
         load = LoadSide(core=cores[1], mark=load_mark, folder=folder)
         try:
             load.start()
@@ -119,18 +124,25 @@ def _marked() -> Iterator[str]:
         end_all(left)
 
 
-def _systems(calls_per_process: int | None) -> dict[str, Callable[[], System]]:
-    return {"parley": lambda: Parley(calls_per_process), "bare": Bare, "pipecat": Pipecat}
+def _system(name: str) -> System:
+    """Raises ValueError for a name that is none."""
+    kind, _, calls_per_process = name.partition(":")
+    if kind == "parley":
+        return Parley(int(calls_per_process) if calls_per_process else None)
+    made: dict[str, Callable[[], System]] = {"bare": Bare, "pipecat": Pipecat}
+    if name not in made:
+        raise ValueError(name)
+    return made[name]()
 
 
 def _arguments() -> argparse.Namespace:
-    names = list(_systems(None))
-
     def systems(text: str) -> list[str]:
         chosen = text.split(",")
-        unknown = [name for name in chosen if name not in names]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"no system {', '.join(unknown)}; known: {', '.join(names)}")
+        for name in chosen:
+            try:
+                _system(name)
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(f"no system {name!r}; known: {SYSTEMS}, parley:N") from error
         return chosen
 
     def steps(text: str) -> list[int]:
@@ -140,13 +152,14 @@ def _arguments() -> argparse.Namespace:
         return numbers
 
     parser = argparse.ArgumentParser(prog="python -m load_tests.callbench", description=__doc__)
-    parser.add_argument("--systems", type=systems, default=names, help=f"of {', '.join(names)}; run in this order")
+    parser.add_argument(
+        "--systems", type=systems, default=SYSTEMS.split(","), help="in this order; parley:N has N calls per process"
+    )
     parser.add_argument("--steps", type=steps, default=list(STEPS), help="concurrent calls, for example 1,10,20")
     parser.add_argument("--step-s", type=float, default=60, help="measured seconds per step")
     parser.add_argument("--base-s", type=float, default=BASE_S, help="idle seconds that give the base")
     parser.add_argument("--settle-s", type=float, default=SETTLE_S, help="rest after the start and the warm-up")
     parser.add_argument("--refine", action="store_true", help="one more value, halfway to the first step that failed")
-    parser.add_argument("--calls-per-process", type=int, help="of parley's sessions; default: the shipped file's")
     parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))
     return parser.parse_args()
 

@@ -38,7 +38,7 @@ class Measured:
 
 def measures(outcomes: Mapping[str, Outcome]) -> list[Measured]:
     """Of this system, and of it against the others where they ran."""
-    ours = outcomes.get(OURS)
+    ours = _ours(outcomes)
     steps = _counting(ours)
     one, part, full = _at(steps, 1), _near(steps, ours, CAPACITY_SHARE), _near(steps, ours, 1.0)
     found = [
@@ -58,14 +58,22 @@ def measures(outcomes: Mapping[str, Outcome]) -> list[Measured]:
 
 def ratios(outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
     """How this system stands to the others; None where a figure is missing."""
-    cpu = {name: _cost(outcome) for name, outcome in outcomes.items()}
-    calls = {name: float(outcome.largest) for name, outcome in outcomes.items()}
+    ours = _ours(outcomes)
+    found = {**outcomes, OURS: ours} if ours is not None else outcomes
+    cpu = {name: _cost(outcome) for name, outcome in found.items()}
+    calls = {name: float(outcome.largest) for name, outcome in found.items()}
     return {
         "calls per core, this system / Pipecat": _ratio(calls.get(OURS), calls.get(PEER)),
         "calls per core, this system / bare": _ratio(calls.get(OURS), calls.get(BARE)),
         "CPU per call-second without base, this system / bare": _ratio(cpu.get(OURS), cpu.get(BARE)),
         "CPU per call-second without base, Pipecat / this system": _ratio(cpu.get(PEER), cpu.get(OURS)),
     }
+
+
+def _ours(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """This system's; of several (`parley:5`, `parley:20`: calls per process) the one that carries most."""
+    found = [outcome for name, outcome in outcomes.items() if name.partition(":")[0] == OURS]
+    return max(found, key=lambda outcome: outcome.largest, default=None)
 
 
 def _against(outcomes: Mapping[str, Outcome]) -> list[Measured]:
@@ -113,7 +121,8 @@ def _depth(step: StepFigures | None) -> Measured:
     if step is None:
         return Measured(name, 150, "ms", None, at_least=True)
     depth = step.min_depth_ms
-    return Measured(f"{name} ({step.calls})", 150, "ms", depth.low, f"p50 {depth.p50}", at_least=True)
+    spread = f"p50 {depth.p50}, {step.utterances_never_150_ms} never held 150"
+    return Measured(f"{name} ({step.calls})", 150, "ms", depth.low, spread, at_least=True)
 
 
 def _underruns(steps: list[StepFigures], outcome: Outcome | None) -> Measured:

@@ -68,6 +68,8 @@ class StepFigures:
     utterances: int
     utterances_with_underrun: int
     min_depth_ms: Distribution
+    utterances_never_150_ms: int
+    """Utterances during which the network's buffer never held 150 ms; they are not in `min_depth_ms`."""
     wrong_size_frames: int
     cpu_ms_per_call_s: Mapping[str, float]
     cpu_above_base_ms_per_call_s: Mapping[str, float]
@@ -146,6 +148,7 @@ def step_figures(
         utterances=len(utterances),
         utterances_with_underrun=sum(1 for utterance in utterances if utterance.underruns),
         min_depth_ms=_distribution(utterance.min_depth_ms for utterance in utterances),
+        utterances_never_150_ms=sum(1 for utterance in utterances if utterance.min_depth_ms is None),
         wrong_size_frames=sum(call.wrong_size_frames for call in ended),
         cpu_ms_per_call_s={group: round(used * per_call, 3) for group, used in span.system_by_group.items()},
         cpu_above_base_ms_per_call_s={group: round(used * per_call, 3) for group, used in above.items()},

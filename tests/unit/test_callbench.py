@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import io
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from load_tests.callbench import voids
 from load_tests.callbench.calibrate import due_after_sound_s, scenario_due_s
 from load_tests.callbench.callers import Callers, phase
 from load_tests.callbench.cores import CoreTimes, parse_stat
+from load_tests.callbench.ladder import Outcome
+from load_tests.callbench.measures import measures, ratios
 from load_tests.callbench.phones import lateness_of
+from load_tests.callbench.plots import draw
 from load_tests.callbench.processes import CpuLedger, Memory, ProcessTree, cpu_seconds, memory_of, one_group
 from load_tests.callbench.quantiles import Distribution, quantile
 from load_tests.callbench.records import Call, CalleeTurn, SttTurn, Utterance
+from load_tests.callbench.report import SystemResult, document, print_tables
 from load_tests.callbench.sampling import Span, difference
 from load_tests.callbench.scenario import TURNS
 from load_tests.callbench.search import Verdict, between, largest_passing
@@ -309,6 +318,57 @@ def test_the_lateness_of_seconds_is_weighted_by_their_frames() -> None:
     assert lateness_of([]) == (None, None)
 
 
+# --- the result -------------------------------------------------------------------------------------------------------
+
+
+def an_outcome(*, cost_ms: float, largest: int) -> Outcome:
+    """Steps of 1 call and of the largest that passes, and one that fails."""
+    base = Base({"server": 0.0}, {}, {"server": 1}, 20)
+    steps = []
+    for calls, answer_ms in ((1, 410), (largest, 410), (2 * largest, 700)):
+        step = a_step([a_call(number, answer_ms=answer_ms) for number in range(3)])
+        cpu = {"server": cost_ms}
+        step = dataclasses.replace(step, calls=calls, cpu_ms_per_call_s=cpu, cpu_above_base_ms_per_call_s=cpu)
+        step = dataclasses.replace(step, cpu_total_ms_per_call_s=cost_ms, cpu_total_above_base_ms_per_call_s=cost_ms)
+        steps.append(step)
+    return Outcome(base, 40.0, steps)
+
+
+def test_the_systems_are_compared_where_they_ran() -> None:
+    outcomes = {
+        "parley:5": an_outcome(cost_ms=12, largest=30),
+        "parley:20": an_outcome(cost_ms=8, largest=60),
+        "bare": an_outcome(cost_ms=4, largest=100),
+    }
+    found = ratios(outcomes)
+    assert found["calls per core, this system / bare"] == 0.6
+    assert found["CPU per call-second without base, this system / bare"] == 2.0
+    assert found["calls per core, this system / Pipecat"] is None
+    told = {measure.name.partition(" (")[0]: (measure.figure, measure.verdict) for measure in measures(outcomes)}
+    assert told["calls per core"] == (60, "MISS")
+    assert told["added latency p95 at one call"] == (10, "PASS")
+    assert told["added latency p95 at 70 % of capacity"] == (None, "-")
+    assert told["CPU per call-second against the bare process"] == (2, "PASS")
+
+
+def test_a_result_is_json_tables_and_plots(tmp_path: Path) -> None:
+    results = [
+        SystemResult("bare", {"processes": 1}, ("server",), an_outcome(cost_ms=4, largest=100)),
+        SystemResult("pipecat", {}, ("server",), None, "it did not start"),
+    ]
+    text = json.loads(json.dumps(document(results, command={}, started_at="2026-01-01T00:00:00+00:00")))
+    assert text["systems"]["bare"]["largest_passing_calls"] == 100
+    assert [step["passed"] for step in text["systems"]["bare"]["steps"]] == [True, True, False]
+    assert text["systems"]["pipecat"]["error"] == "it did not start"
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_tables(results, console)
+    shown = console.export_text()
+    assert "it did not start" in shown and "MISS" in shown and "not measured" in shown
+    names = sorted(file.name for file in draw(results, tmp_path))
+    assert names == ["cost.png", "cost.svg", "latency.png", "latency.svg"]
+    assert all(file.stat().st_size > 1000 for file in tmp_path.iterdir())
+
+
 # --- callers, configuration -------------------------------------------------------------------------------------------
 
 
@@ -320,7 +380,8 @@ def test_callers_begin_evenly_spread() -> None:
 
 
 async def test_callers_call_again_until_they_are_not_wanted() -> None:
-    up, peak, over = 0, 0, []
+    up, peak = 0, 0
+    over: list[Call] = []
 
     async def place(call_id: str) -> Call:
         nonlocal up, peak

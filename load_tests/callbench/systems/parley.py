@@ -85,9 +85,9 @@ def _sessions(deployment: Mapping[str, Any], max_calls: int, calls_per_process: 
 class Parley:
     """Implements `System`."""
 
-    name = "parley"
-
     def __init__(self, calls_per_process: int | None = None) -> None:
+        """None: as many as the shipped file says."""
+        self.name = "parley" if calls_per_process is None else f"parley:{calls_per_process}"
         self._calls_per_process = calls_per_process
         self._platform: Platform | None = None
         self._tree: ProcessTree | None = None
