@@ -76,6 +76,8 @@ class StepFigures:
     cpu_total_ms_per_call_s: float
     cpu_total_above_base_ms_per_call_s: float
     system_core_share: float
+    system_core_interrupt_share: float
+    """Part of `system_core_share` that no process is charged for."""
     memory_per_call: Memory
     memory: Mapping[str, Memory]
     processes: Mapping[str, int]
@@ -155,6 +157,7 @@ def step_figures(
         cpu_total_ms_per_call_s=round(sum(span.system_by_group.values()) * per_call, 3),
         cpu_total_above_base_ms_per_call_s=round(sum(above.values()) * per_call, 3),
         system_core_share=round(span.cores[system_core].busy_share, 4),
+        system_core_interrupt_share=round(span.cores[system_core].interrupt_share, 4),
         memory_per_call=Memory(*(round(part / calls) for part in (grown.rss_kb, grown.pss_kb, grown.uss_kb))),
         memory=span.memory,
         processes=span.processes,
@@ -207,7 +210,8 @@ def _turns(
 
 def _conditions(span: Span, load: LoadFigures, system_core: int, load_core: int) -> Conditions:
     on_system_core = span.cores[system_core]
-    foreign = on_system_core.busy_share - sum(span.system_by_group.values()) / span.seconds
+    by_processes = on_system_core.busy_share - on_system_core.interrupt_share
+    foreign = by_processes - sum(span.system_by_group.values()) / span.seconds
     return Conditions(
         load_core_share=round(span.cores[load_core].busy_share, 4),
         leg_lateness_p99_ms=load.leg_lateness_p99_ms,

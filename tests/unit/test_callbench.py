@@ -185,7 +185,7 @@ def test_the_busy_share_of_a_core_leaves_out_idle_and_stolen_time() -> None:
     before = parse_stat("cpu 1 1 1 1 1 1 1 1 0 0\ncpu0 100 0 50 800 10 0 5 5 0 0\nintr 5")
     after = parse_stat("cpu 1 1 1 1 1 1 1 1 0 0\ncpu0 150 0 70 810 10 0 10 20 0 0\nintr 5")
     spent = after[0] - before[0]
-    assert (spent.busy, spent.steal, spent.total) == (75, 15, 100)
+    assert (spent.busy, spent.steal, spent.total, spent.interrupts) == (75, 15, 100, 5)
     assert (spent.busy_share, spent.steal_share) == (0.75, 0.15)
 
 
