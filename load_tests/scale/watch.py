@@ -91,7 +91,7 @@ class Watcher:
         except (httpx.HTTPError, ValueError):
             return self._last  # the dashboard is busy: what was true a second ago
         # An application that is being built anew shows no deployments for a while, though its replicas run on.
-        self._last |= {
+        self._last = self._last | {
             name: dict(Counter(str(replica["state"]) for replica in deployment["replicas"]))
             for application in applications.values()
             for name, deployment in application["deployments"].items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from load_tests.scale.report import judge, write
 from load_tests.scale.scenario import CALLS_PER_PROCESS, CHANGES, CONTROL, RAMP, SCENARIOS, Scenario, with_new_args
 from load_tests.scale.traffic import Placed, _fate, callee
-from load_tests.scale.watch import MINIMUM, Sample
+from load_tests.scale.watch import MINIMUM, Sample, Watcher
 from serve_app.paths import serve_config
 from serve_app.simulators.callee import CalleeBehaviour
 
@@ -108,6 +109,20 @@ def test_only_a_callee_who_hung_up_has_completed_the_call() -> None:
     assert _fate(seen(media=None))[0] == "cut"
     apology = "We are sorry, all our lines are busy at the moment."
     assert _fate(seen(media=None, talk_texts=[apology])) == ("refused", "spoken apology")
+
+
+def test_each_sample_keeps_its_own_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an application that is being built anew, which shows no deployments for a while, keeps what it had."""
+
+    def serve(replicas: int) -> dict[str, Any]:
+        return {"Workers": {"replicas": [{"state": "RUNNING"}] * replicas}} if replicas else {}
+
+    answers = iter([serve(1), serve(3), serve(0)])
+    reply = SimpleNamespace(json=lambda: {"applications": {"control": {"deployments": next(answers)}}})
+    watcher = Watcher("http://127.0.0.1:1", "redis://127.0.0.1:1")
+    monkeypatch.setattr(watcher, "_http", SimpleNamespace(get=lambda path: reply))
+    seen = [watcher._replicas() for _ in range(3)]
+    assert [replicas["Workers"]["RUNNING"] for replicas in seen] == [1, 3, 3]
 
 
 def test_a_run_is_written_with_its_plot(tmp_path: Path) -> None:
