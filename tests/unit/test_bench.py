@@ -1,0 +1,43 @@
+"""The quick benchmarks run and tell something: their own counts are asserted inside them, times are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from load_tests import bench
+from load_tests.micro import figures, media
+from load_tests.micro.codec_pool import transcode_with_history
+from load_tests.micro.figures import Figure
+from serve_app.audio import g711
+from serve_app.audio.resample import StreamResampler
+
+
+def test_every_benchmark_prints_aim_figure_and_verdict(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (figures, media):
+        monkeypatch.setattr(module, "ROUNDS", 1)
+    shown: list[Figure] = []
+    monkeypatch.setattr(
+        bench, "print_figures", lambda title, found: (shown.extend(found), figures.print_figures(title, found))
+    )
+    assert bench.main() == 0
+    assert len(shown) >= 11
+    assert all(value > 0 for figure in shown for value in figure.rounds)
+    printed = capsys.readouterr().out
+    assert all(figure.name in printed for figure in shown)
+    assert printed.count("PASS") + printed.count("MISS") == len(shown)
+
+
+def test_a_rate_passes_above_its_aim_and_a_cost_below() -> None:
+    assert Figure("rate", 10, "per s", [11, 12, 13], at_least=True).passed
+    assert not Figure("rate", 10, "per s", [8, 9, 30], at_least=True).passed
+    assert Figure("cost", 10, "us", [8, 9, 30]).passed
+    assert not Figure("cost", 10, "us", [11, 12, 13]).passed
+
+
+def test_what_the_pool_makes_of_frames_is_as_much_as_what_a_session_makes() -> None:
+    frame = g711.mulaw_encode(bytes(320))
+    stream, frames = StreamResampler(8000, 16000), 50
+    own = b"".join(stream.process(g711.mulaw_decode(frame)) for _ in range(frames)) + stream.flush()
+    assert len(own) == len(transcode_with_history(frame, frame)) * frames == 640 * frames
