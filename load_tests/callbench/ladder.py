@@ -18,7 +18,7 @@ from load_tests.callbench.search import between, largest_passing
 from load_tests.callbench.steps import Base, LoadFigures, StepFigures, step_figures
 from load_tests.callbench.systems.base import System
 
-SETTLE_S = 10.0
+SETTLE_S = 20.0
 """After the start, and after the warm-up calls: their records are written and mixed down by then."""
 BASE_S = 20.0
 WARM_UP_CALLS = 2
@@ -38,6 +38,14 @@ class Plan:
     settle_s: float = SETTLE_S
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What one more call costs, and what remains without a call (of one core)."""
+
+    ms_per_call_s: float
+    idle_share: float
+
+
 @dataclass(slots=True)
 class Outcome:
     """One system's run."""
@@ -49,6 +57,16 @@ class Outcome:
     @property
     def largest(self) -> int:
         return largest_passing([step.verdict for step in self.steps])
+
+    @property
+    def cost_by_fit(self) -> Fit | None:
+        """CPU over calls, a straight line through the steps that passed: needs no measured base, and so checks it."""
+        passed = [step for step in self.steps if step.verdict.passed]
+        points = [(step.mean_concurrent, step.cpu_total_ms_per_call_s * step.mean_concurrent) for step in passed]
+        if len({calls for calls, _ in points}) < 2:
+            return None
+        slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
+        return Fit(round(slope, 3), round(intercept / 1000, 4))
 
 
 @dataclass(frozen=True, slots=True)

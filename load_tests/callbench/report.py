@@ -128,6 +128,8 @@ def _shown(measure: Measured) -> str:
 def _steps_table(result: SystemResult, outcome: Outcome) -> Table:
     base = sum(outcome.base.cpu_share.values())
     title = f"{result.name}: {outcome.largest} calls; idle base {base:.1%} of a core, calls of {outcome.call_s:.1f} s"
+    if outcome.cost_by_fit is not None:
+        title += f"; one more call costs {outcome.cost_by_fit.ms_per_call_s:.2f} ms/call-s (straight line)"
     table = Table(title=title, title_justify="left")
     columns = ("calls", "added p50/p95/p99", "to STT p95", "clear p50/p95", "late p95", "underruns", "depth min")
     for column in (*columns, "CPU ms/call-s", "without base", "core", "PSS/call", "lag p95", "failed", ""):
@@ -171,6 +173,7 @@ def _system(result: SystemResult) -> dict[str, Any]:
         "groups": list(result.groups),
         "largest_passing_calls": outcome.largest,
         "call_s": outcome.call_s,
+        "cost_by_fit": None if outcome.cost_by_fit is None else dataclasses.asdict(outcome.cost_by_fit),
         "base": dataclasses.asdict(outcome.base),
         "steps": [
             {**dataclasses.asdict(step), "passed": step.verdict.passed, "underrun_share": step.underrun_share}

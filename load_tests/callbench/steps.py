@@ -185,11 +185,6 @@ def lag_figures(readings: Sequence[Mapping[str, Lag]]) -> dict[str, LagFigures]:
     }
 
 
-def provider_lateness_p99(late_ms: Sequence[float]) -> float | None:
-    """Of what the simulated providers sent after they meant to."""
-    return round(quantile(late_ms, 0.99), 2) if late_ms else None
-
-
 def _turns(
     calls: Sequence[Call],
     streams: Sequence[Sequence[SttTurn]],

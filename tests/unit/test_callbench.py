@@ -21,7 +21,7 @@ from load_tests.callbench import voids
 from load_tests.callbench.calibrate import due_after_sound_s, scenario_due_s
 from load_tests.callbench.callers import Callers, phase
 from load_tests.callbench.cores import CoreTimes, parse_stat
-from load_tests.callbench.ladder import Outcome
+from load_tests.callbench.ladder import Fit, Outcome
 from load_tests.callbench.measures import measures, ratios
 from load_tests.callbench.phones import lateness_of
 from load_tests.callbench.plots import draw
@@ -349,6 +349,15 @@ def test_the_systems_are_compared_where_they_ran() -> None:
     assert told["added latency p95 at one call"] == (10, "PASS")
     assert told["added latency p95 at 70 % of capacity"] == (None, "-")
     assert told["CPU per call-second against the bare process"] == (2, "PASS")
+
+
+def test_the_cost_of_one_more_call_needs_no_base() -> None:
+    first, second = a_step([a_call()]), a_step([a_call()])
+    first = dataclasses.replace(first, calls=10, mean_concurrent=10.0, cpu_total_ms_per_call_s=28.0)  # 200 + 10 * 8
+    second = dataclasses.replace(second, calls=40, mean_concurrent=40.0, cpu_total_ms_per_call_s=13.0)  # 200 + 40 * 8
+    base = Base({}, {}, {}, 20)
+    assert Outcome(base, 40.0, [first, second]).cost_by_fit == Fit(8.0, 0.2)
+    assert Outcome(base, 40.0, [first]).cost_by_fit is None
 
 
 def test_a_result_is_json_tables_and_plots(tmp_path: Path) -> None:
