@@ -176,7 +176,7 @@ def _processes(calls: int, cores: bool) -> Iterator[tuple[int, dict[str, int]]]:
 
     try:
         start("session", [*me, "--role", "session"])
-        _until(lambda: (folder / "session.json").exists())
+        _until((folder / "session.json").exists)
         start("ingress", [*me, "--role", "ingress", "--port", str(back)])
         start("haproxy", [get_haproxy_binary(), "-db", "-q", "-f", str(folder / "haproxy.cfg")])
         _until(lambda: _listens(front) and _listens(back))
@@ -238,7 +238,9 @@ def _print(calls: int, result: dict[str, Any]) -> None:
         table.add_row(name, "", f"{statistics.median(values):.1f} us", f"{min(values):.1f} - {max(values):.1f}", "")
     total = statistics.median(totals)
     verdict = "PASS" if total <= AIM_US else "MISS"
-    table.add_row("all but load", f"<= {AIM_US:g} us", f"{total:.1f} us", f"{min(totals):.1f} - {max(totals):.1f}", verdict)
+    table.add_row(
+        "all but load", f"<= {AIM_US:g} us", f"{total:.1f} us", f"{min(totals):.1f} - {max(totals):.1f}", verdict
+    )
     console = Console()
     console.print(table)
     console.print(
