@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from operator import mul
 
 import picows
 
@@ -29,9 +28,10 @@ from serve_app.simulators.leg_types import (
     MediaEndpoint,
     Utterance,
 )
+from serve_app.simulators.peer_watch import PeerWatch
 from serve_app.simulators.ticker import Ticker
 from serve_app.simulators.timeline import Timeline
-from serve_app.simulators.vad import SPEECH_RMS
+from serve_app.simulators.vad import SoundProbe
 
 __all__ = [
     "CLOSE_TIMEOUT_S",
@@ -49,11 +49,8 @@ OPEN_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 STALL_S = 10.0
 """A peer that takes no bytes for this long is lost."""
-_WRITE_LIMIT_BYTES = 1 << 20  # 30 s of audio: a peer that takes so little never catches up
 _CHECK_TICKS = 50
 _UTTERANCE_GAP_TICKS = 25  # 500 ms without sound: what follows is another utterance of the agent
-# Enough samples of a frame to tell sound from silence, at a tenth of the price of all of them.
-_PROBES = 20
 _FRAME_OVERHEAD_BYTES = 8  # header and mask of a client's 640-byte message (RFC 6455, 5.2)
 _BINARY, _TEXT, _CONTINUATION = picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION
 _CLOSE = picows.WSMsgType.CLOSE
@@ -106,9 +103,8 @@ class MediaLeg:
         self._cut = False  # a clear ended the agent's utterance: what sounds next is another one
         self._frame_bytes = endpoint.frame_bytes
         self._silence = bytes(endpoint.frame_bytes)
-        self._probe_step = max(1, endpoint.frame_bytes // 2 // _PROBES)
-        # Sum of squares of the probed samples at the level that counts as sound.
-        self._sound_energy = SPEECH_RMS**2 * len(range(0, endpoint.frame_bytes // 2, self._probe_step))
+        self._wire_bytes = endpoint.frame_bytes + _FRAME_OVERHEAD_BYTES
+        self._sounds = SoundProbe(endpoint.frame_bytes // 2)
         self._heard: bytearray | None = bytearray() if options.keep_audio else None
         self._speech: memoryview | None = None
         self._speech_at = 0
@@ -121,8 +117,7 @@ class MediaLeg:
         self._asked_to_close = False
         self._abandoned = False
         self._gaps = 0
-        self._bytes_taken = 0
-        self._stalled_ticks = 0
+        self._peer = PeerWatch()
 
     async def run(self) -> None:
         """Open the socket, exchange audio until either side closes it. Raises LegConnectFailed."""
@@ -272,7 +267,10 @@ class MediaLeg:
         if self._waiter is not None:
             self._look_at_waiter(*self._waiter)
         if self.tick % _CHECK_TICKS == 0:
-            self._look_at_peer(transport)
+            waiting = transport.underlying_transport.get_write_buffer_size()
+            if self._peer.is_lost(time.monotonic(), stats.frames_sent * self._wire_bytes, waiting, STALL_S):
+                stats.end = stats.end or "stalled"
+                transport.disconnect(graceful=False)
 
     def _send_speech(self, transport: picows.WSTransport, speech: memoryview) -> None:
         start = self._speech_at
@@ -306,18 +304,6 @@ class MediaLeg:
             return
         if holds:
             self._release_waiter()
-
-    def _look_at_peer(self, transport: picows.WSTransport) -> None:
-        """Once a second: has a peer whose socket is full taken anything at all?"""
-        waiting = transport.underlying_transport.get_write_buffer_size()
-        taken = self.stats.frames_sent * (self._frame_bytes + _FRAME_OVERHEAD_BYTES) - waiting
-        if waiting == 0 or taken > self._bytes_taken:
-            self._bytes_taken, self._stalled_ticks = taken, 0
-        else:
-            self._stalled_ticks += _CHECK_TICKS
-        if self._stalled_ticks * FRAME_MS >= STALL_S * 1000 or waiting > _WRITE_LIMIT_BYTES:
-            self.stats.end = self.stats.end or "stalled"
-            transport.disconnect(graceful=False)
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
@@ -369,8 +355,7 @@ class MediaLeg:
         if frame == self._silence:
             frame, sounds = self._silence, False
         else:
-            probes = memoryview(frame).cast("h")[:: self._probe_step].tolist()
-            sounds = sum(map(mul, probes, probes)) >= self._sound_energy
+            sounds = self._sounds(frame)
         if self.timeline is not None:
             self.timeline.frame_arrived(time.monotonic(), sounds, self.buffer.frames)
         self.buffer.push(frame, sounds)

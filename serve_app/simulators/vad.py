@@ -6,6 +6,7 @@ One streaming detector serves both, so that the callee's segments are the segmen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ SPEECH_RMS = 150.0
 # Shorter sounds are clicks, shorter pauses belong to the words around them.
 MIN_SPEECH_MS = 60
 MIN_PAUSE_MS = 300
+_PROBES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,22 @@ class SpeechDetector:
     def silence_samples(self) -> int:
         """Samples since the last voiced frame ended."""
         return self.position - self.last_voice_end
+
+
+class SoundProbe:
+    """Tells sound from silence by twenty samples of a 20 ms frame: a tenth of the price of all of them.
+
+    For a phone's view of what it plays; turns are detected by SpeechDetector.
+    """
+
+    def __init__(self, frame_samples: int) -> None:
+        self._step = max(1, frame_samples // _PROBES)
+        self._energy = SPEECH_RMS**2 * len(range(0, frame_samples, self._step))
+
+    def __call__(self, frame: bytes) -> bool:
+        """`frame`: linear16 in the machine's byte order, which is the wire's on every machine that runs this."""
+        probes = memoryview(frame).cast("h")[:: self._step].tolist()
+        return bool(sum(map(mul, probes, probes)) >= self._energy)
 
 
 def _voiced(frame: npt.NDArray[np.int16]) -> bool:
