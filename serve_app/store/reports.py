@@ -22,9 +22,6 @@ VITALS = "vitals"
 DEMAND = "demand"
 """Of a dialer: `waiting`, the calls that could be placed now if slots were free."""
 
-VITALS = "vitals"
-"""Of a replica: counts of what it holds (`deployments.vitals`)."""
-
 
 class Reports:
     """Reports of one kind. Every method raises UnavailableError."""
