@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,8 @@ TTL_S = 20.0
 """Four reports may be late before a replica is taken for gone: a loaded machine is no reason to lose its figures."""
 
 TASK_KINDS = 12
+COLLECT_AFTER = 50
+"""Ended calls, at some ten kilobytes each, that may wait for a collection."""
 
 log = structlog.get_logger()
 
@@ -41,7 +44,8 @@ class Vitals:
         self._held: WeakSet[object] = WeakSet()
         self._open = 0
         self._begun = 0
-        self._begun_at_collection = 0
+        self._ended_at_collection = 0
+        self._collect_ms = 0.0
 
     @contextlib.contextmanager
     def call(self, held: object) -> Iterator[None]:
@@ -68,6 +72,7 @@ class Vitals:
                 "calls_open": self._open,
                 "calls_held": len(self._held),
                 "calls_begun": self._begun,
+                "collect_ms": self._collect_ms,
                 "tasks": len(tasks),
                 "task_kinds": dict(kinds.most_common(TASK_KINDS)),
                 "fds": self._process.num_fds() if hasattr(self._process, "num_fds") else 0,
@@ -79,7 +84,7 @@ class Vitals:
         """Report until cancelled. Redis being away costs reports, nothing else."""
         reports = Reports(self._live, VITALS)
         while True:
-            self._collect_if_idle()
+            self._collect()
             try:
                 await reports.put(self._replica, self.measure(), TTL_S)
             except UnavailableError as error:
@@ -88,13 +93,16 @@ class Vitals:
                 log.exception("the vital signs were not reported")
             await asyncio.sleep(INTERVAL_S)
 
-    def _collect_if_idle(self) -> None:
-        """Free what ended calls leave, while there is time for it.
+    def _collect(self) -> None:
+        """Free what ended calls leave.
 
-        A call's objects refer to each other (session, timers, callbacks). Among the hundreds of thousands of objects of
-        a Ray process, Python rarely runs the full collection that frees them. It takes some tens of milliseconds,
-        which no call should wait for: so it is run when none is open.
+        A call's objects refer to each other (session, timers, callbacks; socket and protocol), and only a full
+        collection frees them. Python would rarely run one in a process like this. It is run while no call is open, for
+        no call should wait for it, and at the latest after `COLLECT_AFTER` calls: a busy process must not grow.
         """
-        if self._begun != self._begun_at_collection and not self._open:
-            self._begun_at_collection = self._begun
+        ended = self._begun - self._open - self._ended_at_collection
+        if ended >= COLLECT_AFTER or (ended and not self._open):
+            self._ended_at_collection += ended
+            began = time.perf_counter()
             gc.collect()
+            self._collect_ms = round((time.perf_counter() - began) * 1000, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,16 +43,20 @@ def private_redis(members: Iterable[psutil.Process]) -> redis.Redis:
 def redis_counts(client: redis.Redis) -> dict[str, float]:
     """Keys that last, keys that expire by themselves, what stands for live calls; and the tasks of all replicas."""
     keyspace: dict[str, Any] = client.info("keyspace").get("db0", {"keys": 0, "expires": 0})
-    counts: Counter[str] = Counter(
+    counts: defaultdict[str, float] = defaultdict(
+        float,
         {
             "redis keys without end": keyspace["keys"] - keyspace["expires"],
             "redis keys that expire": keyspace["expires"],
             "redis slots": client.zcard("parley:slots"),
             "redis leases": client.zcard("parley:leases"),
-        }
+        },
     )
     for text in client.hvals(f"parley:{VITALS}"):
         report = json.loads(text)
         counts[f"tasks {report['deployment']}"] += report["tasks"]
-        counts[f"calls held {report['deployment']}"] += report["calls_held"]
+        counts[f"replicas {report['deployment']}"] += 1
+        counts[f"calls over but held {report['deployment']}"] += report["calls_held"] - report["calls_open"]
+        slowest = f"collection, ms {report['deployment']}"
+        counts[slowest] = max(counts[slowest], report["collect_ms"])
     return dict(counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from deployments.vitals import COLLECT_AFTER
 from load_tests.soak.counts import OURS
 from load_tests.soak.trend import FEWEST, Trend, trend
 
@@ -18,6 +19,8 @@ P99_LIMIT = 0.2
 """A minute's p99 is the worst of some hundred turns: it wanders. A rise of its trend beyond this is not wandering."""
 COUNT_SLACK = 1.0
 """Two per cent of forty descriptors is less than one."""
+HELD_LIMIT = 1.5 * COLLECT_AFTER
+"""Per replica: those that wait for the collection, and those that end until it is looked after."""
 KEYS_PER_CALL_LIMIT = 5.0
 """An ended call's events and the memory of its lease stay for an hour or two: a few keys each, no more."""
 
@@ -52,10 +55,11 @@ def judged(samples: Sequence[Mapping[str, float]]) -> list[Line]:
     if not after:
         raise ValueError("a soak needs at least two samples")
     lines = [_flat("memory of all processes but Redis, MB", trend([total_memory(sample) for sample in after]))]
-    kinds = ("rss_mb", "fds", "sockets", "threads", "tasks", "calls held")
+    kinds = ("rss_mb", "fds", "sockets", "threads", "tasks")
     names = sorted({name for sample in after for name in sample if name.startswith(kinds) and name not in BY_DESIGN})
     lines += [_flat(name, trend(series(after, name))) for name in names]
     lines += [_flat(name, trend(series(after, name))) for name in ("redis keys without end", "redis slots")]
+    lines += [_held(after, role) for role in ("ingress", "sessions")]
     lines.append(_keys_per_call(samples))
     p99 = series(after, P99)
     if p99:
@@ -72,6 +76,13 @@ def _flat(name: str, found: Trend) -> Line:
     figure = f"{found.first:,.1f} -> {found.last:,.1f} ({found.growth:+.1%})"
     slack = 0.0 if "MB" in name or "rss_mb" in name else COUNT_SLACK
     return Line(name, "growth <= 2 %, no trend", figure + (", rising" if found.rising else ""), found.flat(slack))
+
+
+def _held(samples: Sequence[Mapping[str, float]], role: str) -> Line:
+    """Ended calls wait for the next collection, of which there is one per so many of them and replica."""
+    worst = max(series(samples, f"calls over but held {role}"), default=0.0)
+    limit = HELD_LIMIT * max(series(samples, f"replicas {role}"), default=1.0)
+    return Line(f"calls over but held, {role}", f"<= {limit:.0f}", f"{worst:.0f} at most", worst <= limit)
 
 
 def _keys_per_call(samples: Sequence[Mapping[str, float]]) -> Line:

@@ -17,7 +17,7 @@ LOAD = "load"
 """Of a replica: `role`, `lag_p95_ms`, `lag_max_ms`, and for sessions `calls`, `capacity`, `offered`."""
 VITALS = "vitals"
 """Of a replica: `deployment`, `pid`, `calls_open`, `calls_held`, `calls_begun`, `tasks`, `fds`, `threads`, `rss_bytes`,
-`task_kinds` (coroutine -> tasks of it).
+`task_kinds` (coroutine -> tasks of it), `collect_ms` (the last full garbage collection).
 """
 DEMAND = "demand"
 """Of a dialer: `waiting`, the calls that could be placed now if slots were free."""

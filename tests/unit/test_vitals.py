@@ -12,6 +12,7 @@ import deployments.vitals as vitals_module
 from deployments.vitals import Vitals
 from serve_app.store.live import LiveState
 from serve_app.store.reports import VITALS, Reports
+from tests.unit.providers_fixtures import eventually
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
@@ -59,4 +60,22 @@ async def test_a_call_is_held_until_it_is_freed(live: LiveState, no_chance_colle
     with vitals.call(Call()):
         pass
     await reported(0, 0)
+    running.cancel()
+
+
+async def test_a_process_that_is_never_idle_frees_ended_calls_all_the_same(
+    live: LiveState, no_chance_collection: None, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vitals_module, "COLLECT_AFTER", 5)
+    vitals = Vitals(live, "sessions", "replica")
+    running = asyncio.create_task(vitals.run())
+    with vitals.call(Call()):
+        for _ in range(4):
+            with vitals.call(Call()):
+                pass
+        await asyncio.sleep(0.2)
+        assert vitals.measure()["calls_held"] == 5, "few ended calls are not worth a collection"
+        with vitals.call(Call()):
+            pass
+        await eventually(lambda: vitals.measure()["calls_held"] == 1)
     running.cancel()
