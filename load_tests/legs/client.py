@@ -125,7 +125,8 @@ class LegWorker:
         kind, call_id = event["event"], event.get("id")
         if kind == "load":
             self.loads.append(Load.model_validate(event))
-        elif kind == "turn" and self._on_turn is not None:
+        elif kind == "turn" and self._on_turn is not None and call_id in self._results:
+            # Else the call was cancelled here: a turn that was cut with it says nothing about the platform.
             self._on_turn(str(call_id), TurnFigures.model_validate(event))
         elif kind == "prepared" and self._prepared is not None and not self._prepared.done():
             self._prepared.set_result(None)

@@ -104,7 +104,8 @@ class GeventLegWorker:
         kind, call_id = event["event"], event.get("id")
         if kind == "load" and self._on_load is not None:
             self._on_load(Load.model_validate(event))
-        elif kind == "turn" and self._on_turn is not None:
+        elif kind == "turn" and self._on_turn is not None and call_id in self._results:
+            # Else the caller has gone: a turn that was cut with its call says nothing about the platform.
             self._on_turn(str(call_id), TurnFigures.model_validate(event))
         elif kind == "prepared" and not self._prepared.ready():
             self._prepared.set(None)

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from serve_app.local_services import SIMULATED_NETWORK_FILE
 from serve_app.settings import load_settings
 
 TIMEOUT_S = 10.0
+CAPACITY_TIMEOUT_S = 90.0
 _ACCOUNT = ("VONAGE_API_KEY", "VONAGE_APPLICATION_ID", "VONAGE_SIGNATURE_SECRET")
 
 
@@ -70,10 +72,14 @@ class Target:
 def find_target(url: str, *, to_number: str | None, provider_ms: float | None) -> Target:
     """Ask the platform who it is. Raises TargetError."""
     url = url.rstrip("/")
-    try:
-        health = requests.get(f"{url}/health", timeout=TIMEOUT_S).json()
-    except (requests.RequestException, ValueError) as error:
-        raise TargetError(f"no platform answers at {url} ({type(error).__name__})") from error
+    health = _health(url)
+    deadline = time.monotonic() + CAPACITY_TIMEOUT_S
+    while (health.get("capacity") or {}).get("slots") == 0:
+        # Just started: its first sessions are not there yet, and would refuse the first calls.
+        if time.monotonic() > deadline:
+            raise TargetError(f"the platform at {url} has had no session for {CAPACITY_TIMEOUT_S:g} s")
+        time.sleep(1)
+        health = _health(url)
     simulators_url = health.get("runtime", {}).get("simulators_url")
     if provider_ms is None and simulators_url is not None:
         provider_ms = _fixed_wait_ms(simulators_url)
@@ -84,6 +90,14 @@ def find_target(url: str, *, to_number: str | None, provider_ms: float | None) -
         announce_url=simulators_url,
         fixed_wait_ms=provider_ms,
     )
+
+
+def _health(url: str) -> dict[str, Any]:
+    try:
+        document = requests.get(f"{url}/health", timeout=TIMEOUT_S).json()
+    except (requests.RequestException, ValueError) as error:
+        raise TargetError(f"no platform answers at {url} ({type(error).__name__})") from error
+    return document if isinstance(document, dict) else {}
 
 
 def _account(simulators_url: str | None) -> Account:

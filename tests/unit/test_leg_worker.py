@@ -123,6 +123,22 @@ async def test_the_load_is_told_every_second_and_a_killed_worker_ends_its_calls(
     await worker.close()
 
 
+async def test_a_cancelled_call_hangs_up_and_reports_no_turn(worker: LegWorker, media_url: str) -> None:
+    turns: list[str] = []
+    worker._on_turn = lambda call_id, figures: turns.append(call_id)
+    # A last turn is told when its call ends.
+    script = {**SCRIPT, "turns": SCRIPT["turns"][:1], "hang_up_after_agent_quiet_ms": 5000}  # type: ignore[index]
+    call = asyncio.create_task(worker.call({"kind": "socket", "uri": media_url}, script, id="cut"))
+    await asyncio.sleep(2.5)  # the turn is over
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    worker.loads.clear()
+    async with asyncio.timeout(10):
+        while not worker.loads or worker.loads[-1].legs:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert call.cancelled() and turns == []
+
+
 async def test_an_inbound_call_as_vonage_announces_it(worker: LegWorker, media_url: str) -> None:
     events: list[tuple[str, str]] = []
     asked: list[dict[str, str]] = []

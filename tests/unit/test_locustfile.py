@@ -66,6 +66,7 @@ class FakePlatform:
         self.events: Counter[int] = Counter()
         self.media = 0
         self.port = 0
+        self.asked = 0
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -77,7 +78,9 @@ class FakePlatform:
         return app
 
     async def health(self, _request: web.Request) -> web.Response:
-        return web.json_response({"runtime": {}})
+        # The first session is there at the second question.
+        self.asked += 1
+        return web.json_response({"runtime": {}, "capacity": {"slots": min(self.asked - 1, 1), "used": 0}})
 
     async def calls(self, request: web.Request) -> web.Response:
         return web.json_response({"items": []}, status=200 if request.headers["Authorization"] == "Bearer k" else 401)
