@@ -129,18 +129,21 @@ class Relay:
             await self.socket.ended()
         finally:
             channel.close(closed_by_caller(1006))
+            # The channel holds this relay: an ended call is freed at once, not when the collector comes around.
+            self._channel = None
 
     # --- MediaSink: called by the caller's socket -------------------------------------------------------------------
 
     def media_received(self, message: WireMessage) -> None:
-        assert self._channel is not None
+        if self._channel is None:
+            return
         if isinstance(message, str) and len(self.opening) < OPENING_TEXTS:
             self.opening.append(message)
         self._channel.send(message)
 
     def media_closed(self, reason: str) -> None:
-        assert self._channel is not None
-        self._channel.close(reason)
+        if self._channel is not None:
+            self._channel.close(reason)
 
     # --- CallerSink: called by the link -----------------------------------------------------------------------------
 

@@ -133,6 +133,9 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         if self._direct is not None:
             self._direct.over(closed_by_caller(1006))
+            # Socket and protocol hold each other: an ended call is freed at once, without the collector.
+            self.scope["extensions"].pop(EXTENSION, None)
+            self._direct = None
 
     def shutdown(self) -> None:
         """The server stops: an open call stays, and the server waits for it.
