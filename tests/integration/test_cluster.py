@@ -165,9 +165,13 @@ def test_two_nodes_refuse_local_services_and_talk_over_tcp(two_nodes: Deployed, 
     call_id = running.place([{"say": "Where can I park?"}, {"say": "Goodbye."}, {"listen": True}])
     running.until(call_id, "in_progress")
     (ingress,) = running.replicas("MediaIngress")
-    (session,) = running.replicas("CallSessions")
     # Ray's own connections are gRPC on IPv6 sockets.
-    listening = {c.laddr[1] for c in session.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
+    listening = {
+        connection.laddr[1]
+        for session in running.replicas("CallSessions")
+        for connection in session.net_connections("tcp4")
+        if connection.status == psutil.CONN_LISTEN
+    }
     link = [c for c in ingress.net_connections("tcp4") if c.raddr and c.raddr[1] in listening]
     assert len(link) == 1, "one TCP connection carries the frames between the nodes"
     assert running.ended(call_id)["outcome"] == "completed"
