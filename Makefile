@@ -13,7 +13,8 @@ demo: setup         ## place the demo call and stop everything; the exit code sa
 	$(PARLEY) demo
 
 test: setup check   ## everything that CI runs
-	.venv/bin/pytest
+	.venv/bin/pytest tests/unit -n logical
+	.venv/bin/pytest tests/integration
 
 check: setup        ## lint, format, types
 	.venv/bin/ruff check .

@@ -28,6 +28,7 @@ from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.load_report import report_load
 from deployments.names import CONTROL_APP, WORKERS
+from deployments.priority import prefer_calls
 from deployments.vitals import Vitals
 from serve_app import garbage
 from serve_app.conversation.lease import CallLease
@@ -182,6 +183,7 @@ class MediaIngress:
 
         direct_socket.install()
         garbage.settle()
+        prefer_calls()
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         # A function: uvicorn takes a bound method for an ASGI 2 application.

@@ -23,6 +23,7 @@ from deployments.draining import shutdown_began
 from deployments.handles import far_handle
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
+from deployments.priority import prefer_calls
 from deployments.runtime import Runtime, open_runtime
 from deployments.slot_offer import SessionTunables, SlotOffer, check_calls_per_replica
 from serve_app import garbage
@@ -72,6 +73,7 @@ class CallSessions:
         self._waking: set[asyncio.Task[None]] = set()
         self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
         garbage.settle()
+        prefer_calls()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Raises SettingsError for numbers that contradict each other, before the replica takes its first call."""

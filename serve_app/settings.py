@@ -160,7 +160,9 @@ class CallSettings(Section):
     """The media path of one call."""
 
     lead_ms: int = Field(400, ge=200, le=400, description="audio kept ahead in the network's buffer")
-    reply_timeout_s: float = Field(4, gt=0, le=5, description="longest wait for the first audio of a reply")
+    reply_timeout_s: float = Field(
+        4, gt=0, le=30, description="longest wait for the first audio of a reply; above 4 s a hung provider means silence"
+    )
     recording_part_s: float = Field(5, gt=0, le=5)
     recording_format: Literal["flac", "wav"] = "flac"
 

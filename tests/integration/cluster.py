@@ -79,9 +79,22 @@ class Deployed:
         )  # fmt: skip
 
 
+PATIENCE = {
+    # These tests are about what a change of replicas does to a call. That a dozen processes which start on two CPUs
+    # slow everything down must not look like a provider that hangs.
+    "PARLEY_CALL__REPLY_TIMEOUT_S": "30",
+    "PARLEY_PROVIDERS__GROQ__TOKEN_TIMEOUT_S": "30",
+    "PARLEY_PROVIDERS__CARTESIA__AUDIO_TIMEOUT_S": "30",
+    "PARLEY_PROVIDERS__CARTESIA__CONNECT_TIMEOUT_S": "30",
+    "PARLEY_PROVIDERS__DEEPGRAM__CONNECT_TIMEOUT_S": "30",
+    "PARLEY_LINK__ATTACH_TIMEOUT_S": "30",
+}
+
+
 def variables_of(world: World) -> dict[str, str]:
     return {
         **world.environment(),
+        **PATIENCE,
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
