@@ -29,7 +29,8 @@ class AnnouncedServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            sys.stdout.write(json.dumps({"url": f"ws://127.0.0.1:{port}/ws", "port": port, "pid": os.getpid()}) + "\n")
+            ready = {"websocket_url": f"ws://127.0.0.1:{port}/ws", "port": port, "pid": os.getpid()}
+            sys.stdout.write(json.dumps(ready) + "\n")
             sys.stdout.flush()
 
 

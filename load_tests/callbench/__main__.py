@@ -7,43 +7,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
-import secrets
-import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from load_tests.callbench.calibrate import scenario_due_s
-from load_tests.callbench.child import MARK
 from load_tests.callbench.ladder import BASE_S, SETTLE_S, Ladder, Outcome, Plan
 from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.plots import draw
-from load_tests.callbench.processes import ProcessTree, end_all, one_group, pin_threads
 from load_tests.callbench.report import SystemResult, document, print_tables
+from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
 from load_tests.callbench.systems.bare import Bare
 from load_tests.callbench.systems.base import Place, System
+from load_tests.callbench.systems.floor import Floor
 from load_tests.callbench.systems.parley import Parley
 from load_tests.callbench.systems.pipecat import Pipecat
 from serve_app.errors import ParleyError
 
-SYSTEMS = "parley,bare,pipecat"
+SYSTEMS = "parley,bare,floor,pipecat"
 STEPS = (1, 10, 20, 40, 60, 80, 100)
 
 
 def main() -> int:
     """The exit code is 1 when a system could not be measured, whatever the figures of the others."""
     arguments = _arguments()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise SystemExit("callbench needs two cores: one for the system under test, one for the load side")
-    system_core, load_core = cores[0], cores[1]
-    pin_threads(os.getpid(), {load_core})
-    signal.signal(signal.SIGTERM, _stop)
+    cores = take_cores()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     began = datetime.now(UTC)
@@ -51,7 +41,7 @@ def main() -> int:
     results: list[SystemResult] = []
     for name in arguments.systems:
         system = _system(name)
-        results.append(_measure(system, arguments, (system_core, load_core), due))
+        results.append(_measure(system, arguments, cores, due))
         # After each system: a run that is broken off keeps what it has.
         command = {key: str(value) for key, value in vars(arguments).items()}
         found = document(results, command=command, started_at=began.isoformat(timespec="seconds"))
@@ -70,58 +60,30 @@ def _measure(
     error: str | None = None
     about: dict[str, object] = {}
     with (
-        _folder(arguments.out / f"{system.name.replace(':', '-')}-logs") as folder,
-        _marked() as system_mark,
-        _marked() as load_mark,
+        data_folder(arguments.out / f"{system.name.replace(':', '-')}-logs") as folder,
+        process_mark() as system_mark,
+        process_mark() as load_mark,
     ):
         load = LoadSide(core=cores[1], mark=load_mark, folder=folder)
         try:
             load.start()
             place = Place(cores[0], system_mark, load.simulators_url, folder, max(arguments.steps))
-            _say(f"{system.name}: starting")
+            say(f"{system.name}: starting")
             system.start(place)
             about = system.about()
 
             async def climb() -> Outcome:
                 async with load.phones():
-                    return await Ladder(system, load, plan, due_after_sound_s=due, cores=cores, show=_say).run()
+                    return await Ladder(system, load, plan, due_after_sound_s=due, cores=cores, show=say).run()
 
             outcome = asyncio.run(climb())
         except (ParleyError, OSError, RuntimeError) as failure:
             error = f"{type(failure).__name__}: {failure}"
-            _say(f"{system.name}: {error}")
+            say(f"{system.name}: {error}")
         finally:
             system.stop()
             load.stop()
     return SystemResult(system.name, about, system.groups, outcome, error)
-
-
-@contextlib.contextmanager
-def _folder(logs: Path) -> Iterator[Path]:
-    """A folder for a system's data; its logs are kept in `logs`, its data is not."""
-    with tempfile.TemporaryDirectory(prefix="callbench-") as name:
-        folder = Path(name)
-        try:
-            yield folder
-        finally:
-            found = [*folder.glob("*.log"), *folder.glob("*/logs/*.log")]
-            if found:
-                logs.mkdir(parents=True, exist_ok=True)
-            for log in found:
-                (logs / log.name).write_bytes(log.read_bytes())
-
-
-@contextlib.contextmanager
-def _marked() -> Iterator[str]:
-    """A mark for one side's processes; whatever still carries it afterwards is ended."""
-    mark = secrets.token_hex(8)
-    try:
-        yield mark
-    finally:
-        left = ProcessTree([], one_group("left"), mark=f"{MARK}={mark}").members(orphans=True)
-        if left:
-            _say(f"ending what was left: {', '.join(f'{process.pid} ({process.name()})' for process in left)}")
-        end_all(left)
 
 
 def _system(name: str) -> System:
@@ -129,7 +91,7 @@ def _system(name: str) -> System:
     kind, _, calls_per_process = name.partition(":")
     if kind == "parley":
         return Parley(int(calls_per_process) if calls_per_process else None)
-    made: dict[str, Callable[[], System]] = {"bare": Bare, "pipecat": Pipecat}
+    made: dict[str, Callable[[], System]] = {"bare": Bare, "floor": Floor, "pipecat": Pipecat}
     if name not in made:
         raise ValueError(name)
     return made[name]()
@@ -162,14 +124,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--refine", action="store_true", help="one more value, halfway to the first step that failed")
     parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))
     return parser.parse_args()
-
-
-def _say(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
-
-
-def _stop(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from load_tests.callbench.__main__ import _folder, _marked
 from load_tests.callbench.calibrate import scenario_due_s
 from load_tests.callbench.load_side import LoadSide
-from load_tests.callbench.processes import pin_threads
 from load_tests.callbench.report import commit, machine
+from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
 from load_tests.callbench.systems.base import Place
 from load_tests.callbench.systems.parley import Parley
 from load_tests.soak.counts import private_redis
@@ -36,17 +33,12 @@ LADDER = Path("load_tests/results/callbench/result.json")
 def main() -> int:
     """The exit code is 1 when something grew or a call failed."""
     chosen = _arguments()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise SystemExit("the soak needs two cores: one for the platform, one for the load side")
-    system_core, load_core = cores[0], cores[1]
-    pin_threads(os.getpid(), {load_core})
-    signal.signal(signal.SIGTERM, _stop)
+    cores = take_cores()
     out: Path = chosen.out
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(chosen.calls or _share_of_capacity(chosen.ladder), chosen.minutes, chosen.sample_s)
     began = datetime.now(UTC)
-    samples = _measure(plan, chosen.calls_per_process, (system_core, load_core), out)
+    samples = _measure(plan, chosen.calls_per_process, cores, out)
     lines = judged(samples)
     result = {
         "began": began.isoformat(timespec="seconds"),
@@ -70,18 +62,18 @@ def main() -> int:
 def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], out: Path) -> list[dict[str, float]]:
     due = scenario_due_s()
     system = Parley(calls_per_process)
-    with _folder(out / "logs") as folder, _marked() as mark:
+    with data_folder(out / "logs") as folder, process_mark() as mark:
         load = LoadSide(core=cores[1], mark=mark, folder=folder)
         try:
             load.start()
-            _say("starting the platform")
+            say("starting the platform")
             system.start(Place(cores[0], mark, load.simulators_url, folder, plan.calls))
 
             async def soak() -> list[dict[str, float]]:
                 client = private_redis(system.tree().members())
                 async with load.phones():
                     return await Soak(
-                        system, load, plan, due_after_sound_s=due, cores=cores, redis_client=client, show=_say
+                        system, load, plan, due_after_sound_s=due, cores=cores, redis_client=client, show=say
                     ).run()
 
             return asyncio.run(soak())
@@ -119,14 +111,6 @@ def _share_of_capacity(ladder: Path) -> int:
             f"{ladder} does not tell the capacity ({error!r}): run `make bench-calls`, or pass --calls"
         ) from None
     return max(1, int(largest * CAPACITY_SHARE))
-
-
-def _say(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
-
-
-def _stop(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

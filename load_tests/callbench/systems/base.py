@@ -67,3 +67,18 @@ class System(Protocol):
     def stop(self) -> None:
         """End every process of it. Idempotent."""
         ...
+
+
+def provider_environment(place: Place) -> dict[str, str]:
+    """What makes Parley's pipeline use the simulators as if they were the real providers."""
+    return {
+        "DEEPGRAM_API_KEY": "callbench",
+        "GROQ_API_KEY": "callbench",
+        "CARTESIA_API_KEY": "callbench",
+        "PARLEY_PROVIDERS__DEEPGRAM__BASE_URL": place.simulators_url,
+        "PARLEY_PROVIDERS__DEEPGRAM__WEBSOCKET_URL": place.simulators_socket_url,
+        "PARLEY_PROVIDERS__GROQ__BASE_URL": place.simulators_url,
+        "PARLEY_PROVIDERS__CARTESIA__BASE_URL": place.simulators_url,
+        "PARLEY_PROVIDERS__CARTESIA__WEBSOCKET_URL": place.simulators_socket_url,
+        "OMP_NUM_THREADS": "1",
+    }

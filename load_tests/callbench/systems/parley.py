@@ -20,8 +20,7 @@ import yaml
 from load_tests.callbench.child import MARK
 from load_tests.callbench.processes import ProcessTree, end_all, pin_threads
 from load_tests.callbench.scenario import AGENT
-from load_tests.callbench.systems.bare import provider_environment
-from load_tests.callbench.systems.base import Lag, Place
+from load_tests.callbench.systems.base import Lag, Place, provider_environment
 from serve_app.cli.platform import Platform, free_port, probe
 from serve_app.errors import UnavailableError
 from serve_app.local_endpoints import SimulatedVonage

@@ -1,0 +1,6 @@
+"""The floor: what a call costs at least in Python. One process, raw libraries, no features.
+
+It passes the callee's audio on to the transcriber, asks the model once per turn and plays the answer with a lead of
+220 ms; a callee who speaks clears it. No SDKs, journal, recording, limits, deadlines, retries or metrics: it is a
+yardstick beside which callbench puts real systems, not a server for anybody.
+"""
