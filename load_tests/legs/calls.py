@@ -13,7 +13,7 @@ import aiohttp
 from load_tests.legs.documents import CallOrder, Script, SocketOpening, VonageOpening
 from load_tests.legs.figures import leg_figures, turn_figures
 from load_tests.legs.results import NO_LEG
-from serve_app.simulators.callee_actor import Callee, Ending
+from serve_app.simulators.callee_actor import Callee, Ending, on_the_line
 from serve_app.simulators.leg import LegConnectFailed, LegOptions, MediaEndpoint, MediaLeg, Utterance
 from serve_app.simulators.network_calls import CallLife
 from serve_app.simulators.network_config import NetworkConfig, NetworkFaultBook
@@ -90,11 +90,8 @@ class WorkerCall:
 
     def hang_up(self) -> None:
         """The callee hangs up now."""
-        if self._call is not None and self._call.media is not None:
-            self._call.disconnected_by = "user"
-            self._call.media.close()
-        elif self._call is not None:
-            self._call.hang_up.set()
+        if self._call is not None:
+            self._call.callee_hangs_up()
         elif self._leg is not None:
             self._leg.close()
 
@@ -132,19 +129,7 @@ class WorkerCall:
         headers = opening.headers_for(self._order.id)
         endpoint = MediaEndpoint(opening.uri, opening.sample_rate_hz, headers, opening.authorization)
         leg = self._leg = MediaLeg(endpoint, LegOptions(keep_audio=False, timeline=True))
-
-        async def act() -> None:
-            if await leg.until(lambda: leg.tick > 0) and await self._callee.act(leg, self._order.id) == "hung_up":
-                leg.close()
-
-        acting = asyncio.create_task(act())
-        try:
-            await leg.run()
-            await asyncio.wait({acting}, timeout=1)
-        finally:
-            acting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await acting
+        await on_the_line(leg, self._callee, up=lambda: self._order.id, hang_up=leg.close)
 
     async def _by_webhook(self, opening: VonageOpening) -> None:
         config, sender, faults = self._http.network(opening)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -143,6 +144,29 @@ class Callee:
         else:
             return None
         return Utterance.of(pcm.astype("<i2", copy=False).tobytes(), text, frame_bytes)
+
+
+async def on_the_line(
+    leg: MediaLeg, callee: Callee, *, up: Callable[[], str | None], hang_up: Callable[[], object]
+) -> None:
+    """The leg from its opening to its end, and the callee acting on it. Raises LegConnectFailed.
+
+    `up`: called once the leg is open, tells the call's id. `hang_up`: called when the callee wants to; closes the leg.
+    """
+
+    async def act() -> None:
+        call_id = up() if await leg.until(lambda: leg.tick > 0) else None
+        if await callee.act(leg, call_id) == "hung_up":
+            hang_up()
+
+    acting = asyncio.create_task(act())
+    try:
+        await leg.run()
+        await asyncio.wait({acting}, timeout=1)
+    finally:
+        acting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await acting
 
 
 def share_words(text: str, segments: Sequence[tuple[int, int]]) -> list[str]:

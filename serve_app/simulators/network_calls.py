@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import jwt
 import structlog
 
-from serve_app.simulators.callee_actor import Scripts
+from serve_app.simulators.callee_actor import Scripts, on_the_line
 from serve_app.simulators.leg import CLOSE_TIMEOUT_S, LegConnectFailed, LegOptions, MediaEndpoint, MediaLeg
 from serve_app.simulators.network_config import NetworkConfig
 from serve_app.simulators.network_ncco import BadNcco, Connect, Talk, read_ncco
@@ -193,9 +192,17 @@ class CallLife:
             document = self._document(status) | {"uuid": leg_uuid, "to": action.uri, "direction": "outbound"}
             return self._events.put(url, document | {"headers": dict(action.headers)} | extra)
 
+        def up() -> str | None:
+            emit("answered", start_time=None, rate=None, network=None)
+            return call.call_id
+
+        def hang_up() -> None:
+            if not call.hang_up.is_set():
+                call.callee_hangs_up()
+
         emit("started")
         try:
-            await self._on_the_line(leg, lambda: emit("answered", start_time=None, rate=None, network=None))
+            await on_the_line(leg, call.callee, up=up, hang_up=hang_up)
         except LegConnectFailed as error:
             call.problem, call.refused_status = str(error), error.status
             answer = emit("failed" if error.status is not None else "unanswered", reason=str(error))
@@ -210,26 +217,6 @@ class CallLife:
             return None
         reply = await asyncio.wait_for(answer, 2 * self._config.event_timeout_s + 1)
         return reply.body if reply is not None and reply.code == 200 and reply.body.strip().startswith(b"[") else None
-
-    async def _on_the_line(self, leg: MediaLeg, opened: Callable[[], object]) -> None:
-        """The leg, and the callee acting on it. Raises LegConnectFailed."""
-        call = self.call
-
-        async def act() -> None:
-            if await leg.until(lambda: leg.tick > 0):
-                opened()
-            if await call.callee.act(leg, call.call_id) == "hung_up" and not call.hang_up.is_set():
-                call.disconnected_by = "user"
-                leg.close()
-
-        acting = asyncio.create_task(act())
-        try:
-            await leg.run()
-            await asyncio.wait({acting}, timeout=1)
-        finally:
-            acting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await acting
 
     def _authorization(self, action: Connect) -> str | None:
         if action.authorization_type == "custom":

@@ -70,6 +70,14 @@ class SimCall:
             return 0
         return round(((self.ended_at or datetime.now(UTC)) - self.answered_at).total_seconds())
 
+    def callee_hangs_up(self) -> None:
+        """Now, whether or not the media socket is up."""
+        if self.media is None:
+            self.hang_up.set()
+        else:
+            self.disconnected_by = "user"
+            self.media.close()
+
     def to_api(self) -> dict[str, Any]:
         """The call object of `GET /v1/calls`; the SDK refuses one without `_links`."""
         document: dict[str, Any] = {
