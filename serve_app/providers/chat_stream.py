@@ -1,7 +1,8 @@
 """Chat completions through an OpenAI-shaped SDK: one request, its stream folded into events, its failures named.
 
 Groq's SDK and OpenAI's are made by one generator: same calls, same chunks, same exceptions under other names. What
-differs is a `Dialect`.
+differs is a `Dialect`. The SDK makes the request, reads the events and raises the errors; its chunks are asked for as
+plain JSON (`cast_to=object`), since a validated model per token costs more than all the rest of a token's way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from serve_app.providers.errors import is_retryable, status_error
 
 # Leaving a stream must not hold a barge-in back.
 _CLOSE_TIMEOUT_S = 1.0
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Dialect:
     """Everything else that the SDK raises: mid-stream error events, connection errors, its own timeouts."""
     transport_errors: tuple[type[Exception], ...]
     """What its HTTP library raises through the SDK, e.g. for a chunked body that is cut."""
+    path: str
+    """Of chat completions, as the SDK appends it to its base URL."""
+    stream_class: Any
+    """The SDK's `AsyncStream`, of plain JSON."""
     limit_parameter: str
     """The parameter's name."""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -64,20 +70,24 @@ class ChatStreamer:
         """Events ending in exactly one ChatFinished. Raises ProviderError; closes the HTTP stream in every case."""
         reply = _Reply()
         response: Any = None
+        body = self._parameters(request)
+        dialect = self._dialect
         # The first and each following token must come in time. Reasoning is no token: nobody hears it.
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._token_timeout_s
         try:
             with self._named_errors(reply):
                 async with asyncio.timeout_at(deadline):
-                    response = await self._client.chat.completions.create(**self._parameters(request))
+                    response = await self._client.post(
+                        dialect.path, cast_to=object, body=body, stream=True, stream_cls=dialect.stream_class
+                    )
             chunks = response.__aiter__()
             while True:
-                chunk = None  # an end that comes late or broken, after the answer is complete, is an end
+                chunk = _END  # an end that comes late or broken, after the answer is complete, is an end
                 with self._named_errors(reply):
                     async with asyncio.timeout_at(deadline):
-                        chunk = await anext(chunks, None)
-                if chunk is None:
+                        chunk = await anext(chunks, _END)
+                if chunk is _END:
                     break
                 text = self._fold(chunk, reply)
                 if text:
@@ -86,7 +96,7 @@ class ChatStreamer:
         finally:
             if response is not None:
                 # groq's iterator leaves the connection open on an early exit; and what is half read must be dropped.
-                with contextlib.suppress(TimeoutError, OSError, *self._dialect.transport_errors):
+                with contextlib.suppress(TimeoutError, OSError, *dialect.transport_errors):
                     async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                         await response.close()
         for event in self._end(reply):
@@ -107,24 +117,25 @@ class ChatStreamer:
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    def _fold(self, chunk: Any, reply: _Reply) -> str:
-        """Take one chunk in; the text that it adds."""
-        groq = getattr(chunk, "x_groq", None)
-        if getattr(groq, "error", None):
+    def _fold(self, chunk: object, reply: _Reply) -> str:
+        """Take one chunk in; the text that it adds. Nothing in it is validated: any field may be missing, or null."""
+        if not isinstance(chunk, Mapping):
+            return ""
+        groq = _mapping(chunk.get("x_groq"))
+        if groq.get("error"):
             # An error inside a chunk raises nothing in the SDK.
-            raise self._error(f"the server reported: {getattr(groq, 'error', None)}")
-        usage = getattr(groq, "usage", None) or getattr(chunk, "usage", None)
-        if usage is not None:
-            reply.prompt_tokens = getattr(usage, "prompt_tokens", None)
-            reply.completion_tokens = getattr(usage, "completion_tokens", None)
+            raise self._error(f"the server reported: {groq['error']}")
+        if usage := _mapping(groq.get("usage") or chunk.get("usage")):
+            reply.prompt_tokens = usage.get("prompt_tokens")
+            reply.completion_tokens = usage.get("completion_tokens")
         text = ""
         # A usage chunk has no choices, and an event of an unknown kind no such field.
-        for choice in getattr(chunk, "choices", None) or ():
-            delta = getattr(choice, "delta", None)
-            text += getattr(delta, "content", None) or ""
-            for call in getattr(delta, "tool_calls", None) or ():
-                _accumulate(reply.calls, call)
-            reply.finish_reason = getattr(choice, "finish_reason", None) or reply.finish_reason
+        for choice in map(_mapping, chunk.get("choices") or ()):
+            delta = _mapping(choice.get("delta"))
+            text += delta.get("content") or ""
+            for call in delta.get("tool_calls") or ():
+                _accumulate(reply.calls, _mapping(call))
+            reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
         reply.spoke = reply.spoke or bool(text.strip())
         return text
 
@@ -178,10 +189,14 @@ def _message(message: Message) -> dict[str, Any]:
     return document
 
 
-def _accumulate(calls: dict[int, dict[str, str]], delta: Any) -> None:
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _accumulate(calls: dict[int, dict[str, str]], delta: Mapping[str, Any]) -> None:
     """Tool calls come whole or in pieces; `index` says which call a piece belongs to."""
-    call = calls.setdefault(getattr(delta, "index", None) or 0, {"id": "", "name": "", "arguments": ""})
-    call["id"] = getattr(delta, "id", None) or call["id"]
-    function = getattr(delta, "function", None)
-    call["name"] += getattr(function, "name", None) or ""
-    call["arguments"] += getattr(function, "arguments", None) or ""
+    call = calls.setdefault(delta.get("index") or 0, {"id": "", "name": "", "arguments": ""})
+    call["id"] = delta.get("id") or call["id"]
+    function = _mapping(delta.get("function"))
+    call["name"] += function.get("name") or ""
+    call["arguments"] += function.get("arguments") or ""

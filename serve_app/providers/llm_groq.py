@@ -42,6 +42,8 @@ class GroqModel:
             status_errors=(groq.APIStatusError,),
             api_errors=(groq.GroqError,),
             transport_errors=(httpx.HTTPError, httpx.StreamError),
+            path="/openai/v1/chat/completions",
+            stream_class=groq.AsyncStream[object],
             limit_parameter="max_completion_tokens",
             parameters=parameters,
         )

@@ -42,6 +42,8 @@ class OpenAIModel:
             status_errors=(openai.APIStatusError,),
             api_errors=(openai.OpenAIError,),
             transport_errors=(httpx2.HTTPError, httpx2.StreamError),
+            path="/chat/completions",
+            stream_class=openai.AsyncStream[object],
             limit_parameter="max_completion_tokens",
             parameters={"stream_options": {"include_usage": True}},
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from serve_app.errors import ProviderError
 from serve_app.providers.base import ChatEvent, ChatFinished, ChatRequest, LanguageModel, Message, TextDelta, ToolCall
 from serve_app.providers.chat_stream import ChatStreamer, Dialect
 from serve_app.providers.llm_groq import GroqModel
 from serve_app.providers.llm_openai import OpenAIModel
+from serve_app.settings import GroqSettings, OpenAISettings
 from serve_app.simulators.chat import CHAT
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.latency import Constant
@@ -187,12 +190,11 @@ class ScriptedSdk:
     """The shape of an SDK client whose stream yields given chunks."""
 
     def __init__(self, chunks: list[Any], gap_s: float = 0.0) -> None:
-        self.chat = SimpleNamespace(completions=self)
         self.closed = 0
         self._chunks = chunks
         self._gap_s = gap_s
 
-    async def create(self, **parameters: Any) -> ScriptedSdk:
+    async def post(self, path: str, **options: Any) -> ScriptedSdk:
         return self
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -204,18 +206,16 @@ class ScriptedSdk:
         self.closed += 1
 
 
-def chunk(content: str | None = None, finish: str | None = None, calls: list[Any] | None = None) -> Any:
-    delta = SimpleNamespace(content=content, tool_calls=calls)
-    return SimpleNamespace(choices=[SimpleNamespace(delta=delta, finish_reason=finish)])
+def chunk(content: str | None = None, finish: str | None = None, calls: list[Any] | None = None) -> dict[str, Any]:
+    return {"choices": [{"delta": {"content": content, "tool_calls": calls}, "finish_reason": finish}]}
 
 
-def call_piece(index: int, arguments: str, **fields: Any) -> Any:
-    function = SimpleNamespace(name=fields.get("name"), arguments=arguments)
-    return SimpleNamespace(index=index, id=fields.get("id"), function=function)
+def call_piece(index: int, arguments: str, **fields: Any) -> dict[str, Any]:
+    return {"index": index, "id": fields.get("id"), "function": {"name": fields.get("name"), "arguments": arguments}}
 
 
 def streamer(sdk: ScriptedSdk, token_timeout_s: float = 1.0) -> ChatStreamer:
-    dialect = Dialect("scripted", (), (), (), limit_parameter="max_completion_tokens")
+    dialect = Dialect("scripted", (), (), (), "/chat", None, limit_parameter="max_completion_tokens")
     return ChatStreamer(sdk, dialect, model="m", temperature=None, token_timeout_s=token_timeout_s)
 
 
@@ -266,3 +266,86 @@ async def test_thinking_does_not_extend_the_wait_for_the_first_token() -> None:
         async for _ in streamer(sdk, token_timeout_s=0.2).stream(ASKED):
             pass
     assert sdk.closed == 1
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        [],
+        None,
+        {"choices": None, "usage": None},
+        {"choices": [None, {"delta": None}, {"delta": {"content": None, "tool_calls": [None]}}]},
+        {"x_groq": "no object", "choices": [{}]},
+    ],
+)
+async def test_a_chunk_of_an_unexpected_shape_says_nothing(stray: Any) -> None:
+    """The chunks are not validated by the SDK."""
+    sdk = ScriptedSdk([chunk("Hello."), stray, chunk(finish="stop")])
+    events = [event async for event in streamer(sdk).stream(ASKED)]
+    assert events[0] == TextDelta("Hello.") and isinstance(events[-1], ChatFinished)
+
+
+@pytest.mark.parametrize("key", ["usage", "x_groq"])
+async def test_usage_comes_in_a_chunk_without_choices(key: str) -> None:
+    counts = {"prompt_tokens": 11, "completion_tokens": 7}
+    last = {"choices": [], key: counts if key == "usage" else {"usage": counts}}
+    events = [event async for event in streamer(ScriptedSdk([chunk("Hi."), chunk(finish="stop"), last])).stream(ASKED)]
+    assert events[-1] == ChatFinished("stop", 11, 7)
+
+
+def sse(*documents: Any) -> bytes:
+    lines = [f"data: {json.dumps(document, ensure_ascii=False)}\n\n" for document in documents]
+    return "".join(lines).encode() + b"data: [DONE]\n\n"
+
+
+@asynccontextmanager
+async def serving(pieces: list[bytes]) -> AsyncIterator[str]:
+    """A server whose answer comes in exactly these pieces of bytes."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0.002)
+        await response.write_eof()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_events_may_be_split_anywhere_in_the_stream(size: int) -> None:
+    """Between the bytes of one character, too; and several may come in one piece."""
+    body = sse(chunk("Schön "), chunk("gr\u00fc\u00dfe \U0001f44b."), chunk(finish="stop"))
+    async with serving([body[at : at + size] for at in range(0, len(body), size)]) as url:
+        for model in (GroqModel(GroqSettings(base_url=url), "k"), OpenAIModel(OpenAISettings(base_url=url), "k")):
+            events = await collect(model)
+            await model.aclose()
+            said = "".join(event.text for event in events if isinstance(event, TextDelta))
+            assert said == "Schön grüße \U0001f44b."
+            assert isinstance(events[-1], ChatFinished)
+
+
+async def test_a_chunk_that_is_no_json_is_a_retryable_failure() -> None:
+    async with serving([sse(chunk("Hi.")).removesuffix(b"data: [DONE]\n\n"), b"data: {broken\n\n"]) as url:
+        for model in (GroqModel(GroqSettings(base_url=url), "k"), OpenAIModel(OpenAISettings(base_url=url), "k")):
+            assert (await failure(model)).retryable
+            await model.aclose()
+
+
+async def test_an_error_object_without_an_event_name_is_told() -> None:
+    async with serving([sse(chunk("Hi."), {"error": {"message": "over capacity", "status_code": 503}})]) as url:
+        for model in (GroqModel(GroqSettings(base_url=url), "k"), OpenAIModel(OpenAISettings(base_url=url), "k")):
+            error = await failure(model)
+            await model.aclose()
+            assert "over capacity" in str(error) and error.status == 503 and error.retryable
