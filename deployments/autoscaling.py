@@ -1,7 +1,8 @@
-"""How many session replicas there should be: numbers in, a target out.
+"""How many session and ingress replicas there should be: numbers in, a target out.
 
-Serve's own policy divides ongoing requests by a target. That is too late for calls: a slot reserved before dialling is
-a call that will attach when somebody picks up, and by then the replica must be there. So the policy counts slots.
+Serve's own policy divides ongoing requests by a target. That is too late for sessions: a slot reserved before dialling
+is a call that will attach when somebody picks up, and by then the replica must be there. So their policy counts slots.
+And it is too few for the ingress: most of its sockets do not come through Serve.
 
 Serve pickles this module by value into its controller: it imports nothing but the standard library.
 """
@@ -66,3 +67,13 @@ def session_policy(ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         strained=sum(1 for value in stats.get("strained", {}).values() if value),
     )
     return sessions_wanted(demand), {}
+
+
+def ingress_policy(ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+    """The `policy_function` of MediaIngress: `target_ongoing_requests` sockets per replica, whichever way they came.
+
+    Serve applies the bounds, the factors and the delays of `autoscaling_config` to it.
+    """
+    own = sum((ctx.aggregated_metrics or {}).get("own_sockets", {}).values())
+    per_replica: float = ctx.config.get_target_ongoing_requests()  # type: ignore[union-attr]
+    return max(1, math.ceil((ctx.total_num_requests + own) / per_replica)), {}

@@ -53,28 +53,29 @@ def prepare(args: AppArgs) -> None:
     """Refuse wrong settings while the application is built, and start the local services, without waiting for them."""
     settings = load_settings(args.config)
     check_cluster(settings)
-    check_replica_ports()
+    check_replica_ports(settings)
     if needs_local_services(settings):
         start_local_services(args.config)
 
 
-def check_replica_ports() -> None:
-    """Refuse to share replica ports with another Serve on this machine.
+def check_replica_ports(settings: Settings) -> None:
+    """Refuse to share replica ports, or the media port, with another Serve on this machine.
 
-    Serve binds them, and its fallback proxy's, with SO_REUSEPORT: two platforms would answer each other's requests.
+    They and Serve's fallback proxy's are bound with SO_REUSEPORT: two platforms would answer each other's requests.
     Raises SettingsError. Asked on one-node clusters only: elsewhere this process may sit on any of the nodes.
     """
     if len([node for node in ray.nodes() if node["Alive"]]) != 1:  # type: ignore[no-untyped-call]
         return
     first = int(os.environ.get("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "30000"))
     fallback = int(os.environ.get("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "8500"))
+    media = settings.server.media_port
     raylet = os.getppid()
     with contextlib.suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or connection.pid is None:
                 continue
             port = connection.laddr.port if connection.laddr else 0
-            if not first <= port < first + 100 and port != fallback:
+            if not first <= port < first + 100 and port not in (fallback, media):
                 continue
             with contextlib.suppress(psutil.Error):
                 other = psutil.Process(connection.pid)
@@ -82,7 +83,8 @@ def check_replica_ports() -> None:
                     raise SettingsError(
                         f"another Ray Serve on this machine (process {other.pid}) listens at port {port}, and replicas "
                         "share their ports; start with `parley up`, which takes its own ports, or set "
-                        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT, _MAX_HTTP_PORT and RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
+                        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT, _MAX_HTTP_PORT, RAY_SERVE_FALLBACK_PROXY_HTTP_PORT "
+                        "and MEDIA_PORT"
                     )
 
 

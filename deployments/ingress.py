@@ -1,5 +1,7 @@
 """MediaIngress: the caller's WebSocket, and nothing else.
 
+A socket comes to the replica's own media listener, or through Serve's proxy: the same application answers both.
+
 It admits the socket (one-time token, slot, session lease: all before it is accepted), then passes its messages both
 ways without looking inside, and keeps the opening text messages for a later session of the same call.
 """
@@ -11,7 +13,7 @@ import contextvars
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
@@ -20,20 +22,24 @@ from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppArgs, complete_settings
+from deployments.draining import draining_period_s, until_refusing
 from deployments.handles import far_handle
 from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.load_report import report_load
+from deployments.media_listener import MediaListener
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.priority import prefer_calls
+from deployments.session_lease import SessionLease
 from deployments.vitals import Vitals
 from serve_app import garbage
 from serve_app.conversation.lease import CallLease
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
+from serve_app.media_address import describe_media
 from serve_app.settings import Settings
 from serve_app.store.live import LiveState
 from serve_app.telephony import direct_socket
@@ -57,59 +63,6 @@ class DeniedError(Exception):
         super().__init__(reason)
         self.status = status
         self.detail = detail
-
-
-class SessionLease:
-    """The streaming handle call that holds a session for as long as the call lasts.
-
-    It runs in a context of its own: Serve cancels the handle calls of a WebSocket whose client hangs up, and the
-    session must end the call in order instead.
-    """
-
-    def __init__(self, sessions: DeploymentHandle[Any], lease: CallLease, node_id: str) -> None:
-        self._first: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.ended = False
-        """The session said that it is done."""
-        self.on_failed: Callable[[str], None] = lambda reason: None
-        self.task = asyncio.create_task(
-            self._follow(sessions, lease.model_dump(mode="json"), node_id), context=contextvars.Context()
-        )
-        """Ends when the session is done, which may be long after the socket: whoever leases keeps it."""
-
-    async def first(self, timeout_s: float) -> dict[str, Any]:
-        """Where the frames go. Raises TimeoutError, RayError or RayServeException."""
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.shield(self._first)
-
-    def release(self) -> None:
-        """Give the session back before the call began."""
-        self.task.cancel()
-
-    async def _follow(self, sessions: DeploymentHandle[Any], lease: dict[str, Any], node_id: str) -> None:
-        stream = sessions.options(stream=True).run_call.remote(lease, node_id)
-        assert isinstance(stream, DeploymentResponseGenerator)
-        try:
-            async for event in _items(stream):
-                if not self._first.done():
-                    self._first.set_result(event)
-                elif event.get("type") == "ended":
-                    self.ended = True
-        except (RayError, RayServeException) as error:
-            if not self._first.done():
-                self._first.set_exception(error)
-            elif not self.ended:
-                self.on_failed(f"the session failed: {type(error).__name__}")
-        except asyncio.CancelledError:
-            stream.cancel()  # type: ignore[no-untyped-call]
-            raise
-        else:
-            if not self._first.done():
-                self._first.set_exception(RayServeException("the session gave up before the call began"))
-
-
-async def _items(stream: DeploymentResponseGenerator[Any]) -> AsyncIterator[dict[str, Any]]:
-    async for item in stream:
-        yield item
 
 
 class Relay:
@@ -184,6 +137,42 @@ class MediaIngress:
         direct_socket.install()
         garbage.settle()
         prefer_calls()
+        # Last: from here on calls come.
+        self._listener = self._listen()
+        self._refusing = asyncio.create_task(self._refuse_when_drained())
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For `deployments.autoscaling.ingress_policy`: the sockets that Serve does not count."""
+        return {"own_sockets": float(self._listener.sockets if self._listener is not None else 0)}
+
+    def _listen(self) -> MediaListener | None:
+        """Raises SettingsError."""
+        server = self._settings.server
+        log.info("media", **describe_media(self._settings), listener=server.media_port)
+        if server.media_port is None:
+            return None
+        listener = MediaListener(self._app, host=server.media_host, port=server.media_port)
+        listener.open()
+        return listener
+
+    async def _refuse_when_drained(self) -> None:
+        if self._listener is not None:
+            await until_refusing(draining_period_s())
+            self._listener.close()
+
+    async def _wait_for_calls(self) -> None:
+        """Until this replica holds no call any more.
+
+        A socket that did not come through Serve is no request of Serve's, so its drain does not wait for it. What Serve
+        does await (2.60, `_perform_graceful_shutdown`), once its own requests are over and before the replica exits, is
+        the end of the ASGI lifespan. The replica is killed after `graceful_shutdown_timeout_s`, whatever it waits for.
+        """
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.drained()
+        # The sessions of those calls still write their records, and are cancelled when nobody holds their lease.
+        while self._background:
+            await asyncio.wait(self._background)
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         # A function: uvicorn takes a bound method for an ASGI 2 application.
@@ -196,11 +185,11 @@ class MediaIngress:
         if scope["type"] == "websocket":
             await self._socket(scope, receive, send)
         elif scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
+            await receive()  # lifespan.startup
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # lifespan.shutdown
+            await self._wait_for_calls()
+            await send({"type": "lifespan.shutdown.complete"})
         else:
             body = json.dumps({"status": 426, "title": "This address takes the phone network's WebSocket"}).encode()
             headers = [(b"content-type", b"application/problem+json"), (b"upgrade", b"websocket")]

@@ -16,7 +16,17 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import platformdirs
 import yaml
-from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    AnyHttpUrl,
+    AnyWebsocketUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as EnvSettingsError
 
@@ -46,6 +56,13 @@ class Section(BaseModel):
 
 class ServerSettings(Section):
     public_url: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:8000")
+    media_host: str = "127.0.0.1"
+    media_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_empty_is_none)] = Field(
+        8001, description="the ingress' own listener; empty: none, all media passes Serve's proxy"
+    )
+    media_url: Annotated[AnyWebsocketUrl | None, BeforeValidator(_empty_is_none)] = Field(
+        None, description="where the phone network reaches it, without /media; empty: see serve_app.media_address"
+    )
 
 
 class DatabaseSettings(Section):
@@ -161,7 +178,10 @@ class CallSettings(Section):
 
     lead_ms: int = Field(400, ge=200, le=400, description="audio kept ahead in the network's buffer")
     reply_timeout_s: float = Field(
-        4, gt=0, le=30, description="longest wait for the first audio of a reply; above 4 s a hung provider means silence"
+        4,
+        gt=0,
+        le=30,
+        description="longest wait for the first audio of a reply; above 4 s a hung provider means silence",
     )
     recording_part_s: float = Field(5, gt=0, le=5)
     recording_format: Literal["flac", "wav"] = "flac"
@@ -292,6 +312,8 @@ def check_mode(settings: Settings) -> None:
         ]
         if not settings.public_url.startswith("https://"):
             problems.append("server.public_url: set PUBLIC_URL to the https:// address that the phone network reaches")
+        if settings.server.media_url is not None and settings.server.media_url.scheme != "wss":
+            problems.append("server.media_url: set MEDIA_URL to a wss:// address; the phone network opens no other")
         if problems:
             raise SettingsError("mode is production, and these settings are missing:\n  " + "\n  ".join(problems))
     elif "vonage" not in simulated and simulated:

@@ -19,6 +19,7 @@ from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import EVENT_PATH, AttemptLinks, AttemptRef
+from serve_app.media_address import media_uri
 from serve_app.metrics import CALLS_INBOUND
 from serve_app.store.repositories import AgentRow, Agents, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.ncco import connect_websocket, talk
@@ -157,8 +158,7 @@ class Answering:
         return ours
 
     def _ncco(self, call_id: str, token: str, ref: AttemptRef | None) -> list[dict[str, object]]:
-        scheme, _, rest = self._deps.settings.public_url.partition("://")
-        uri = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/media/{call_id}"
+        uri = media_uri(self._deps.settings, call_id)
         in_path = self._network.media_auth == "path"
         event_url = f"{self._deps.settings.public_url}{EVENT_PATH}"
         return connect_websocket(

@@ -13,6 +13,7 @@ from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError
 from serve_app.api.report import Activity, read_activity
 from serve_app.errors import UnavailableError
+from serve_app.media_address import describe_media
 from serve_app.store.reports import DEMAND, LOAD, VITALS, Reports
 
 router = APIRouter(tags=["platform"])
@@ -30,6 +31,7 @@ async def health(request: Request, deps: Deps) -> dict[str, Any]:
         "version": request.app.version,
         "mode": settings.mode,
         "public_url": settings.public_url,
+        "media": describe_media(settings),
         "simulated": sorted(settings.simulated),
         "simulated_network": deps.dialing_facts().simulated_network,
         "checks": checks,

@@ -18,6 +18,7 @@ from rich.table import Table
 from serve_app.cli.platform import holder_of, port_is_free, probe
 from serve_app.errors import ParleyError, SettingsError
 from serve_app.local_endpoints import sqlite_url
+from serve_app.media_address import describe_media, is_local
 from serve_app.paths import serve_config
 from serve_app.providers.preflight import check_providers
 from serve_app.settings import Settings, load_settings
@@ -51,6 +52,7 @@ async def run_doctor(console: Console, *, as_json: bool) -> int:
         *await _providers(settings),
         _telephony(settings),
         _public_url(settings),
+        _media(settings),
         _haproxy(),
         *_ports(settings),
     ]
@@ -156,6 +158,19 @@ def _public_url(settings: Settings) -> Check:
     return Check("public_url", "ok", f"{settings.public_url} answers")
 
 
+def _media(settings: Settings) -> Check:
+    media = describe_media(settings)
+    port, host = settings.server.media_port, settings.server.media_host
+    if not media["through_proxy"] and port is None:
+        return Check(
+            "media", "failed", f"{media['url']} is to lead to the media listener, and server.media_port is empty",
+            "set MEDIA_PORT to the port that it leads to, or remove MEDIA_URL",
+        )  # fmt: skip
+    if "advice" in media:
+        return Check("media", "warning", f"{media['url']}, through Serve's proxy", media["advice"])
+    return Check("media", "ok", f"{media['url']}, to the ingress' own listener at {host} port {port}")
+
+
 def _haproxy() -> Check:
     document = yaml.safe_load(serve_config().read_text(encoding="utf-8"))
     variables = ((document.get("controller_options") or {}).get("runtime_env") or {}).get("env_vars") or {}
@@ -178,20 +193,29 @@ def _ports(settings: Settings) -> list[Check]:
     if probe(f"http://127.0.0.1:{port}") is not None:
         return [Check("ports", "ok", f"a Parley platform serves at port {port}")]
     checks = []
+    server = settings.server
+    if server.media_port is not None and not port_is_free(server.media_port, server.media_host):
+        # What stands in the way of `parley up` itself, which takes another port where nobody else knows the number.
+        state: State = "warning" if is_local(settings.public_url) and server.media_url is None else "failed"
+        holder = holder_of(server.media_port)
+        checks.append(
+            Check("ports", state, f"{server.media_port} (media) is taken by {holder}", "stop it, or set MEDIA_PORT")
+        )
     for number, use, remedy in (
         (port, "HTTP", "stop it, or start with `parley up --port 0`"),
         (9101, "HAProxy's metrics", "`parley up` takes another; with `serve run` set RAY_SERVE_HAPROXY_METRICS_PORT"),
         (8404, "HAProxy's statistics", "`parley up` takes another; with `serve run` set RAY_SERVE_HAPROXY_STATS_PORT"),
     ):
         if not port_is_free(number, "127.0.0.1" if number == port else "0.0.0.0"):  # noqa: S104
-            state: State = "failed" if number == port else "warning"
+            state = "failed" if number == port else "warning"
             checks.append(Check("ports", state, f"{number} ({use}) is taken by {holder_of(number)}", remedy))
     own = urlsplit(settings.public_url)
     if own.hostname in ("127.0.0.1", "localhost") and own.port not in (port, None):
         checks.append(
             Check("ports", "warning", f"public_url names port {own.port}, serve_config.yaml {port}", "make them equal")
         )
-    return checks or [Check("ports", "ok", f"{port} (HTTP), 9101 and 8404 (HAProxy) are free")]
+    media = f"{server.media_port} (media), " if server.media_port is not None else ""
+    return checks or [Check("ports", "ok", f"{port} (HTTP), {media}9101 and 8404 (HAProxy) are free")]
 
 
 def vonage_application(settings: Settings) -> list[tuple[str, str]]:

@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import yaml
 
 from serve_app.errors import ParleyError, UnavailableError
+from serve_app.media_address import is_local
 from serve_app.paths import serve_config
-from serve_app.settings import Settings, load_settings
+from serve_app.settings import ServerSettings, Settings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 
@@ -102,15 +102,19 @@ async def check_services(settings: Settings) -> None:
 @dataclass(frozen=True, slots=True)
 class Ports:
     http: int
+    media: int | None
+    """The ingress' own listener; None: media passes Serve's proxy."""
     haproxy_metrics: int
     haproxy_stats: int
     replicas_from: int
     """The first of `REPLICA_PORTS` ports for the ingress replicas behind HAProxy, and its fallback proxy."""
 
     def variables(self) -> dict[str, str]:
-        """What tells Ray Serve to use them."""
+        """What tells Ray Serve and the ingress to use them."""
         last = self.replicas_from + REPLICA_PORTS - 1
+        media = {} if self.media is None else {"PARLEY_SERVER__MEDIA_PORT": str(self.media)}
         return {
+            **media,
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(self.haproxy_metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(self.haproxy_stats),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(self.replicas_from),
@@ -119,8 +123,11 @@ class Ports:
         }
 
 
-def choose_ports(http: int | None) -> Ports:
-    """The HTTP port asked for (None: a free one), and free ones for HAProxy's own. Raises StartError if it is taken."""
+def choose_ports(http: int | None, server: ServerSettings) -> Ports:
+    """The HTTP port asked for (None: a free one), the media port, and free ones for HAProxy's own.
+
+    Raises StartError if one that others know by its number is taken.
+    """
     if http is not None and not port_is_free(http):
         raise StartError(
             f"port {http} is taken by {holder_of(http)}; stop that, or choose another port with --port "
@@ -128,7 +135,26 @@ def choose_ports(http: int | None) -> Ports:
         )
     metrics = 9101 if port_is_free(9101, "0.0.0.0") else free_port()  # noqa: S104
     stats = 8404 if port_is_free(8404, "0.0.0.0") else free_port()  # noqa: S104
-    return Ports(http or free_port(), metrics, stats, _free_block(REPLICA_PORTS))
+    http = http or free_port()
+    return Ports(http, _media_port(http, server), metrics, stats, _free_block(REPLICA_PORTS))
+
+
+def _media_port(http: int, server: ServerSettings) -> int | None:
+    """The configured one. Where only the simulated network has to know it, another platform takes a free one."""
+    port = server.media_port
+    if port is None:
+        return None
+    told = is_local(str(server.public_url)) and server.media_url is None
+    if told and http != server.public_url.port:
+        return free_port()
+    if port_is_free(port, server.media_host):
+        return port
+    if told:
+        return free_port()
+    raise StartError(
+        f"port {port} (server.media_port) is taken by {holder_of(port)}; stop that, or set MEDIA_PORT to another port, "
+        "and lead the load balancer's /media there"
+    )
 
 
 def _free_block(size: int) -> int:
@@ -167,7 +193,7 @@ class Platform:
     ) -> None:
         self._show = show
         self._start_timeout_s = start_timeout_s
-        self._ports = choose_ports(port)
+        self._ports = choose_ports(port, load_settings().server)
         self._template = config
         self._process: subprocess.Popen[str] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="parley-up-"))
@@ -238,7 +264,7 @@ class Platform:
         environment = dict(os.environ)
         # The simulated network reaches this machine at the port that was chosen; a real one comes by the address of a
         # load balancer or tunnel, which only its owner knows.
-        if _is_local(load_settings().public_url):
+        if is_local(load_settings().public_url):
             environment["PARLEY_SERVER__PUBLIC_URL"] = self.url
         environment.update(
             {
@@ -309,7 +335,7 @@ def running_platform(*, show: Callable[[str], None]) -> Iterator[tuple[str, dict
         yield url, health
         return
     url = load_settings().public_url
-    health = probe(url) if _is_local(url) else None
+    health = probe(url) if is_local(url) else None
     if health is not None:
         yield url, health
         return
@@ -321,7 +347,3 @@ def running_platform(*, show: Callable[[str], None]) -> Iterator[tuple[str, dict
     finally:
         show("stopping the platform")
         platform.stop()
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -15,8 +15,10 @@ from typing import Any
 import httpx
 import psutil
 import yaml
+from pydantic import AnyHttpUrl
 
 from serve_app.cli.platform import choose_ports, derive_config, free_port
+from serve_app.settings import ServerSettings
 from tests.integration.harness import Running, World, a_world, eventually, make_key
 
 BIN = Path(sys.executable).parent
@@ -102,7 +104,8 @@ def variables_of(world: World) -> dict[str, str]:
 
 
 def config_for(world: World) -> dict[str, Any]:
-    ports = choose_ports(world.port)
+    server = ServerSettings(public_url=AnyHttpUrl(world.public_url), media_port=world.media_port)
+    ports = choose_ports(world.port, server)
     document = derive_config(ports)
     variables = document["controller_options"]["runtime_env"]["env_vars"]
     variables.update(ports.variables())

@@ -57,6 +57,7 @@ class World:
 
     folder: Path
     port: int
+    media_port: int
     redis_url: str = ""
     simulators_url: str = ""
     processes: list[subprocess.Popen[Any]] = field(default_factory=list)
@@ -110,6 +111,7 @@ class World:
         return {
             "PARLEY_DATA_DIR": str(self.folder / "data"),
             "PARLEY_SERVER__PUBLIC_URL": self.public_url,
+            "PARLEY_SERVER__MEDIA_PORT": str(self.media_port),
             "REDIS_URL": self.redis_url,
             "DEEPGRAM_API_KEY": "test",
             "GROQ_API_KEY": "test",
@@ -145,7 +147,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def a_world(folder: Path) -> Iterator[World]:
-    world = World(folder, free_port())
+    world = World(folder, free_port(), free_port())
     try:
         world.start()
         yield world

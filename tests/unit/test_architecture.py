@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-BASE = {"errors", "clock", "settings", "paths", "log", "metrics", "local_endpoints"}
+BASE = {"errors", "clock", "settings", "paths", "log", "metrics", "local_endpoints", "media_address"}
 # What each room may import besides BASE and itself.
 ALLOWED: dict[str, set[str]] = {
     "audio": set(),

@@ -11,12 +11,14 @@ from typing import Any, cast
 import pytest
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentResponseGenerator
+from websockets.asyncio.client import connect
 
 import deployments.ingress as ingress_module
 import serve_app.telephony.sockets as sockets_module
 from deployments.ingress import MediaIngress
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
+from deployments.media_listener import WAIT_S, MediaListener
 from deployments.vitals import Vitals
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease
@@ -25,6 +27,10 @@ from serve_app.settings import LinkSettings, RedisSettings
 from serve_app.telephony.base import WireMessage
 
 NUMBER = "447700900123"
+HANDSHAKE = (
+    b"GET /media/call-1/token HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 AGENT = AgentDefinition(name="a", business="B", language="en", voice=None, opening="Hello.", system_prompt="Be brief.")
 LEASE = CallLease(
     call_id="call-1",
@@ -189,6 +195,7 @@ class Platform:
         # The class as it is written, without what Serve wraps around it.
         replica: Any = object.__new__(deployment.func_or_class.__mro__[1])
         replica._settings = SimpleNamespace(link=link, redis=redis)
+        replica._listener = None
         replica._live, replica._sessions, replica._links = self.live, self.sessions, pool
         replica._node_id, replica._background = "node", set()
         replica._vitals = Vitals(cast(Any, self.live), "ingress", "a replica")
@@ -374,3 +381,59 @@ async def test_a_message_that_is_too_long_ends_its_call_only(platform: Platform)
     await asyncio.wait_for(handler, 5)
     await platform.sessions.until(lambda: platform.sessions.closed)
     assert "2000000" in platform.sessions.closed[0]
+
+
+async def test_the_replica_stays_until_its_own_listeners_calls_and_their_sessions_are_over(platform: Platform) -> None:
+    """Serve counts none of them: it waits for the end of the ASGI lifespan only."""
+    replica = platform.replica
+    replica._listener = listener = MediaListener(replica._app, host="127.0.0.1", port=0)
+    listener.open()
+    lifespan = Peer()
+    lifespan.incoming.get_nowait()
+    ending = asyncio.create_task(replica._app({"type": "lifespan"}, lifespan.incoming.get, lifespan.send))
+    lifespan.incoming.put_nowait({"type": "lifespan.startup"})
+    await lifespan.until_sent("lifespan.startup.complete")
+
+    uri = f"ws://127.0.0.1:{listener.port}/media/call-1/token"
+    async with connect(uri, proxy=None, compression=None) as caller:
+        assert replica.record_autoscaling_stats() == {"own_sockets": 1.0}
+        lifespan.incoming.put_nowait({"type": "lifespan.shutdown"})
+        await asyncio.sleep(3 * WAIT_S)
+        await caller.send(b"\x01" * 640)
+        await platform.sessions.until(lambda: platform.sessions.got)
+        assert not ending.done()
+    await platform.sessions.until(lambda: platform.sessions.closed)
+    await asyncio.sleep(3 * WAIT_S)
+    # The caller hung up; the session still writes its records.
+    assert not ending.done() and not platform.sessions.cancelled.is_set()
+    platform.sessions.over.set_result(None)
+    await asyncio.wait_for(ending, 5)
+    assert [message["type"] for message in lifespan.sent][-1] == "lifespan.shutdown.complete"
+    assert platform.workers.reports == []
+
+
+async def test_a_caller_of_the_listener_who_goes_before_admission_ends_its_session(platform: Platform) -> None:
+    """No proxy cancels the handler here: it goes on, and finds the socket gone."""
+    listener = MediaListener(platform.replica._app, host="127.0.0.1", port=0)
+    listener.open()
+    reply = asyncio.Event()
+    items = platform.sessions.items
+
+    async def slow() -> AsyncIterator[dict[str, Any]]:
+        await reply.wait()
+        async for item in items():
+            yield item
+
+    platform.sessions.items = slow  # type: ignore[method-assign]
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(HANDSHAKE)
+    await asyncio.wait_for(platform.sessions.leased.wait(), 5)
+    writer.close()
+    await asyncio.sleep(0.02)
+    reply.set()
+    await platform.sessions.until(lambda: platform.sessions.closed)
+    assert platform.sessions.closed == ["the caller's socket closed with code 1006"]
+    platform.sessions.over.set_result(None)
+    listener.close()
+    await asyncio.wait_for(listener.drained(), 5)
+    assert listener.sockets == 0
