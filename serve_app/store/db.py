@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from serve_app.errors import SettingsError, UnavailableError
-from serve_app.store.engine import AWAY, WRITE, async_url, make_engine, shown
+from serve_app.store.engine import AWAY, async_url, make_engine, reading, shown, writing
 from serve_app.store.models import SCHEMA_REVISION
 
 
@@ -21,8 +21,8 @@ class Database:
     def __init__(self, url: URL, engine: AsyncEngine) -> None:
         self._url = url
         self._engine = engine
-        self._reading = async_sessionmaker(engine, expire_on_commit=False)
-        self._writing = async_sessionmaker(engine.execution_options(**{WRITE: True}), expire_on_commit=False)
+        self._reading = async_sessionmaker(reading(engine), expire_on_commit=False)
+        self._writing = async_sessionmaker(writing(engine), expire_on_commit=False)
         # SQLite's busy wait is a lottery: writers of one process queue here in order instead, and only one per process
         # plays it.
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
@@ -49,13 +49,21 @@ class Database:
         return self._url.get_backend_name()
 
     @property
+    def engine(self) -> AsyncEngine:
+        """For measurements: everything else goes through `session` and `transaction`."""
+        return self._engine
+
+    @property
     def url(self) -> str:
         """Without the password."""
         return shown(self._url)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session for reading. Raises UnavailableError when the database does not answer."""
+        """A session for reading: every statement sees the database as it is then.
+
+        Raises UnavailableError when the database does not answer.
+        """
         with _Away(self._url):
             async with self._reading() as session:
                 yield session

@@ -11,9 +11,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from serve_app.errors import SettingsError
+from serve_app.store.sqlite_driver import open_connection
 
-WRITE = "parley_write"
-"""Execution option of an engine whose transactions take SQLite's write lock at once."""
+_MODE = "parley_mode"
+"""Execution option of an engine: "read" or "write"; neither: transactions as SQLAlchemy makes them."""
 
 SQLITE_BUSY_MS = 30_000
 STATEMENT_TIMEOUT_S = 30.0
@@ -52,11 +53,24 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
+def reading(engine: AsyncEngine) -> AsyncEngine:
+    """`engine` for single reads: each statement for itself, without the round trips of BEGIN and ROLLBACK."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_MODE: "read"})
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def writing(engine: AsyncEngine) -> AsyncEngine:
+    """`engine` for writing transactions: on SQLite they take the write lock at once."""
+    return engine.execution_options(**{_MODE: "write"})
+
+
 def make_engine(url: URL, *, connect_timeout_s: float = 5, foreign_keys: bool = True) -> AsyncEngine:
-    """An engine on which `engine.execution_options(parley_write=True)` begins writing transactions."""
+    """An engine; `reading` and `writing` say what its transactions are for."""
     if url.get_backend_name() == "sqlite":
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_async_engine(url, pool_timeout=POOL_TIMEOUT_S, connect_args={"timeout": SQLITE_BUSY_MS / 1000})
+        options = {"timeout": SQLITE_BUSY_MS / 1000, "async_creator_fn": open_connection}
+        engine = create_async_engine(url, pool_timeout=POOL_TIMEOUT_S, connect_args=options)
         _prepare_sqlite(engine, foreign_keys=foreign_keys)
         return engine
     return create_async_engine(
@@ -70,9 +84,6 @@ def make_engine(url: URL, *, connect_timeout_s: float = 5, foreign_keys: bool = 
 def _prepare_sqlite(engine: AsyncEngine, *, foreign_keys: bool) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
-        # The driver must not open transactions by itself: a deferred one that turns into a writer gets SQLITE_BUSY
-        # whatever the timeout is. `_on_begin` opens the right kind.
-        connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
         cursor.execute("PRAGMA journal_mode=WAL")
@@ -83,5 +94,6 @@ def _prepare_sqlite(engine: AsyncEngine, *, foreign_keys: bool) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _on_begin(connection: Any) -> None:
-        writing = connection.get_execution_options().get(WRITE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        mode = connection.get_execution_options().get(_MODE)
+        if mode != "read":
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if mode == "write" else "BEGIN")

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, text
 
 from serve_app.errors import UnavailableError
-from serve_app.store.engine import AWAY, WRITE, async_url, make_engine, shown
+from serve_app.store.engine import AWAY, async_url, make_engine, shown, writing
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 LOCK_TIMEOUT_S = 60.0
@@ -70,7 +70,9 @@ def _current(connection: Connection) -> str | None:
 
 async def _with_connection(target: URL, work: Callable[[Connection], T]) -> T:
     # Foreign keys are off: SQLite rebuilds a table by dropping the old one, which would cascade.
-    engine = make_engine(target, foreign_keys=False).execution_options(**{WRITE: work is _upgrade})
+    engine = make_engine(target, foreign_keys=False)
+    if work is _upgrade:
+        engine = writing(engine)
     try:
         async with asyncio.timeout(LOCK_TIMEOUT_S), engine.begin() as connection:
             return await connection.run_sync(work)
