@@ -1,8 +1,7 @@
-"""The audio side of a Flux stream: a bounded queue of bytes, and the two positions of the stream."""
+"""The audio side of a Flux stream: what waits to be sent, and the two positions of the stream."""
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 
 from serve_app.providers.base import AudioFormat
@@ -12,7 +11,7 @@ _SILENCE_BYTE = {"linear16": b"\x00", "mulaw": b"\xff"}
 
 
 class AudioQueue:
-    """Bytes in any pieces in, joined pieces out, in order. One producer, one consumer, one event loop.
+    """Bytes in any pieces in, messages out, in order.
 
     What may wait is joined up to `join_ms`, so that a silent callee costs a quarter of the messages.
     """
@@ -21,35 +20,33 @@ class AudioQueue:
         self._limit = audio.bytes_for_ms(limit_s * 1000)
         self._join = audio.bytes_for_ms(join_ms)
         self._buffer = bytearray()
-        self._filled = asyncio.Event()
+        self.due = False
+        """Whether `take` has something that should not wait any longer."""
 
     def put(self, audio: bytes, *, may_wait: bool = False) -> bool:
         """False, and nothing is kept, when the limit would be passed."""
-        if len(self._buffer) + len(audio) > self._limit:
+        buffer = self._buffer
+        if len(buffer) + len(audio) > self._limit:
             return False
-        self._buffer += audio
-        if not may_wait or len(self._buffer) >= self._join:
-            self._filled.set()
+        buffer += audio
+        if not may_wait or len(buffer) >= self._join:
+            self.due = True
         return True
 
-    async def get(self, max_bytes: int, *, timeout_s: float) -> bytes:
-        """What is due, at most `max_bytes`, as soon as there is any; after `timeout_s` whatever there is."""
-        if not self._filled.is_set():
-            await self.wait_empty(timeout_s)
-        taken = bytes(self._buffer[:max_bytes])
-        del self._buffer[:max_bytes]
-        if not self._buffer:
-            self._filled.clear()
-        return taken
+    def hasten(self) -> None:
+        """What waits is due now."""
+        self.due = bool(self._buffer)
 
-    async def wait_empty(self, timeout_s: float) -> bool:
-        """True when nothing was due for `timeout_s`; False as soon as something is."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._filled.wait()
-        except TimeoutError:
-            return True
-        return False
+    def take(self) -> bytes:
+        """The next message, at most `join_ms` of audio."""
+        if len(self._buffer) <= self._join:
+            taken = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            taken = bytes(self._buffer[: self._join])
+            del self._buffer[: self._join]
+        self.due = self.due and bool(self._buffer)
+        return taken
 
 
 class StreamClock:

@@ -1,7 +1,8 @@
-"""Flux's TurnInfo messages as turn events. The SDK validates nothing: any field may be missing."""
+"""Flux's TurnInfo messages, plain JSON, as turn events. Nothing is validated: any field may be missing, or null."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from serve_app.providers.base import (
@@ -23,12 +24,12 @@ class TurnReader:
         self._clock = clock
         self.in_turn = False
 
-    def read(self, message: Any) -> SttEvent | None:
+    def read(self, message: Mapping[str, Any]) -> SttEvent | None:
         """The event of one TurnInfo; None for an event that is not known or says nothing."""
-        event = getattr(message, "event", None)
-        index = getattr(message, "turn_index", None) or 0
-        audio_s = self._clock.caller_s(getattr(message, "audio_window_end", None) or 0.0)
-        text = (getattr(message, "transcript", None) or "").strip()
+        event = message.get("event")
+        index = message.get("turn_index") or 0
+        audio_s = self._clock.caller_s(message.get("audio_window_end") or 0.0)
+        text = (message.get("transcript") or "").strip()
         if event == "StartOfTurn":
             self.in_turn = True
             return SpeechStarted(index, audio_s)
@@ -43,19 +44,18 @@ class TurnReader:
             self.in_turn = False
             words = self._words(message)
             ends = [word.end_s for word in words if word.end_s is not None]
-            trigger = getattr(message, "trigger", None)
-            return TurnEnded(index, text, audio_s, words, max(ends, default=None), trigger)
+            return TurnEnded(index, text, audio_s, words, max(ends, default=None), message.get("trigger"))
         return None
 
-    def _words(self, message: Any) -> tuple[Word, ...]:
+    def _words(self, message: Mapping[str, Any]) -> tuple[Word, ...]:
         return tuple(
             Word(
-                text=getattr(word, "word", None) or "",
-                start_s=self._position(getattr(word, "start", None)),
-                end_s=self._position(getattr(word, "end", None)),
-                confidence=getattr(word, "confidence", None),
+                text=word.get("word") or "",
+                start_s=self._position(word.get("start")),
+                end_s=self._position(word.get("end")),
+                confidence=word.get("confidence"),
             )
-            for word in getattr(message, "words", None) or ()
+            for word in message.get("words") or ()
         )
 
     def _position(self, stream_s: float | None) -> float | None:

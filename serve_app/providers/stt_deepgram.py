@@ -2,13 +2,15 @@
 
 What the SDK leaves to its caller, and this module does: it sees a socket that hangs, it tells an end that nobody asked
 for from a close, it feeds silence so that a turn can end (Flux time is audio time), and it keeps the audio path free of
-the socket's back-pressure.
+the socket's back-pressure. The SDK connects and authorises; audio then goes right where it arrives to the SDK's socket
+(a task between them cost more than the frame itself), and what Flux tells is read as plain JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from deepgram import AsyncDeepgramClient
 from deepgram.core.api_error import ApiError
 from deepgram.environment import DeepgramClientEnvironment
 from websockets.exceptions import WebSocketException
+from websockets.frames import Opcode
 
 from serve_app.audio.level import may_sound
 from serve_app.errors import ProviderError
@@ -34,6 +37,8 @@ NAME = "deepgram"
 _MAX_MESSAGE_MS = 80
 _ATTENTIVE_S = 0.5
 _QUEUE_S = 10.0
+# The share of that which waits in the socket itself.
+_SOCKET_BACKLOG_BYTES = 1 << 16
 # The SDK's own pings notice a dead socket after up to 40 s: far too late for a person on the phone.
 _PING_INTERVAL_S = 2.0
 _PONG_TIMEOUT_S = 3.0
@@ -119,7 +124,8 @@ class DeepgramStream:
 
     def __init__(self, connection: Any, stack: contextlib.AsyncExitStack, request: TranscriptionRequest) -> None:
         self._connection = connection
-        # The SDK offers neither ping nor abort; its socket is the `websockets` client connection.
+        # The SDK offers no ping, no abort, and no sending without a wait; its socket is the `websockets` client
+        # connection.
         self._socket = connection._websocket
         self._stack = stack
         self._clock = StreamClock(request.audio)
@@ -127,22 +133,24 @@ class DeepgramStream:
         self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S, join_ms=_MAX_MESSAGE_MS)
         self._attentive_bytes = request.audio.bytes_for_ms(_ATTENTIVE_S * 1000)
         self._quiet_bytes = 0
-        self._max_message_bytes = request.audio.bytes_for_ms(_MAX_MESSAGE_MS)
         self._reader = TurnReader(self._clock)
         self._silence = self._clock.silence(_SILENCE_MS)
         self._events: asyncio.Queue[SttEvent | None] = asyncio.Queue(_EVENT_QUEUE)
         self._failure: ProviderError | None = None
         self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._fed_at = self._loop.time()
+        """When audio last came, or silence last went out."""
         self._reported_at: tuple[float, float] = (0.0, 0.0)
         self._tasks = [
             asyncio.create_task(self._guard(work), name=f"stt-{name}")
-            for name, work in (("write", self._write), ("read", self._read), ("watch", self._watch))
+            for name, work in (("gaps", self._fill_gaps), ("read", self._read), ("watch", self._watch))
         ]
         for task in self._tasks:
             task.add_done_callback(self._task_done)
 
     def send(self, audio: bytes) -> None:
-        """Queue audio of any length. Raises ProviderError when the stream is dead or far behind."""
+        """Audio of any length, sent now or soon. Raises ProviderError when the stream is dead or far behind."""
         if self._failure is not None:
             raise self._failure
         sounds = may_sound(audio, self._encoding)
@@ -151,6 +159,9 @@ class DeepgramStream:
         if not self._queue.put(audio, may_wait=may_wait):
             self._fail(f"the socket is {_QUEUE_S:g} s of audio behind")
             raise self._failure or self._error("closed")
+        self._fed_at = self._loop.time()
+        if self._queue.due:
+            self._write_due()
 
     async def events(self) -> AsyncIterator[SttEvent]:
         """Turn events until `close`. The watch bounds the wait: a dead socket ends it with ProviderError."""
@@ -199,45 +210,60 @@ class DeepgramStream:
         except (OSError, WebSocketException) as error:
             self._fail(f"the connection was lost: {_why(error)}")
 
-    async def _write(self) -> None:
-        idle_s = 0.0
+    async def _fill_gaps(self) -> None:
+        """When no audio comes: inside a turn, silence in real time until the turn ends; else a keep-alive."""
         while True:
-            audio = await self._queue.get(self._max_message_bytes, timeout_s=_TURN_GAP_S)
-            idle_s = 0.0 if audio else idle_s + _TURN_GAP_S
-            if audio:
-                await self._send_bytes(audio)
-                self._clock.sent(len(audio))
-            elif self._reader.in_turn or idle_s >= _IDLE_GAP_S:
-                await self._feed_silence()
-                idle_s = 0.0
+            gap_s = self._loop.time() - self._fed_at
+            wait_s = (_TURN_GAP_S if self._reader.in_turn else _IDLE_GAP_S) - gap_s
+            if wait_s > 0:
+                # A turn may begin meanwhile.
+                await asyncio.sleep(min(wait_s, _TURN_GAP_S))
+                continue
+            self._queue.hasten()
+            self._write_due()
+            await self._feed_silence()
 
     async def _feed_silence(self) -> None:
-        """Nothing came for a while. Inside a turn, silence in real time until the turn ends; else one keep-alive."""
         while True:
-            await self._send_bytes(self._silence)
-            self._clock.inserted(len(self._silence))
-            if not self._reader.in_turn or not await self._queue.wait_empty(_SILENCE_MS / 1000):
+            began = self._fed_at = self._loop.time()
+            if self._takes():
+                self._write(self._silence)
+                self._clock.inserted(len(self._silence))
+            if not self._reader.in_turn:
+                return
+            await asyncio.sleep(_SILENCE_MS / 1000)
+            if self._fed_at != began:
                 return
 
-    async def _send_bytes(self, audio: bytes) -> None:
-        # No deadline of its own: a socket that takes no audio takes no ping either, and the watch ends the stream.
-        await self._connection.send_media(audio)
+    def _write_due(self) -> None:
+        # What the socket does not take now goes with the next frame. No deadline of its own: a socket that takes no
+        # audio takes no ping either, and the watch ends the stream.
+        while self._queue.due and self._takes():
+            audio = self._queue.take()
+            self._write(audio)
+            self._clock.sent(len(audio))
+
+    def _takes(self) -> bool:
+        socket = self._socket
+        if not socket.open or socket.transport.is_closing():
+            return False  # the reader finds out why
+        return bool(socket.transport.get_write_buffer_size() < _SOCKET_BACKLOG_BYTES)
+
+    def _write(self, audio: bytes) -> None:
+        self._socket.write_frame_sync(True, Opcode.BINARY, audio)
 
     async def _read(self) -> None:
-        async for message in self._connection:
-            # A message type that the SDK does not know arrives as None.
-            if message is None or isinstance(message, bytes):
-                continue
-            kind = getattr(message, "type", None)
-            if kind == "Error":
-                code, text = getattr(message, "code", None), getattr(message, "description", None)
-                raise self._error(f"{code or 'error'}: {text or 'no description'}")
-            self._reported()
+        async for text in self._socket:
+            message = _document(text)
+            kind = message.get("type")
             if kind == "TurnInfo":
+                self._reported()
                 event = self._reader.read(message)
                 if event is not None:
                     self._deliver(event)
-        # The SDK ends its iteration without a word when the server closes with 1000 or 1001.
+            elif kind == "Error":
+                raise self._error(f"{message.get('code') or 'error'}: {message.get('description') or 'no description'}")
+        # The iteration ends without a word when the server closes with 1000 or 1001.
         raise self._error("the server ended the stream")
 
     async def _watch(self) -> None:
@@ -254,12 +280,12 @@ class DeepgramStream:
                 raise self._error(f"no report on {_MAX_UNREPORTED_S:g} s of audio inside a turn")
 
     def _reported(self) -> None:
-        self._reported_at = (self._clock.stream_s, asyncio.get_running_loop().time())
+        self._reported_at = (self._clock.stream_s, self._loop.time())
 
     def _unreported_s(self) -> tuple[float, float]:
         """Seconds of audio, and of time, since the server last said anything."""
         audio_s, time_s = self._reported_at
-        return self._clock.stream_s - audio_s, asyncio.get_running_loop().time() - time_s
+        return self._clock.stream_s - audio_s, self._loop.time() - time_s
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
@@ -294,6 +320,15 @@ class DeepgramStream:
         if self._events.full():
             self._events.get_nowait()
         self._events.put_nowait(None)
+
+
+def _document(text: str | bytes) -> dict[str, Any]:
+    """One message; empty for what is none of Flux's: unknown messages are passed over."""
+    try:
+        document = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _handshake_error(error: ApiError, settings: DeepgramSettings) -> ProviderError:

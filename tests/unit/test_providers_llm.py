@@ -288,7 +288,7 @@ async def test_a_chunk_of_an_unexpected_shape_says_nothing(stray: Any) -> None:
 @pytest.mark.parametrize("key", ["usage", "x_groq"])
 async def test_usage_comes_in_a_chunk_without_choices(key: str) -> None:
     counts = {"prompt_tokens": 11, "completion_tokens": 7}
-    last = {"choices": [], key: counts if key == "usage" else {"usage": counts}}
+    last: dict[str, Any] = {"choices": [], key: counts if key == "usage" else {"usage": counts}}
     events = [event async for event in streamer(ScriptedSdk([chunk("Hi."), chunk(finish="stop"), last])).stream(ASKED)]
     assert events[-1] == ChatFinished("stop", 11, 7)
 

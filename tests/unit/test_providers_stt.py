@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -295,15 +296,6 @@ async def test_silence_keeps_an_idle_stream_open(monkeypatch: pytest.MonkeyPatch
         assert set(bed.app[FLUX].audio.get("idle") or b"") == {0xFF}
 
 
-async def test_sending_never_waits_and_the_backlog_is_bounded(bed: Bed, stt: DeepgramTranscriber) -> None:
-    bed.fault("deepgram", "hang_mid_stream")
-    stream = await stt.open(REQUEST)
-    with pytest.raises(ProviderError, match="behind"):
-        for _ in range(600):
-            stream.send(bytes(640))
-    await stream.close()
-
-
 async def test_closing_leaves_no_task_behind(bed: Bed, stt: DeepgramTranscriber) -> None:
     stream = await stt.open(REQUEST)
     reader = asyncio.create_task(until_turn_end(stream))
@@ -335,65 +327,115 @@ def test_positions_count_only_the_callers_audio(steps: list[tuple[bool, int]]) -
     assert clock.stream_s == pytest.approx(stream / 8000)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=900), max_size=30), st.integers(1, 1000))
-async def test_the_queue_changes_no_byte(pieces: list[bytes], limit: int) -> None:
-    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=80)
+def due(queue: AudioQueue) -> list[bytes]:
+    taken = []
+    while queue.due:
+        taken.append(queue.take())
+    return taken
+
+
+@given(st.lists(st.binary(min_size=1, max_size=900), max_size=30), st.integers(1, 30))
+def test_the_queue_changes_no_byte(pieces: list[bytes], join_ms: int) -> None:
+    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=join_ms)
     for piece in pieces:
         assert queue.put(piece)
-    taken = []
-    while chunk := await queue.get(limit, timeout_s=0):
-        assert len(chunk) <= limit
-        taken.append(chunk)
+    taken = due(queue)
+    assert all(0 < len(message) <= LINEAR16.bytes_for_ms(join_ms) for message in taken)
     assert b"".join(taken) == b"".join(pieces)
 
 
-async def test_what_may_wait_is_joined_and_anything_else_takes_it_along() -> None:
+def test_what_may_wait_is_joined_and_anything_else_takes_it_along() -> None:
     queue = AudioQueue(LINEAR16, limit_s=10, join_ms=80)
     for _ in range(3):
         assert queue.put(bytes(640), may_wait=True)
-    assert await queue.wait_empty(0)
+    assert due(queue) == []
     assert queue.put(b"\x01" * 640)
-    assert await queue.get(10_000, timeout_s=0) == bytes(1920) + b"\x01" * 640
+    assert due(queue) == [bytes(1920) + b"\x01" * 640]
     for _ in range(4):
+        assert due(queue) == []
         assert queue.put(bytes(640), may_wait=True)
-    assert not await queue.wait_empty(0)
-    assert await queue.get(10_000, timeout_s=0) == bytes(2560)
+    assert due(queue) == [bytes(2560)]
     queue.put(bytes(640), may_wait=True)
-    assert await queue.get(10_000, timeout_s=0) == bytes(640), "nothing waits for longer than the reader does"
+    assert due(queue) == []
+    queue.hasten()
+    assert due(queue) == [bytes(640)]
+    queue.hasten()
+    assert due(queue) == []
 
 
-async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by_frame() -> None:
-    sent: list[int] = []
+class StillSocket:
+    """A `websockets` connection that takes frames, and tells nothing."""
 
-    class Connection:
-        _websocket = None
+    open = True
 
-        async def send_media(self, audio: bytes) -> None:
-            sent.append(len(audio))
+    def __init__(self) -> None:
+        self.transport = self
+        self.sent: list[int] = []
+        self.backlog = 0
 
-        async def __aiter__(self) -> AsyncIterator[object]:
-            await asyncio.Event().wait()
-            yield
+    def is_closing(self) -> bool:
+        return False
 
-    stream = DeepgramStream(Connection(), contextlib.AsyncExitStack(), TranscriptionRequest("c", LINEAR16, "en"))
+    def get_write_buffer_size(self) -> int:
+        return self.backlog
 
-    async def give(frame: bytes, count: int) -> list[int]:
-        sent.clear()
-        for _ in range(count):
-            stream.send(frame)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        return sent.copy()
+    def write_frame_sync(self, fin: bool, opcode: int, data: bytes) -> None:
+        self.sent.append(len(data))
 
-    loud = b"\x00\x20" * 320
-    await give(bytes(640), 60)
-    assert await give(bytes(640), 8) == [2560, 2560]
-    assert (await give(loud, 3))[1:] == [640] * 2, "the first one takes along what waits"
-    assert await give(bytes(640), 25) == [640] * 25, "what may be the end of a short word goes out at once"
-    assert set(await give(bytes(640), 8)) <= {640, 2560}
+    async def __aiter__(self) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+
+@contextlib.asynccontextmanager
+async def still_stream() -> AsyncIterator[tuple[StillSocket, DeepgramStream]]:
+    socket = StillSocket()
+    connection = SimpleNamespace(_websocket=socket)
+    stream = DeepgramStream(connection, contextlib.AsyncExitStack(), TranscriptionRequest("c", LINEAR16, "en"))
+    yield socket, stream
     for task in stream._tasks:
         task.cancel()
     await asyncio.gather(*stream._tasks, return_exceptions=True)
+
+
+async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by_frame() -> None:
+    async with still_stream() as (socket, stream):
+
+        def give(frame: bytes, count: int) -> list[int]:
+            socket.sent.clear()
+            for _ in range(count):
+                stream.send(frame)
+            return socket.sent.copy()
+
+        loud = b"\x00\x20" * 320
+        give(bytes(640), 60)
+        assert give(bytes(640), 8) == [2560, 2560]
+        assert give(loud, 3)[1:] == [640] * 2, "the first one takes along what waits"
+        assert give(bytes(640), 25) == [640] * 25, "what may be the end of a short word goes out at once"
+        assert set(give(bytes(640), 8)) <= {640, 2560}
+
+
+async def test_what_a_full_socket_does_not_take_follows_in_order_once_it_does() -> None:
+    async with still_stream() as (socket, stream):
+        loud = b"\x00\x20" * 320
+        socket.backlog = 1 << 20
+        for _ in range(10):
+            stream.send(loud)
+        assert socket.sent == []
+        socket.backlog = 0
+        stream.send(loud)
+        assert socket.sent == [2560, 2560, 1920], "joined, for they are late already"
+
+
+async def test_sending_never_waits_and_the_backlog_is_bounded() -> None:
+    async with still_stream() as (socket, stream):
+        socket.backlog = 1 << 20
+        for _ in range(500):
+            stream.send(bytes(640))
+        with pytest.raises(ProviderError, match="behind"):
+            stream.send(bytes(640))
+        with pytest.raises(ProviderError, match="behind"):
+            stream.send(bytes(640))
 
 
 @pytest.mark.parametrize("loops", range(1, 5))
