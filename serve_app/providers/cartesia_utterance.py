@@ -7,9 +7,10 @@ longer. So an utterance ends its context itself when the text pauses, and goes o
 from __future__ import annotations
 
 import asyncio
+import base64
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from serve_app.errors import ProviderError
@@ -46,7 +47,7 @@ class Context:
 
     def __init__(self, wake: asyncio.Event) -> None:
         self.id = str(uuid.uuid4())
-        self.inbox: deque[Any] = deque()
+        self.inbox: deque[Mapping[str, Any] | ProviderError] = deque()
         self.input_ended = False
         self.last_event_s = 0.0
         self.audio_since_text = False
@@ -56,9 +57,10 @@ class Context:
         self.last_event_s = asyncio.get_running_loop().time()
         self.audio_since_text = False
 
-    def receive(self, message: Any) -> None:
+    def receive(self, message: Mapping[str, Any]) -> None:
+        """A message of the server as it came: any field may be missing, or null."""
         self.last_event_s = asyncio.get_running_loop().time()
-        self.audio_since_text = self.audio_since_text or message.type == "chunk"
+        self.audio_since_text = self.audio_since_text or message.get("type") == "chunk"
         self.inbox.append(message)
         self._wake.set()
 
@@ -162,23 +164,29 @@ class CartesiaUtterance:
             context.last_event_s = asyncio.get_running_loop().time()
             await self._speaker.speak(context, "", more=False)
 
-    def _read(self, context: Context, message: Any) -> SynthesisEvent | None:
+    def _read(self, context: Context, message: Mapping[str, Any] | ProviderError) -> SynthesisEvent | None:
         if isinstance(message, ProviderError):
             raise message
-        # By `type`, never by class: the SDK parses a message of an unknown type as a chunk.
-        if message.type == "chunk":
-            return self._chunk(message.audio or b"")
-        if message.type == "timestamps":
+        kind = message.get("type")
+        if kind == "chunk":
+            return self._chunk(self._decoded(message.get("data")))
+        if kind == "timestamps":
             return self._timings(message)
-        if message.type == "error":
+        if kind == "error":
             raise self._error(message)
-        if message.type == "done":
+        if kind == "done":
             # Ended by us, or expired on the server: the next text needs a new context either way.
             context.input_ended = True
             self._speaker.forget(context)
             self._contexts.popleft()
             self._base_s = self._spoken_bytes / (self._audio.sample_rate_hz * self._audio.bytes_per_sample)
         return None
+
+    def _decoded(self, data: object) -> bytes:
+        try:
+            return base64.b64decode(data) if isinstance(data, str) else b""
+        except ValueError as error:
+            raise self._speaker.error("a chunk of audio is not base64") from error
 
     def _chunk(self, audio: bytes) -> AudioChunk | None:
         audio = self._odd + audio
@@ -187,22 +195,24 @@ class CartesiaUtterance:
         self._spoken_bytes += len(audio)
         return AudioChunk(audio) if audio else None
 
-    def _timings(self, message: Any) -> WordTimings | None:
-        timed = getattr(message, "word_timestamps", None)
-        if timed is None or not timed.words:
+    def _timings(self, message: Mapping[str, Any]) -> WordTimings | None:
+        timed = message.get("word_timestamps")
+        if not isinstance(timed, Mapping) or not timed.get("words"):
             return None
         base = self._base_s
+        starts, ends = timed.get("start") or (), timed.get("end") or ()
         return WordTimings(
             tuple(
                 Word(word, base + start, base + end)
-                for word, start, end in zip(timed.words, timed.start, timed.end, strict=False)
+                for word, start, end in zip(timed["words"], starts, ends, strict=False)
             )
         )
 
-    def _error(self, message: Any) -> ProviderError:
-        status = getattr(message, "status_code", None)
-        code = getattr(message, "error_code", None)
-        text = ": ".join(str(part) for part in (code or getattr(message, "title", None), message.message) if part)
+    def _error(self, message: Mapping[str, Any]) -> ProviderError:
+        status, code = message.get("status_code"), message.get("error_code")
+        # Before version 2026-03-01 of the API the text was in `error`.
+        words = (code or message.get("title"), message.get("message") or message.get("error"))
+        text = ": ".join(str(part) for part in words if part)
         if code == "model_sunsetted":
             return self._speaker.error(f"{text}; set providers.cartesia.model", retryable=False, status=status)
         return self._speaker.error(text or "error without a text", retryable=is_retryable(status), status=status)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -343,3 +345,65 @@ def _of_sockets(tasks: set[asyncio.Task[object]]) -> list[str]:
     """The tasks that a client's socket keeps for as long as it lives."""
     names = [task.get_coro().__qualname__ for task in tasks]  # type: ignore[union-attr]
     return [name for name in names if "keepalive" in name or "CartesiaConnection" in name]
+
+
+# --- messages, without a server ---------------------------------------------------------------------------------------
+
+
+class ScriptedSpeaker:
+    """What an utterance needs of its connection; it answers the first text with the given messages."""
+
+    audio = LINEAR16
+    audio_timeout_s = 0.5
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages = list(messages)
+
+    async def ensure_open(self) -> None: ...
+
+    async def speak(self, context: cartesia_utterance.Context, text: str, *, more: bool) -> None:
+        while self._messages:
+            context.receive(self._messages.pop(0))
+
+    async def cancel(self, context: cartesia_utterance.Context) -> None: ...
+
+    def forget(self, context: cartesia_utterance.Context) -> None: ...
+
+    def error(self, message: str, *, retryable: bool = True, status: int | None = None) -> ProviderError:
+        return ProviderError("tts", "cartesia", message, retryable=retryable, status=status)
+
+
+async def hear(*messages: dict[str, Any]) -> list[SynthesisEvent]:
+    utterance = cartesia_utterance.CartesiaUtterance(ScriptedSpeaker(*messages))
+    await utterance.push(FIRST)
+    await utterance.finish()
+    return await collect(utterance)
+
+
+async def test_a_message_of_an_unexpected_shape_says_nothing() -> None:
+    strays: list[dict[str, Any]] = [
+        {},
+        {"type": None},
+        {"type": "chunk", "data": None},
+        {"type": "chunk"},
+        {"type": "timestamps", "word_timestamps": None},
+        {"type": "timestamps", "word_timestamps": {"words": ["a"], "start": None}},
+    ]
+    chunk = {"type": "chunk", "data": base64.b64encode(b"\x01\x02").decode()}
+    events = await hear(*strays, chunk, *strays, {"type": "done"})
+    assert audio_of(events) == b"\x01\x02" and words_of(events) == []
+
+
+async def test_audio_that_is_not_base64_is_a_retryable_failure() -> None:
+    with pytest.raises(ProviderError, match="base64") as caught:
+        await hear({"type": "chunk", "data": "x"})
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "fields", [{"title": "Bad", "message": "no such voice"}, {"error": "no such voice"}, {"message": "no such voice"}]
+)
+async def test_the_text_of_an_error_wherever_it_is(fields: dict[str, Any]) -> None:
+    with pytest.raises(ProviderError, match="no such voice") as caught:
+        await hear({"type": "error", "status_code": 400, **fields})
+    assert caught.value.status == 400 and not caught.value.retryable
