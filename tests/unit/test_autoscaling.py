@@ -9,10 +9,12 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve.config import AutoscalingConfig
 
-from deployments.autoscaling import SessionDemand, session_policy, sessions_wanted
+from deployments.autoscaling import SessionDemand, ingress_policy, session_policy, sessions_wanted
 
 calls = st.integers(0, 5000)
 demands = st.builds(
@@ -87,3 +89,15 @@ def test_serve_can_pickle_the_policy_by_value() -> None:
     code = "import deployments.autoscaling, sys; print({'ray', 'serve_app', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("through_serve", "own", "wanted"),
+    [(0, {}, 1), (150, {}, 1), (151, {}, 2), (0, {"a": 100.0, "b": 51.0}, 2), (150, {"a": 150.0}, 2)],
+)
+def test_ingress_replicas_follow_sockets_whichever_way_they_came(
+    through_serve: int, own: dict[str, float], wanted: int
+) -> None:
+    ctx = context({"own_sockets": own} if own else {}, ongoing=through_serve)
+    ctx.config = AutoscalingConfig(target_ongoing_requests=150)
+    assert ingress_policy(ctx) == (wanted, {})

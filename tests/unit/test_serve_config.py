@@ -9,7 +9,7 @@ import yaml
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.autoscaling import session_policy
+from deployments.autoscaling import ingress_policy, session_policy
 from deployments.slot_offer import SessionTunables, check_calls_per_replica
 from serve_app.paths import serve_config
 from serve_app.settings import load_settings
@@ -37,6 +37,11 @@ def test_calls_per_process_is_one_number(document: dict[str, Any]) -> None:
     assert config.policy.get_policy().__name__ == session_policy.__name__
     # What is kept ahead fits into what may be started.
     assert tunables.spare_slots < tunables.max_calls * config.max_replicas
+
+
+def test_the_ingress_counts_the_sockets_of_its_own_listener(document: dict[str, Any]) -> None:
+    config = AutoscalingConfig.model_validate(deployments(document)["MediaIngress"]["autoscaling_config"])
+    assert config.policy.get_policy().__name__ == ingress_policy.__name__
 
 
 def test_it_fits_on_two_cpus_and_rolls_over_there(document: dict[str, Any]) -> None:
