@@ -13,10 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from load_tests.callbench.calibrate import scenario_due_s
+from load_tests.callbench.calibrate import scenario_due
 from load_tests.callbench.ladder import BASE_S, SETTLE_S, Ladder, Outcome, Plan
 from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.plots import draw
+from load_tests.callbench.records import Due
 from load_tests.callbench.report import SystemResult, document, print_tables
 from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
 from load_tests.callbench.systems.bare import Bare
@@ -37,7 +38,7 @@ def main() -> int:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     began = datetime.now(UTC)
-    due = scenario_due_s()
+    due = scenario_due()
     results: list[SystemResult] = []
     for name in arguments.systems:
         system = _system(name)
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def _measure(
-    system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, float]
+    system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, Due]
 ) -> SystemResult:
     plan = Plan(arguments.steps, arguments.step_s, arguments.refine, arguments.base_s, arguments.settle_s)
     outcome: Outcome | None = None
@@ -74,7 +75,7 @@ def _measure(
 
             async def climb() -> Outcome:
                 async with load.phones():
-                    return await Ladder(system, load, plan, due_after_sound_s=due, cores=cores, show=say).run()
+                    return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
 
             outcome = asyncio.run(climb())
         except (ParleyError, OSError, RuntimeError) as failure:
@@ -115,7 +116,11 @@ def _arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(prog="python -m load_tests.callbench", description=__doc__)
     parser.add_argument(
-        "--systems", type=systems, default=SYSTEMS.split(","), help="in this order; parley:N has N calls per process"
+        "--systems",
+        type=systems,
+        default=SYSTEMS.split(","),
+        help="in this order: parley (parley:N has N calls per process), bare (its pipeline without Ray), floor (a "
+        "featureless server), pipecat",
     )
     parser.add_argument("--steps", type=steps, default=list(STEPS), help="concurrent calls, for example 1,10,20")
     parser.add_argument("--step-s", type=float, default=60, help="measured seconds per step")

@@ -1,4 +1,4 @@
-"""Which frame of an utterance makes the transcriber's end of turn due: read from the transcriber's own turn tracker.
+"""Which frames of an utterance make the transcriber's messages due: read from the transcriber's own turn tracker.
 
 The tracker works in audio time and looks at energy, so the answer depends on the prepared audio alone.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from load_tests.callbench.records import Due
 from load_tests.callbench.scenario import END_OF_TURN_MS, SAMPLE_RATE_HZ, START_OF_TURN_MS, TURNS
 from serve_app.simulators.flux_turns import Thresholds, TurnTracker
 from serve_app.simulators.leg import Utterance
@@ -19,8 +20,8 @@ LEAD_FRAMES = 50
 TAIL_FRAMES = 150
 
 
-def scenario_due_s() -> dict[str, float]:
-    """`due_after_sound_s` of the scenario. Raises ValueError for a scenario that cannot be measured exactly.
+def scenario_due() -> dict[str, Due]:
+    """Of each text of the scenario. Raises ValueError for a scenario that cannot be measured exactly.
 
     An answer is dated by its first frame that sounds, so replies must sound from their first frame on.
     """
@@ -30,14 +31,11 @@ def scenario_due_s() -> dict[str, float]:
         # With a margin: a leg tells sound by a sample of the frame.
         if np.sqrt(np.mean(np.square(first))) < 2 * SPEECH_RMS:
             raise ValueError(f"the reply {turn.reply!r} begins with silence")
-    return {turn.text: due_after_sound_s(turn.text, _spoken(turn.text, "callee-en")) for turn in TURNS}
+    return {turn.text: due_of(turn.text, _spoken(turn.text, "callee-en")) for turn in TURNS}
 
 
-def due_after_sound_s(text: str, pcm: bytes) -> float:
-    """Seconds from the last sounding frame of 16 kHz linear audio to the frame that ends the turn.
-
-    Raises ValueError for audio that is not one turn.
-    """
+def due_of(text: str, pcm: bytes) -> Due:
+    """Of 16 kHz linear audio. Raises ValueError for audio that is not one turn."""
     utterance = Utterance.of(pcm, text, FRAME_BYTES)
     tracker = TurnTracker(
         SAMPLE_RATE_HZ,
@@ -47,15 +45,18 @@ def due_after_sound_s(text: str, pcm: bytes) -> float:
         draw_eot_delay_s=lambda: END_OF_TURN_MS / 1000,
     )
     stream = np.frombuffer(bytes(LEAD_FRAMES * FRAME_BYTES) + utterance.pcm + bytes(TAIL_FRAMES * FRAME_BYTES), "<i2")
-    ends = [
-        index - LEAD_FRAMES
-        for index, frame in enumerate(stream.reshape(-1, FRAME_BYTES // 2))
-        for draft in tracker.feed(frame)
-        if draft.event == "EndOfTurn"
-    ]
-    if len(ends) != 1:
+    found: dict[str, list[int]] = {"StartOfTurn": [], "EndOfTurn": []}
+    for index, frame in enumerate(stream.reshape(-1, FRAME_BYTES // 2)):
+        for draft in tracker.feed(frame):
+            if draft.event in found:
+                found[draft.event].append(index - LEAD_FRAMES)
+    starts, ends = found.values()
+    if len(starts) != 1 or len(ends) != 1:
         raise ValueError(f"the transcriber finds {len(ends)} turns in {text!r}; a scenario needs texts of one turn")
-    return round((ends[0] - (utterance.sounding_frames - 1)) * FRAME_S, 6)
+    return Due(
+        start_after_began_s=round(starts[0] * FRAME_S, 6),
+        end_after_sound_s=round((ends[0] - (utterance.sounding_frames - 1)) * FRAME_S, 6),
+    )
 
 
 def _spoken(text: str, voice: str) -> bytes:

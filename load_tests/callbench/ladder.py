@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from load_tests.callbench.callers import Callers
 from load_tests.callbench.load_side import LoadSide
-from load_tests.callbench.records import Call
+from load_tests.callbench.records import Call, Due
 from load_tests.callbench.sampling import Sampler, Span
 from load_tests.callbench.scenario import INJECTED_MS, NOMINAL_CALL_S
 from load_tests.callbench.search import between, largest_passing
@@ -85,7 +85,7 @@ class Ladder:
         load: LoadSide,
         plan: Plan,
         *,
-        due_after_sound_s: Mapping[str, float],
+        due: Mapping[str, Due],
         cores: tuple[int, int],
         show: Callable[[str], None],
     ) -> None:
@@ -93,7 +93,7 @@ class Ladder:
         self._system = system
         self._load = load
         self._plan = plan
-        self._due = due_after_sound_s
+        self._due = due
         self._system_core, self._load_core = cores
         self._show = show
         self._calls: list[Call] = []
@@ -175,7 +175,7 @@ class Ladder:
             base=outcome.base,
             records=self._calls,
             streams=streams,
-            due_after_sound_s=self._due,
+            due=self._due,
             injected_ms=INJECTED_MS,
             load=measured.load,
             system_core=self._system_core,

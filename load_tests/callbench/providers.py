@@ -47,7 +47,15 @@ class StreamBook:
         """What `GET /sim/timings` told: turns that ended since it was last asked."""
         for stream in taken["streams"]:
             turns = self._streams.setdefault(int(stream["number"]), [])
-            turns += [SttTurn(turn["start_of_turn_at"], turn["end_of_turn_at"]) for turn in stream["turns"]]
+            turns += [
+                SttTurn(
+                    turn["start_of_turn_at"],
+                    turn["end_of_turn_at"],
+                    turn["start_of_turn_audio_at"],
+                    turn["end_of_turn_audio_at"],
+                )
+                for turn in stream["turns"]
+            ]
 
     def all(self) -> list[Sequence[SttTurn]]:
         return list(self._streams.values())

@@ -58,7 +58,21 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class SttTurn:
-    """When the simulated transcriber sent the two messages that frame a turn."""
+    """The two messages of the simulated transcriber that frame a turn: when each was sent, and when the audio that
+    caused it had arrived."""
 
     started_at: float | None
     ended_at: float | None
+    start_heard_at: float | None = None
+    end_heard_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Which frames of an utterance make the transcriber's two messages due, in seconds of audio.
+
+    `start_after_began_s`: from its first frame. `end_after_sound_s`: from its last sounding frame.
+    """
+
+    start_after_began_s: float
+    end_after_sound_s: float

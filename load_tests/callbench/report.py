@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from load_tests.callbench import scenario, search, voids
+from load_tests.callbench.comparison import ratios
 from load_tests.callbench.ladder import Outcome
-from load_tests.callbench.measures import Measured, measures, ratios
+from load_tests.callbench.measures import Measured, measures
 from load_tests.callbench.steps import StepFigures
 
 PACKAGES = ("ray", "uvicorn", "uvloop", "websockets", "picows", "deepgram-sdk", "groq", "cartesia", "numpy")
@@ -36,6 +37,7 @@ class SystemResult:
 
 def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], started_at: str) -> dict[str, Any]:
     """Everything that was measured, and how."""
+    outcomes = {result.name: result.outcome for result in results if result.outcome is not None}
     return {
         "started_at": started_at,
         "machine": machine(),
@@ -49,6 +51,8 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
             "added_latency": "first sounding agent frame at the phone, minus the time at which the frame that made the "
             "end of turn due left the phone, minus the injected provider time",
             "barge_in": "StartOfTurn sent by the transcriber until `clear` at the phone",
+            "forwarding": "the frame that makes a turn's end (or its begin) due, from leaving the phone until it is at "
+            "the transcriber",
             "criterion": {
                 "added_p95_ms": search.MAX_ADDED_P95_MS,
                 "underrun_share": search.MAX_UNDERRUN_SHARE,
@@ -62,7 +66,11 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
             },
         },
         "systems": {result.name: _system(result) for result in results},
-        "ratios": ratios({result.name: result.outcome for result in results if result.outcome is not None}),
+        "measures": [
+            {**dataclasses.asdict(measure), "aim": measure.aim, "verdict": measure.verdict}
+            for measure in measures(outcomes)
+        ],
+        "ratios": ratios(outcomes),
     }
 
 
@@ -115,7 +123,8 @@ def print_tables(results: Sequence[SystemResult], console: Console | None = None
     for column in ("measure", "aim", "figure", "spread", ""):
         table.add_column(column, justify="left" if column in ("measure", "") else "right")
     for measure in measures(outcomes):
-        table.add_row(measure.name, measure.aim, _shown(measure), measure.spread, measure.verdict)
+        verdict = f"{measure.verdict}, better not reached" if measure.short_of_goal else measure.verdict
+        table.add_row(measure.name, measure.aim, _shown(measure), measure.spread, verdict)
     console.print(table)
     for name, value in ratios(outcomes).items():
         console.print(f"{name}: {value}")
@@ -131,7 +140,15 @@ def _steps_table(result: SystemResult, outcome: Outcome) -> Table:
     if outcome.cost_by_fit is not None:
         title += f"; one more call costs {outcome.cost_by_fit.ms_per_call_s:.2f} ms/call-s (straight line)"
     table = Table(title=title, title_justify="left")
-    columns = ("calls", "added p50/p95/p99", "to STT p95", "clear p50/p95", "late p95", "underruns", "depth min")
+    columns = (
+        "calls",
+        "added p50/p95/p99",
+        "to STT p95 end/begin",
+        "clear p50/p95",
+        "late p95",
+        "underruns",
+        "depth min",
+    )
     for column in (*columns, "CPU ms/call-s", "without base", "core", "PSS/call", "lag p95", "failed", ""):
         table.add_column(column, justify="right")
     for step in outcome.steps:
@@ -144,7 +161,7 @@ def _step_row(step: StepFigures) -> list[str]:
     return [
         str(step.calls),
         f"{_ms(added.p50)}/{_ms(added.p95)}/{_ms(added.p99)}",
-        _ms(step.forwarding_ms.p95),
+        f"{_ms(step.forwarding_ms.p95)}/{_ms(step.start_forwarding_ms.p95)}",
         f"{_ms(clear.p50)}/{_ms(clear.p95)}",
         _ms(step.frame_lateness_ms.p95),
         f"{step.underrun_share:.1%}",

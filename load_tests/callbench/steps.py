@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from load_tests.callbench.processes import Memory
 from load_tests.callbench.quantiles import Distribution, quantile
-from load_tests.callbench.records import Call, SttTurn
+from load_tests.callbench.records import Call, Due, SttTurn
 from load_tests.callbench.sampling import Span
 from load_tests.callbench.search import Verdict
 from load_tests.callbench.streams import match_streams
@@ -61,6 +61,9 @@ class StepFigures:
     added_ms: Distribution
     added_after_eot_ms: Distribution
     forwarding_ms: Distribution
+    """The frame that ends a turn, from the phone to the transcriber."""
+    start_forwarding_ms: Distribution
+    """The frame by which the transcriber knows that a turn began, likewise."""
     barge_in_ms: Distribution
     barge_ins_missed: int
     stale_frames: int
@@ -107,7 +110,7 @@ def step_figures(
     base: Base,
     records: Sequence[Call],
     streams: Sequence[Sequence[SttTurn]],
-    due_after_sound_s: Mapping[str, float],
+    due: Mapping[str, Due],
     injected_ms: float,
     load: LoadFigures,
     system_core: int,
@@ -117,7 +120,7 @@ def step_figures(
     inside = [call for call in records if call.ended_at >= span.start and call.asked_at <= span.end]
     ended = [call for call in inside if call.ended_at <= span.end]
     failed = [call for call in ended if call.error is not None]
-    turns = _turns(inside, streams, span, due_after_sound_s, injected_ms)
+    turns = _turns(inside, streams, span, due, injected_ms)
     utterances = [u for call in inside for u in call.utterances if span.start <= u.first_sound_at <= span.end]
     call_seconds = sum(call.talk_s(span.start, span.end) for call in inside)
     above = {
@@ -143,6 +146,7 @@ def step_figures(
         added_ms=_distribution(turn.added_ms for turn in turns),
         added_after_eot_ms=_distribution(turn.added_after_eot_ms for turn in turns),
         forwarding_ms=_distribution(turn.forwarding_ms for turn in turns),
+        start_forwarding_ms=_distribution(turn.start_forwarding_ms for turn in turns),
         barge_in_ms=_distribution(turn.barge_in_ms for turn in turns),
         barge_ins_missed=sum(1 for turn in turns if turn.barge_in_missed),
         stale_frames=sum(call.stale_frames for call in ended),
@@ -189,16 +193,14 @@ def _turns(
     calls: Sequence[Call],
     streams: Sequence[Sequence[SttTurn]],
     span: Span,
-    due_after_sound_s: Mapping[str, float],
+    due: Mapping[str, Due],
     injected_ms: float,
 ) -> list[TurnFigures]:
-    matched = match_streams(calls, streams, due_after_sound_s)
+    matched = match_streams(calls, streams, due)
     return [
         turn
         for call in calls
-        for turn in turn_figures(
-            call, matched.get(call.id, ()), due_after_sound_s=due_after_sound_s, injected_ms=injected_ms
-        )
+        for turn in turn_figures(call, matched.get(call.id, ()), due=due, injected_ms=injected_ms)
         if span.start <= turn.due_at <= span.end
     ]
 

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from load_tests.callbench.records import Call, SttTurn
-from load_tests.callbench.turns import MATCH_S
+from load_tests.callbench.records import Call, Due, SttTurn
+from load_tests.callbench.turns import EARLY_S, MATCH_S
 
 _NO_TURN_COST_S = MATCH_S
 """What a turn without a fitting end costs a pair."""
-_EARLY_S = 0.1
 
 
 def match_streams(
     calls: Sequence[Call],
     streams: Sequence[Sequence[SttTurn]],
-    due_after_sound_s: Mapping[str, float],
+    due: Mapping[str, Due],
 ) -> dict[str, Sequence[SttTurn]]:
     """Call id -> its stream's turns, best fits first; a call without a fitting stream is left out."""
     pairs: list[tuple[float, int, int]] = []
     for c, call in enumerate(calls):
-        due = [turn.last_sound_sent_at + due_after_sound_s[turn.text] for turn in call.turns]
-        if not due:
+        ended = [turn.last_sound_sent_at + due[turn.text].end_after_sound_s for turn in call.turns]
+        if not ended:
             continue
         for s, stream in enumerate(streams):
             ends = [turn.ended_at for turn in stream if turn.ended_at is not None]
             # Most pairs lie far apart in time: not worth a closer look.
-            if not ends or ends[-1] < due[0] - _EARLY_S or ends[0] > due[-1] + MATCH_S:
+            if not ends or ends[-1] < ended[0] - EARLY_S or ends[0] > ended[-1] + MATCH_S:
                 continue
-            cost = sum(_distance(moment, ends) for moment in due) / len(due)
+            cost = sum(_distance(moment, ends) for moment in ended) / len(ended)
             if cost < _NO_TURN_COST_S:
                 pairs.append((cost, c, s))
     matched: dict[str, Sequence[SttTurn]] = {}
@@ -45,5 +44,5 @@ def match_streams(
 
 
 def _distance(due: float, ends: Sequence[float]) -> float:
-    fitting = [abs(end - due) for end in ends if due - _EARLY_S <= end <= due + MATCH_S]
+    fitting = [abs(end - due) for end in ends if due - EARLY_S <= end <= due + MATCH_S]
     return min(fitting, default=_NO_TURN_COST_S)

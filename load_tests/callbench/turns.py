@@ -2,7 +2,8 @@
 
 The wait of a callee has parts that no system can help (the silence that ends a turn, the providers' injected delays).
 What remains is the added latency. It counts from the phone's frame that made the end of the turn due, so the time that
-audio needs to reach the transcriber counts too; `forwarding_ms` is that part alone.
+audio needs to reach the transcriber counts too; `forwarding_ms` is that part alone, `start_forwarding_ms` the same of
+the frame by which the transcriber knows that a turn began. A system that joins frames pays for it there.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from load_tests.callbench.records import Call, CalleeTurn, SttTurn
+from load_tests.callbench.records import Call, CalleeTurn, Due, SttTurn
 
 MATCH_S = 2.0
 """A transcriber's message that comes later after its cause belongs to another turn."""
+EARLY_S = 0.1
+"""A message may come this much before its time: a phone that was late itself dates a turn too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class TurnFigures:
     added_ms: float | None
     added_after_eot_ms: float | None
     forwarding_ms: float | None
+    start_forwarding_ms: float | None
     barge_in_ms: float | None
     barge_in_missed: bool = False
 
@@ -32,17 +36,20 @@ def turn_figures(
     call: Call,
     stt_turns: Sequence[SttTurn],
     *,
-    due_after_sound_s: Mapping[str, float],
+    due: Mapping[str, Due],
     injected_ms: float,
 ) -> list[TurnFigures]:
     """One per turn of the callee that the phone finished.
 
-    `due_after_sound_s`: for each text, from the last sounding frame to the frame that makes the end of turn due.
+    `due`: of each text, which frames make the transcriber's messages due.
     """
     figures = []
     for number, turn in enumerate(call.turns, start=1):
-        due_at = turn.last_sound_sent_at + due_after_sound_s[turn.text]
-        ended_at = _first_after(due_at - 0.1, [heard.ended_at for heard in stt_turns])
+        due_at = turn.last_sound_sent_at + due[turn.text].end_after_sound_s
+        started_due_at = turn.began_at + due[turn.text].start_after_began_s
+        ended_at = _first_after(due_at - EARLY_S, [heard.ended_at for heard in stt_turns])
+        end_heard_at = _first_after(due_at - EARLY_S, [heard.end_heard_at for heard in stt_turns])
+        start_heard_at = _first_after(started_due_at - EARLY_S, [heard.start_heard_at for heard in stt_turns])
         # The next turn's beginning bounds the wait: what is said after it answers another turn.
         until = call.turns[number].last_sound_sent_at if number < len(call.turns) else call.ended_at
         answered_at = next(
@@ -61,7 +68,8 @@ def turn_figures(
                 added_after_eot_ms=(
                     None if answered_at is None or ended_at is None else (answered_at - ended_at) * 1000 - injected_ms
                 ),
-                forwarding_ms=None if ended_at is None else (ended_at - due_at) * 1000,
+                forwarding_ms=None if end_heard_at is None else (end_heard_at - due_at) * 1000,
+                start_forwarding_ms=None if start_heard_at is None else (start_heard_at - started_due_at) * 1000,
                 barge_in_ms=clear_ms,
                 barge_in_missed=missed,
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from load_tests.callbench.calibrate import scenario_due_s
+from load_tests.callbench.calibrate import scenario_due
 from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.report import commit, machine
 from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], out: Path) -> list[dict[str, float]]:
-    due = scenario_due_s()
+    due = scenario_due()
     system = Parley(calls_per_process)
     with data_folder(out / "logs") as folder, process_mark() as mark:
         load = LoadSide(core=cores[1], mark=mark, folder=folder)
@@ -72,9 +72,7 @@ def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], 
             async def soak() -> list[dict[str, float]]:
                 client = private_redis(system.tree().members())
                 async with load.phones():
-                    return await Soak(
-                        system, load, plan, due_after_sound_s=due, cores=cores, redis_client=client, show=say
-                    ).run()
+                    return await Soak(system, load, plan, due=due, cores=cores, redis_client=client, show=say).run()
 
             return asyncio.run(soak())
         finally:

@@ -14,7 +14,7 @@ import redis
 
 from load_tests.callbench.callers import Callers
 from load_tests.callbench.load_side import LoadSide
-from load_tests.callbench.records import Call, SttTurn
+from load_tests.callbench.records import Call, Due, SttTurn
 from load_tests.callbench.sampling import Sampler, Span
 from load_tests.callbench.scenario import INJECTED_MS
 from load_tests.callbench.steps import Base, LoadFigures, StepFigures, step_figures
@@ -50,7 +50,7 @@ class Soak:
         load: LoadSide,
         plan: Plan,
         *,
-        due_after_sound_s: Mapping[str, float],
+        due: Mapping[str, Due],
         cores: tuple[int, int],
         redis_client: redis.Redis,
         show: Callable[[str], None],
@@ -59,7 +59,7 @@ class Soak:
         self._system = system
         self._load = load
         self._plan = plan
-        self._due = due_after_sound_s
+        self._due = due
         self._cores = cores
         self._redis = redis_client
         self._show = show
@@ -123,7 +123,7 @@ class Soak:
             base=Base({}, {}, {}, span.seconds),
             records=self._over,
             streams=near,
-            due_after_sound_s=self._due,
+            due=self._due,
             injected_ms=INJECTED_MS,
             load=load,
             system_core=self._cores[0],

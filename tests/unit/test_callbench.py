@@ -18,16 +18,17 @@ import yaml
 from rich.console import Console
 
 from load_tests.callbench import voids
-from load_tests.callbench.calibrate import due_after_sound_s, scenario_due_s
+from load_tests.callbench.calibrate import due_of, scenario_due
 from load_tests.callbench.callers import Callers, phase
+from load_tests.callbench.comparison import ratios
 from load_tests.callbench.cores import CoreTimes, parse_stat
 from load_tests.callbench.ladder import Fit, Outcome
-from load_tests.callbench.measures import measures, ratios
+from load_tests.callbench.measures import Measured, measures
 from load_tests.callbench.phones import lateness_of
 from load_tests.callbench.plots import draw
 from load_tests.callbench.processes import CpuLedger, Memory, ProcessTree, cpu_seconds, memory_of, one_group
 from load_tests.callbench.quantiles import Distribution, quantile
-from load_tests.callbench.records import Call, CalleeTurn, SttTurn, Utterance
+from load_tests.callbench.records import Call, CalleeTurn, Due, SttTurn, Utterance
 from load_tests.callbench.report import SystemResult, document, print_tables
 from load_tests.callbench.sampling import Span, difference
 from load_tests.callbench.scenario import TURNS
@@ -41,7 +42,7 @@ from load_tests.callbench.voids import Conditions, reasons_to_void
 from load_tests.legs.results import Load
 from serve_app.paths import serve_config
 
-DUE = {"hello": 0.4, "stop": 0.4}
+DUE = {"hello": Due(0.2, 0.4), "stop": Due(0.2, 0.4)}
 
 
 def a_call(
@@ -52,8 +53,9 @@ def a_call(
     clear_ms: float = 5,
     error: str | None = None,
     underruns: int = 0,
+    to_stt_ms: float = 2,
 ) -> tuple[Call, list[SttTurn]]:
-    """A call with one plain turn and one barge-in, and its stream. The greeting ends before 100; 2 ms to the STT."""
+    """A call with one plain turn and one barge-in, and its stream. The greeting ends before 100."""
     plain = CalleeTurn("hello", at, at + 1)
     first = Utterance(at + 1.4 + answer_ms / 1000, 1, at + 5, underruns=underruns, min_depth_ms=300, late_ms=2)
     barge_in = CalleeTurn("stop", at + 4, at + 5, barge_in=True)
@@ -68,7 +70,10 @@ def a_call(
         utterances=(Utterance(at - 4, 0, at - 1), first, second),
         clears=(at + 4.2 + clear_ms / 1000,),
     )
-    return call, [SttTurn(at + 0.2, at + 1.402), SttTurn(at + 4.2, at + 5.402)]
+    on_the_way = to_stt_ms / 1000
+    heard = [SttTurn(at + start, at + end + 0.002, at + start + on_the_way, at + end + on_the_way)
+             for start, end in ((0.2, 1.4), (4.2, 5.4))]  # fmt: skip
+    return call, heard
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -91,9 +96,10 @@ def test_a_distribution_without_samples_has_no_figures() -> None:
 
 
 def test_added_latency_leaves_out_the_silence_and_the_providers() -> None:
-    call, stream = a_call(answer_ms=410)
-    first, second = turn_figures(call, stream, due_after_sound_s=DUE, injected_ms=400)
-    assert (first.added_ms, first.forwarding_ms, first.added_after_eot_ms) == pytest.approx((10, 2, 8))
+    call, stream = a_call(answer_ms=410, to_stt_ms=1)
+    first, second = turn_figures(call, stream, due=DUE, injected_ms=400)
+    assert (first.added_ms, first.forwarding_ms, first.added_after_eot_ms) == pytest.approx((10, 1, 8))
+    assert first.start_forwarding_ms == pytest.approx(1)
     assert second.added_ms == pytest.approx(10)
     assert first.barge_in_ms is None
     assert second.barge_in_ms == pytest.approx(5)
@@ -102,7 +108,7 @@ def test_added_latency_leaves_out_the_silence_and_the_providers() -> None:
 def test_a_turn_without_an_answer_is_told() -> None:
     call, stream = a_call()
     deaf = Call("c", 0, 95, 110, turns=call.turns, utterances=call.utterances[:2], clears=())
-    first, second = turn_figures(deaf, stream, due_after_sound_s=DUE, injected_ms=400)
+    first, second = turn_figures(deaf, stream, due=DUE, injected_ms=400)
     assert first.added_ms is not None and second.added_ms is None
     assert second.barge_in_ms is None and second.barge_in_missed
 
@@ -121,13 +127,18 @@ def test_a_call_that_nobody_transcribed_has_no_stream() -> None:
 
 
 def test_the_scenario_can_be_measured_exactly() -> None:
-    assert scenario_due_s() == pytest.approx({turn.text: 0.4 for turn in TURNS}, abs=0.021)
+    due = scenario_due()
+    assert {text: found.end_after_sound_s for text, found in due.items()} == pytest.approx(
+        {turn.text: 0.4 for turn in TURNS}, abs=0.021
+    )
+    # A start is told when 220 ms of voice were heard; the first frame has voice.
+    assert all(found.start_after_began_s == pytest.approx(0.2, abs=0.041) for found in due.values())
 
 
 def test_audio_of_two_turns_is_refused() -> None:
     voice = b"\x00\x20\x00\xe0" * 8000
     with pytest.raises(ValueError, match="finds 2 turns"):
-        due_after_sound_s("two", voice + bytes(32000) + voice)
+        due_of("two", voice + bytes(32000) + voice)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -275,7 +286,7 @@ def a_step(calls: list[tuple[Call, list[SttTurn]]], **load: Any) -> StepFigures:
         base=Base({"server": 0.05, "idle": 0.05}, {"server": Memory(1000, 900, 800)}, {"server": 1}, 20),
         records=[call for call, _ in calls],
         streams=[stream for _, stream in calls],
-        due_after_sound_s=DUE,
+        due=DUE,
         injected_ms=400,
         load=LoadFigures(**load),
         system_core=0,
@@ -321,17 +332,22 @@ def test_the_lateness_of_seconds_is_weighted_by_their_frames() -> None:
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
-def an_outcome(*, cost_ms: float, largest: int) -> Outcome:
-    """Steps of 1 call and of the largest that passes, and one that fails."""
+def an_outcome(*, cost_ms: float, largest: int, passing: tuple[int, ...] = (), to_stt_ms: float = 2) -> Outcome:
+    """Steps of 1 call, of `passing`, of the largest that passes, and one that fails."""
     base = Base({"server": 0.0}, {}, {"server": 1}, 20)
     steps = []
-    for calls, answer_ms in ((1, 410), (largest, 410), (2 * largest, 700)):
-        step = a_step([a_call(number, answer_ms=answer_ms) for number in range(3)])
+    for calls, answer_ms in (*((calls, 410) for calls in (1, *passing, largest)), (2 * largest, 700)):
+        step = a_step([a_call(number, answer_ms=answer_ms, to_stt_ms=to_stt_ms) for number in range(3)])
         cpu = {"server": cost_ms}
         step = dataclasses.replace(step, calls=calls, cpu_ms_per_call_s=cpu, cpu_above_base_ms_per_call_s=cpu)
         step = dataclasses.replace(step, cpu_total_ms_per_call_s=cost_ms, cpu_total_above_base_ms_per_call_s=cost_ms)
         steps.append(step)
     return Outcome(base, 40.0, steps)
+
+
+def told(outcomes: dict[str, Outcome]) -> dict[str, Measured]:
+    """By name, without the number of calls."""
+    return {measure.name.partition(" (")[0]: measure for measure in measures(outcomes)}
 
 
 def test_the_systems_are_compared_where_they_ran() -> None:
@@ -344,11 +360,49 @@ def test_the_systems_are_compared_where_they_ran() -> None:
     assert found["calls per core, this system / bare"] == 0.6
     assert found["CPU per call-second without base, this system / bare"] == 2.0
     assert found["calls per core, this system / Pipecat"] is None
-    told = {measure.name.partition(" (")[0]: (measure.figure, measure.verdict) for measure in measures(outcomes)}
-    assert told["calls per core"] == (60, "MISS")
-    assert told["added latency p95 at one call"] == (10, "PASS")
-    assert told["added latency p95 at 70 % of capacity"] == (None, "-")
-    assert told["CPU per call-second against the bare process"] == (2, "PASS")
+    shown = {name: (measure.figure, measure.verdict) for name, measure in told(outcomes).items()}
+    assert shown["calls per core"] == (60, "MISS")
+    assert shown["added latency p95 at one call"] == (10, "PASS")
+    assert shown["added latency p95 at 70 % of capacity"] == (None, "-")
+    assert shown["CPU per call-second against the bare process"] == (2, "PASS")
+    assert shown["CPU per call-second against the featureless floor"] == (None, "-")
+
+
+def test_costs_are_compared_at_the_largest_number_of_calls_that_both_carried() -> None:
+    ours, floor = an_outcome(cost_ms=9, largest=40, passing=(20,)), an_outcome(cost_ms=3, largest=200, passing=(20, 40))
+    # Cheaper beyond what this system carries: not compared.
+    floor.steps[-2] = dataclasses.replace(floor.steps[-2], cpu_total_above_base_ms_per_call_s=1.0)
+    measure = told({"parley": ours, "floor": floor})["CPU per call-second against the featureless floor"]
+    assert (measure.figure, measure.verdict, measure.short_of_goal) == (3.0, "PASS", True)
+    assert measure.aim == "<= 3.5 x, better 2" and measure.name.endswith("(40)")
+
+
+def test_audio_must_not_reach_the_transcriber_later_than_through_the_peer() -> None:
+    outcomes = {
+        "parley": an_outcome(cost_ms=9, largest=100, passing=(10,), to_stt_ms=6),
+        "pipecat": an_outcome(cost_ms=48, largest=10, to_stt_ms=4),
+    }
+    found = told(outcomes)
+    for frame in ("ends", "begins"):
+        measure = found[f"frame that {frame} a turn, phone to transcriber, p95 against Pipecat's"]
+        assert (measure.figure, measure.verdict) == (1.5, "MISS")
+    assert found["added latency p95 against Pipecat's"].verdict == "PASS"
+    assert (found["calls per core against Pipecat's"].figure, found["calls per core"].verdict) == (10, "PASS")
+
+
+def test_the_network_s_buffer_is_judged_by_every_step_up_to_capacity() -> None:
+    outcome = an_outcome(cost_ms=9, largest=100, passing=(10,))
+    name, never = (
+        "network's buffer inside an utterance, lowest up to capacity",
+        "utterances that never had 150 ms buffered",
+    )
+    found = told({"parley": outcome})
+    assert (found[name].figure, found[name].verdict, found[never].verdict) == (280, "PASS", "PASS")
+    outcome.steps[1] = dataclasses.replace(
+        outcome.steps[1], min_depth_ms=Distribution.of([140, 300]), utterances_never_150_ms=1
+    )
+    found = told({"parley": outcome})
+    assert (found[name].figure, found[name].verdict, found[never].verdict) == (140, "MISS", "MISS")
 
 
 def test_the_cost_of_one_more_call_needs_no_base() -> None:
@@ -369,6 +423,7 @@ def test_a_result_is_json_tables_and_plots(tmp_path: Path) -> None:
     assert text["systems"]["bare"]["largest_passing_calls"] == 100
     assert [step["passed"] for step in text["systems"]["bare"]["steps"]] == [True, True, False]
     assert text["systems"]["pipecat"]["error"] == "it did not start"
+    assert {measure["verdict"] for measure in text["measures"]} == {"-"}  # this system did not run
     console = Console(record=True, width=200, file=io.StringIO())
     print_tables(results, console)
     shown = console.export_text()
