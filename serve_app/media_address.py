@@ -25,34 +25,30 @@ def media_url(settings: Settings) -> str:
     server = settings.server
     if server.media_url is not None:
         return str(server.media_url).rstrip("/")
-    if server.media_port is not None and is_local(settings.public_url):
+    if not _through_proxy(settings):
         host = "127.0.0.1" if server.media_host in WILDCARDS else server.media_host
         return f"ws://[{host}]:{server.media_port}" if ":" in host else f"ws://{host}:{server.media_port}"
-    return _through_proxy(settings)
+    scheme, _, rest = settings.public_url.partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
 
 
 def describe_media(settings: Settings) -> dict[str, Any]:
     """For `/health`, `parley doctor` and the start-up log. `advice` is there where something would be cheaper."""
-    url = media_url(settings)
-    port = settings.server.media_port
-    if url != _through_proxy(settings):
-        return {"url": url, "through_proxy": False}
-    found: dict[str, Any] = {"url": url, "through_proxy": True}
-    if port is None:
-        found["advice"] = (
-            "media passes Serve's proxy, whose reloads cut calls after its hard stop: set server.media_port"
-        )
-    else:
+    through_proxy = _through_proxy(settings)
+    found: dict[str, Any] = {"url": media_url(settings), "through_proxy": through_proxy}
+    if through_proxy and settings.server.media_port is None:
+        found["advice"] = "media passes Serve's proxy, whose reloads cut calls after its hard stop: set MEDIA_PORT"
+    elif through_proxy:
         found["advice"] = (
             "media passes Serve's proxy; cheaper, and no call is cut by the proxy's hard stop: let the load balancer "
-            f"send /media to port {port} (server.media_port), and set server.media_url (MEDIA_URL) to its address"
+            f"send /media to port {settings.server.media_port}, and set server.media_url (MEDIA_URL) to its address"
         )
     return found
 
 
-def _through_proxy(settings: Settings) -> str:
-    scheme, _, rest = settings.public_url.partition("://")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
+def _through_proxy(settings: Settings) -> bool:
+    server = settings.server
+    return server.media_url is None and (server.media_port is None or not is_local(settings.public_url))
 
 
 def is_local(url: str) -> bool:

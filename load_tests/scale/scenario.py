@@ -86,7 +86,7 @@ class Scenario:
                 "look_back_period_s": 6, "upscale_delay_s": 4, "downscale_delay_s": 10,
             }  # fmt: skip
         if self.through_proxy:
-            variables["PARLEY_SERVER__MEDIA_URL"] = f"ws://127.0.0.1:{document['http_options']['port']}"
+            variables["PARLEY_SERVER__MEDIA_PORT"] = ""
         return document
 
 

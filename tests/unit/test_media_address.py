@@ -44,8 +44,10 @@ def test_whoever_goes_through_the_proxy_hears_what_is_cheaper() -> None:
     assert describe_media(settings()) == {"url": "ws://127.0.0.1:8001", "through_proxy": False}
     tunnel = describe_media(settings(public_url="https://calls.example.com"))
     assert tunnel["through_proxy"] and "send /media to port 8001" in tunnel["advice"]
+    led = settings(public_url="https://calls.example.com", media_url="wss://calls.example.com")
+    assert describe_media(led) == {"url": "wss://calls.example.com", "through_proxy": False}
     off = describe_media(settings(media_port=None))
-    assert off["through_proxy"] and "set server.media_port" in off["advice"]
+    assert off["through_proxy"] and "set MEDIA_PORT" in off["advice"]
 
 
 def test_the_environment_may_close_the_listener(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,9 +54,9 @@ def test_the_config_is_the_shipped_one_with_little_room() -> None:
     (sessions,) = [d for d in document["applications"][0]["deployments"] if d["name"] == "CallSessions"]
     assert sessions["max_ongoing_requests"] == sessions["user_config"]["max_calls"] == CALLS_PER_PROCESS
     assert sessions["autoscaling_config"]["policy"] == {"policy_function": "deployments.autoscaling:session_policy"}
-    assert "PARLEY_SERVER__MEDIA_URL" not in document["controller_options"]["runtime_env"]["env_vars"]
+    assert "PARLEY_SERVER__MEDIA_PORT" not in document["controller_options"]["runtime_env"]["env_vars"]
     control = CONTROL.document(shipped)["controller_options"]["runtime_env"]["env_vars"]
-    assert control["PARLEY_SERVER__MEDIA_URL"] == "ws://127.0.0.1:8000"
+    assert control["PARLEY_SERVER__MEDIA_PORT"] == ""
     ingress = next(d for d in document["applications"][0]["deployments"] if d["name"] == "MediaIngress")
     assert ingress["autoscaling_config"]["target_ongoing_requests"] == RAMP.sockets_per_ingress
     assert all(a["args"] == {"config": "f"} for a in with_new_args(document, "f")["applications"])
