@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -22,7 +24,7 @@ from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.rules import Deny, decide, facts_from
 from serve_app.dialing.slot_queue import SlotQueue
-from serve_app.dialing.tenants import tenants_with_live_attempts
+from serve_app.dialing.tenants import intended_work
 from serve_app.errors import ProviderError, UnavailableError
 from serve_app.metrics import ATTEMPTS
 from serve_app.settings import Settings
@@ -31,9 +33,9 @@ from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts
 from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
 
-# How long a claimed attempt waits for a slot before it goes back, so that the claim's lease stays short: after a crash
-# the next dialer takes over within that lease.
-SLOT_WAIT_S = 5.0
+# How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
+# next dialer takes over soon, and yet nobody loses the place in the queue.
+RENEWAL_S = 5.0
 LONGEST_PACE_S = 5.0
 # Between the last check and the request: a commit, a Redis round trip, a busy event loop.
 MARGIN_S = 5.0
@@ -48,6 +50,17 @@ LONGEST_BACKOFF_S = 15.0
 RATE_LIMITED_S = 2.0
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Claim:
+    """An attempt that this dialer holds."""
+
+    attempt: AttemptRow
+    leased_at: float
+    """Monotonic time of the claim, or of its last renewal: asked before SQL was, so never too late."""
+    waiting: asyncio.Task[bool] | None = None
+    """While it waits for a slot."""
 
 
 class Dialer:
@@ -75,13 +88,14 @@ class Dialer:
         self._facts = facts_from(settings, simulated_network=simulated_network)
         self._links = AttemptLinks(settings)
         self._reconciler = AttemptReconciler(db, live, vonage, settings, clock)
-        self._lease_s = SLOT_WAIT_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
+        self._lease_s = RENEWAL_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
         self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
         # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._slots = SlotQueue(live, clock, owner)
         self._in_flight = 0
+        self._waiting: dict[str, _Claim] = {}
         self._stopping = False
         self._woken = asyncio.Event()
 
@@ -92,9 +106,13 @@ class Dialer:
     async def stop(self) -> None:
         """Claim nothing more, and wait until every request that left has its answer. Then `run` may be cancelled.
 
-        Bounded by the attempts' lease: what is not answered by then is the reconciler's.
+        Calls that wait for a slot go back, for another dialer. Bounded by the attempts' lease: what is not answered by
+        then is the reconciler's.
         """
         self._stopping = True
+        for claim in self._waiting.values():
+            assert claim.waiting is not None
+            claim.waiting.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._lease_s):
                 while self._in_flight:
@@ -107,13 +125,14 @@ class Dialer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconciler.run())
             group.create_task(self._slots.report_demand())
+            group.create_task(self._renew_waiting())
             while True:
                 self._woken.clear()
                 try:
-                    for attempt in await self._claim():
+                    claims, wait_s = await self._claim()
+                    for claim in claims:
                         self._in_flight += 1
-                        group.create_task(self._work(attempt))
-                    wait_s = await self._until_due()
+                        group.create_task(self._work(claim))
                     backoff_s = FIRST_BACKOFF_S
                 except UnavailableError as error:
                     log.error("dialer_waits_for_sql", error=str(error), retry_in_s=backoff_s)
@@ -122,36 +141,53 @@ class Dialer:
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
 
-    async def _claim(self) -> list[AttemptRow]:
-        claimed: list[AttemptRow] = []
-        if self._stopping:
-            return claimed
-        for tenant in await tenants_with_live_attempts(self._db):
-            room = self._most_in_flight - self._in_flight - len(claimed)
-            if room <= 0:
-                break
-            claimed += await Attempts(self._db, tenant, clock=self._clock).claim_intended(
-                self._owner, limit=room, lease_s=self._lease_s, now=self._clock.now()
-            )
-        return claimed
+    async def _claim(self) -> tuple[list[_Claim], float]:
+        """What can be placed now, and the seconds until there may be more; bounded, for a wake-up may get lost."""
+        claims: list[_Claim] = []
+        if self._stopping or self._in_flight >= self._most_in_flight:
+            return claims, IDLE_S
+        now, leased_at = self._clock.now(), self._clock.monotonic()
+        wait_s = IDLE_S
+        for work in await intended_work(self._db, now):
+            room = self._most_in_flight - self._in_flight - len(claims)
+            if work.due and room > 0:
+                repository = Attempts(self._db, work.tenant_id, clock=self._clock)
+                claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
+                claims += [_Claim(attempt, leased_at) for attempt in claimed]
+            if work.next_at is not None:
+                wait_s = min(wait_s, max(SHORTEST_WAIT_S, (work.next_at - now).total_seconds()))
+        return claims, wait_s
 
-    async def _until_due(self) -> float:
-        """Seconds until the next attempt can be claimed; bounded, since a wake-up may be lost with its sender."""
-        if self._in_flight >= self._most_in_flight:
-            return IDLE_S
-        due = [
-            at
-            for tenant in await tenants_with_live_attempts(self._db)
-            if (at := await Attempts(self._db, tenant).next_intended()) is not None
-        ]
-        if not due:
-            return IDLE_S
-        return min(IDLE_S, max(SHORTEST_WAIT_S, (min(due) - self._clock.now()).total_seconds()))
+    async def _renew_waiting(self) -> None:
+        """Renew the claims of the calls that wait, all of a tenant in one statement. Until cancelled."""
+        while True:
+            await self._clock.sleep(RENEWAL_S)
+            held: dict[str, list[_Claim]] = defaultdict(list)
+            for claim in self._waiting.values():
+                held[claim.attempt.tenant_id].append(claim)
+            for tenant, claims in held.items():
+                try:
+                    await self._renew(tenant, claims)
+                except UnavailableError as error:
+                    # Whoever gets a slot after its lease is over goes back to the queue.
+                    log.warning("claims_not_renewed", error=str(error))
 
-    async def _work(self, attempt: AttemptRow) -> None:
+    async def _renew(self, tenant: str, claims: list[_Claim]) -> None:
+        asked_at = self._clock.monotonic()
+        ids = [claim.attempt.id for claim in claims]
+        kept = await Attempts(self._db, tenant).renew(ids, self._owner, lease_s=self._lease_s, now=self._clock.now())
+        for claim in claims:
+            if claim.attempt.id in kept:
+                claim.leased_at = asked_at
+            elif claim.waiting is not None:
+                # Cancelled by a person, or another dialer's after an outage.
+                claim.waiting.cancel()
+
+    async def _work(self, claim: _Claim) -> None:
+        attempt = claim.attempt
         try:
             with structlog.contextvars.bound_contextvars(call_id=attempt.call_id, attempt_id=attempt.id):
-                result = await self._dial(attempt)
+                result = await self._dial(claim)
                 ATTEMPTS.labels(result).inc()
                 log.info("attempt", result=result)
         except UnavailableError as error:
@@ -163,15 +199,18 @@ class Dialer:
             self._in_flight -= 1
             self.wake()
 
-    async def _dial(self, attempt: AttemptRow) -> str:
+    async def _dial(self, claim: _Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
-        began = self._clock.monotonic()
+        attempt = claim.attempt
         decision = decide(attempt.to_number, self._facts)
         if isinstance(decision, Deny):
             return await self._decline(attempt, "not_allowed", f"{decision.reason}: {decision.explanation}")
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
-        if not await self._reserve(attempt, began):
+        if not await self._reserve(claim):
+            if claim.waiting is not None and claim.waiting.cancelled() and not self._stopping:
+                await self._lost(attempt)
+                return "lost_claim"
             if self._clock.now() < attempt.give_up_at:
                 await self._keep_place(attempt)
                 return "waiting"
@@ -181,14 +220,14 @@ class Dialer:
         if pace_s > LONGEST_PACE_S:
             return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
-        if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(began):
+        if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"
         repository = self._attempts(attempt)
         if not await repository.fence_placing(attempt.id, attempt.epoch):
             await self._lost(attempt)
             return "lost_claim"
-        if self._late(began):
+        if self._late(claim):
             # The commit took so long that the lease may be over, and nothing was sent: say so.
             await self._keep_place(attempt)
             return "waiting"
@@ -204,15 +243,24 @@ class Dialer:
         await self._release(attempt, delay_s)
         return "waiting"
 
-    async def _reserve(self, attempt: AttemptRow, began: float) -> bool:
-        """Wait for a slot as long as the claim and the call's own deadline allow."""
+    async def _reserve(self, claim: _Claim) -> bool:
+        """Wait for a slot until the call's own deadline. False: none came, the claim was lost, or the dialer stops."""
+        attempt = claim.attempt
+        if self._stopping:
+            return False
         left_s = (attempt.give_up_at - self._clock.now()).total_seconds()
-        left_s = min(left_s, SLOT_WAIT_S - (self._clock.monotonic() - began))
-        return await self._slots.take(attempt.id, ttl_s=self._slot_ttl_s, longest_s=left_s)
+        claim.waiting = asyncio.create_task(self._slots.take(attempt.id, ttl_s=self._slot_ttl_s, longest_s=left_s))
+        self._waiting[attempt.id] = claim
+        try:
+            await asyncio.wait([claim.waiting])
+            return not claim.waiting.cancelled() and claim.waiting.result()
+        finally:
+            claim.waiting.cancel()
+            del self._waiting[attempt.id]
 
-    def _late(self, began: float) -> bool:
+    def _late(self, claim: _Claim) -> bool:
         """True if the lease could end before the request would."""
-        spent_s = self._clock.monotonic() - began
+        spent_s = self._clock.monotonic() - claim.leased_at
         return spent_s > self._lease_s - self._network.request_timeout_s
 
     async def _request(self, attempt: AttemptRow) -> str:
@@ -279,7 +327,7 @@ class Dialer:
             await self._live.release(attempt.id)
 
     async def _keep_place(self, attempt: AttemptRow) -> None:
-        """Back among the waiting, where it was: due since it was due, so ahead of everything that came later."""
+        """Back among the intended, where it was: due since it was due, so ahead of everything that came later."""
         await self._attempts(attempt).release(attempt.id, attempt.epoch, min(attempt.next_at, attempt.give_up_at))
 
     async def _release(self, attempt: AttemptRow, delay_s: float) -> None:

@@ -1,16 +1,48 @@
-"""Whose calls are to be placed: the one question of dialing that goes across tenants."""
+"""Whose calls are to be placed: the questions of dialing that go across tenants."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import case, func, select
 
 from serve_app.store.db import Database
 from serve_app.store.models import ONE_LIVE, Attempt
 
 
+@dataclass(frozen=True, slots=True)
+class IntendedWork:
+    """What one tenant has to place."""
+
+    tenant_id: str
+    due: int
+    """Attempts that can be claimed now."""
+    next_at: datetime | None
+    """When the next one after them can be; None: there is none."""
+
+
+async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
+    """Every tenant that has an intended attempt, in one question. Raises UnavailableError."""
+    # A claim that is held lasts until its lease is over. A comparison with NULL is not true.
+    claimable_at = case((Attempt.lease_until > Attempt.next_at, Attempt.lease_until), else_=Attempt.next_at)
+    query = (
+        select(
+            Attempt.tenant_id,
+            func.sum(case((claimable_at <= now, 1), else_=0)),
+            func.min(case((claimable_at > now, claimable_at))),
+        )
+        # The predicate is that of the partial index `one_live`, so this reads live attempts only, whatever the history.
+        .where(ONE_LIVE, Attempt.status == "intended")
+        .group_by(Attempt.tenant_id)
+        .order_by(Attempt.tenant_id)
+    )
+    async with db.session() as session:
+        return [IntendedWork(tenant, int(due), next_at) for tenant, due, next_at in await session.execute(query)]
+
+
 async def tenants_with_live_attempts(db: Database) -> list[str]:
     """The tenants that have an attempt which has not ended. Raises UnavailableError."""
-    # The predicate is that of the partial index `one_live`, so this reads live attempts only, whatever the history.
     query = select(Attempt.tenant_id).where(ONE_LIVE).distinct().order_by(Attempt.tenant_id)
     async with db.session() as session:
         return list(await session.scalars(query))

@@ -6,13 +6,14 @@ conditional update, so that two dialers, a late webhook and a reconciler can act
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call
+from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.rows import AttemptRow, to_row
 from serve_app.store.scope import TenantScope, changed
 
@@ -34,7 +35,10 @@ class Attempts(TenantScope):
         return next((a for a in reversed(await self.for_call(call_id)) if a.status in LIVE_ATTEMPT), None)
 
     async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AttemptRow]:
-        """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt."""
+        """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt.
+
+        In the order in which they are due.
+        """
         due = (
             select(Attempt.id)
             .where(
@@ -46,30 +50,30 @@ class Attempts(TenantScope):
             .order_by(Attempt.next_at, Attempt.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        claim = (
+            update(Attempt)
+            .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(select(due.c.id)), Attempt.status == "intended")
+            .values(epoch=Attempt.epoch + 1, lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
+            .returning(Attempt)
+            .execution_options(synchronize_session=False)
         )
         async with self.db.transaction() as session:
-            ids = list(await session.scalars(due))
-            if not ids:
-                return []
-            lease = {"lease_owner": owner, "lease_until": now + timedelta(seconds=lease_s)}
-            claim = (
-                update(Attempt)
-                .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(ids), Attempt.status == "intended")
-                .values(epoch=Attempt.epoch + 1, **lease)
-                .returning(Attempt)
-                .execution_options(populate_existing=True)
-            )
             claimed = [to_row(AttemptRow, attempt) for attempt in await session.scalars(claim)]
-        return sorted(claimed, key=lambda row: row.id)
+        return sorted(claimed, key=lambda row: (row.next_at, row.id))
 
-    async def next_intended(self) -> datetime | None:
-        """When the next intended attempt can be claimed; None if there is none. For the dialer's timer."""
-        query = select(Attempt.next_at, Attempt.lease_until).where(
-            Attempt.tenant_id == self.tenant_id, Attempt.status == "intended"
+    async def renew(self, attempt_ids: Collection[str], owner: str, *, lease_s: float, now: datetime) -> set[str]:
+        """Hold claims of `owner` on for `lease_s`, and return which of them it still has."""
+        keep = update(Attempt).where(
+            Attempt.tenant_id == self.tenant_id,
+            Attempt.id.in_(attempt_ids),
+            Attempt.status == "intended",
+            Attempt.lease_owner == owner,
         )
-        async with self.db.session() as session:
-            times = [max(at, until) if until else at for at, until in await session.execute(query.limit(1000))]
-        return min(times, default=None)
+        held = keep.values(lease_until=now + timedelta(seconds=lease_s)).returning(Attempt.id)
+        async with self.db.transaction() as session:
+            return set(await session.scalars(held.execution_options(synchronize_session=False)))
 
     async def fence_placing(self, attempt_id: str, epoch: int) -> bool:
         """The point of no return before the one create-call request. False: the claim is lost, do not send it."""
@@ -156,22 +160,18 @@ class Attempts(TenantScope):
         async with self.db.transaction() as session:
             if not await changed(session, bind.values(values)):
                 return False
-            await self._mirror(session, attempt_id, carrier_call_id=carrier_call_id, **call_extra)
-            await self._mirror(session, attempt_id, only_from=("queued",), status="dialing")
+            dialing = case((Call.status == "queued", "dialing"), else_=Call.status)
+            await self._mirror(
+                session, attempt_id, LIVE_CALL, status=dialing, carrier_call_id=carrier_call_id, **call_extra
+            )
             return True
 
     async def _mirror(
-        self, session: AsyncSession, attempt_id: str, *, only_from: tuple[str, ...] | None = None, **values: Any
+        self, session: AsyncSession, attempt_id: str, only_from: tuple[str, ...] = ("queued", "dialing"), **values: Any
     ) -> None:
         """Copy what people see to the attempt's call. Statuses that are ahead of dialing stay."""
-        if only_from is None and "status" in values:
-            only_from = ("queued", "dialing")
         call_id = select(Attempt.call_id).where(*self._is(attempt_id)).scalar_subquery()
-        statement = update(Call).where(
-            Call.tenant_id == self.tenant_id,
-            Call.id == call_id,
-            Call.status.in_(only_from) if only_from else Call.status.not_in(TERMINAL_CALL),
-        )
+        mirrored = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id, Call.status.in_(only_from))
         await session.execute(
-            statement.values(updated_at=self.clock.now(), **values).execution_options(synchronize_session=False)
+            mirrored.values(updated_at=self.clock.now(), **values).execution_options(synchronize_session=False)
         )

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 LIVE_ATTEMPT = ("intended", "placing", "placed", "unknown")
+LIVE_CALL = ("queued", "dialing", "ringing", "answered", "in_progress")
 TERMINAL_CALL = ("completed", "failed")
 ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
 READY_JOB = text("status IN ('ready', 'leased')")

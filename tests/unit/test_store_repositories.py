@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from serve_app.dialing.tenants import IntendedWork, intended_work
 from serve_app.store.db import Database
 from serve_app.store.repositories import (
     Agents,
@@ -163,11 +164,26 @@ async def test_a_released_attempt_can_be_claimed_when_its_time_comes(db: Databas
     retry_at = now() + timedelta(seconds=5)
     assert not await attempts.release(attempt_id, 7, retry_at)
     assert await attempts.release(attempt_id, 1, retry_at)
-    assert await attempts.next_intended() == retry_at
+    assert await intended_work(db, now()) == [IntendedWork("acme", due=0, next_at=retry_at)]
+    assert await intended_work(db, retry_at) == [IntendedWork("acme", due=1, next_at=None)]
     assert await attempts.claim_intended("b", limit=1, lease_s=1, now=retry_at - timedelta(seconds=1)) == []
     assert [row.epoch for row in await attempts.claim_intended("b", limit=1, lease_s=1, now=retry_at)] == [2]
     found = await Calls(db, "acme").get(call_id)
     assert found is not None and found.status == "queued"
+
+
+async def test_a_claim_is_renewed_by_its_holder_only_and_while_nothing_was_sent(db: Database) -> None:
+    _, attempt = await outbound(db)
+    attempts = Attempts(db, "acme")
+    start = now()
+    (held,) = await attempts.claim_intended("a", limit=1, lease_s=10, now=start)
+    assert await attempts.renew([attempt.id], "b", lease_s=60, now=start) == set()
+    later = start + timedelta(seconds=8)
+    assert await attempts.renew([attempt.id, "another"], "a", lease_s=10, now=later) == {attempt.id}
+    assert await intended_work(db, start) == [IntendedWork("acme", due=0, next_at=later + timedelta(seconds=10))]
+    assert await attempts.claim_intended("b", limit=1, lease_s=1, now=start + timedelta(seconds=11)) == []
+    assert await attempts.fence_placing(attempt.id, held.epoch)
+    assert await attempts.renew([attempt.id], "a", lease_s=10, now=later) == set()
 
 
 async def test_ends_and_webhooks_at_once_do_not_deadlock(db: Database) -> None:

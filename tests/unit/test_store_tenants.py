@@ -44,7 +44,7 @@ class Victim:
 
 
 Attack = Callable[[Any, Victim], Awaitable[object]]
-# What the stranger calls with the owner's ids. A result of None, False, [] or ([], None) gives nothing away; `own`
+# What the stranger calls with the owner's ids. A result of None, False, [], set() or ([], None) gives nothing away; `own`
 # results are rows that the stranger just made for itself.
 ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Agents: {
@@ -70,12 +70,12 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "for_call": lambda r, v: r.for_call(v.live_call),
         "live_of_call": lambda r, v: r.live_of_call(v.live_call),
         "claim_intended": lambda r, v: r.claim_intended("x", limit=50, lease_s=9, now=FUTURE),
-        "next_intended": lambda r, v: r.next_intended(),
-        "fence_placing": lambda r, v: r.fence_placing(v.live_attempt, 0),
+        "renew": lambda r, v: r.renew([v.live_attempt], "me", lease_s=60, now=FUTURE),
+        "fence_placing": lambda r, v: r.fence_placing(v.live_attempt, 1),
         "placed": lambda r, v: r.placed(v.live_attempt, "uuid", None),
         "bind": lambda r, v: r.bind(v.live_attempt, "uuid", "https://x"),
         "unknown": lambda r, v: r.unknown(v.live_attempt, "x"),
-        "release": lambda r, v: r.release(v.live_attempt, 0, NOW),
+        "release": lambda r, v: r.release(v.live_attempt, 1, NOW),
         "end": lambda r, v: r.end(v.live_attempt, "busy"),
         "stale": lambda r, v: r.stale(FUTURE),
     },
@@ -123,6 +123,7 @@ async def populate(db: Database) -> Victim:
     victim = Victim()
     await Agents(db, OWNER).apply("front-desk", {"a": 1})
     call, attempt = await outbound(db, OWNER)
+    await Attempts(db, OWNER).claim_intended("me", limit=1, lease_s=1, now=datetime.now(UTC))
     over = await inbound(db, OWNER)
     await Turns(db, OWNER).put(over.id, 0, "agent", "Hello", "Hello", 0, 1, False, False, {"total_ms": 1})
     await finish(db, over)
@@ -166,7 +167,7 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: typ
         else:
             # A fresh tenant, so that rows which the stranger made do not count.
             result = await attack(repository(db, "initech"), victim)
-            assert result in (None, False, [], ([], None)), name
+            assert result in (None, False, [], set(), ([], None)), name
         assert await owned_rows(db) == before, name
 
 
