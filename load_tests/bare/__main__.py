@@ -15,7 +15,6 @@ from pathlib import Path
 import uvicorn
 
 from load_tests.bare.server import BareServer, asgi
-from serve_app import garbage
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.log import configure_logging
 from serve_app.settings import load_settings
@@ -39,7 +38,6 @@ async def serve(arguments: argparse.Namespace) -> None:
     configure_logging(settings.log)
     agent = AgentDefinition.model_validate_json(arguments.agent.read_text(encoding="utf-8"))
     direct_socket.install()  # as the ingress does
-    garbage.settle()
     application = asgi(BareServer(settings, agent, arguments.data_dir))
     config = uvicorn.Config(
         application,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from load_tests.bare.records import Records
+from serve_app import garbage
 from serve_app.clock import SystemClock
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.session import CallSession
@@ -76,9 +76,7 @@ class BareServer:
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
                 self._lag.start()
-                # What the imports left is not looked through again at each full collection.
-                gc.collect()
-                gc.freeze()
+                garbage.settle()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self._lag.stop()

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from load_tests.callbench.calibrate import scenario_due
 from load_tests.callbench.ladder import BASE_S, SETTLE_S, Ladder, Outcome, Plan
-from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.plots import draw
 from load_tests.callbench.records import Due
 from load_tests.callbench.report import SystemResult, document, print_tables
-from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
+from load_tests.callbench.startup import say, side_by_side, take_cores
 from load_tests.callbench.systems.bare import Bare
-from load_tests.callbench.systems.base import Place, System
+from load_tests.callbench.systems.base import System
 from load_tests.callbench.systems.floor import Floor
 from load_tests.callbench.systems.parley import Parley
 from load_tests.callbench.systems.pipecat import Pipecat
@@ -60,17 +59,9 @@ def _measure(
     outcome: Outcome | None = None
     error: str | None = None
     about: dict[str, object] = {}
-    with (
-        data_folder(arguments.out / f"{system.name.replace(':', '-')}-logs") as folder,
-        process_mark() as system_mark,
-        process_mark() as load_mark,
-    ):
-        load = LoadSide(core=cores[1], mark=load_mark, folder=folder)
-        try:
-            load.start()
-            place = Place(cores[0], system_mark, load.simulators_url, folder, max(arguments.steps))
-            say(f"{system.name}: starting")
-            system.start(place)
+    logs = arguments.out / f"{system.name.replace(':', '-')}-logs"
+    try:
+        with side_by_side(system, cores=cores, max_calls=max(arguments.steps), logs=logs) as load:
             about = system.about()
 
             async def climb() -> Outcome:
@@ -78,12 +69,9 @@ def _measure(
                     return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
 
             outcome = asyncio.run(climb())
-        except (ParleyError, OSError, RuntimeError) as failure:
-            error = f"{type(failure).__name__}: {failure}"
-            say(f"{system.name}: {error}")
-        finally:
-            system.stop()
-            load.stop()
+    except (ParleyError, OSError, RuntimeError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        say(f"{system.name}: {error}")
     return SystemResult(system.name, about, system.groups, outcome, error)
 
 

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from load_tests.callbench.child import MARK
+from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.processes import ProcessTree, end_all, one_group, pin_threads
+from load_tests.callbench.systems.base import Place, System
 
 
 def take_cores() -> tuple[int, int]:
@@ -26,6 +28,24 @@ def take_cores() -> tuple[int, int]:
     pin_threads(os.getpid(), {cores[1]})
     signal.signal(signal.SIGTERM, _stop)
     return cores[0], cores[1]
+
+
+@contextlib.contextmanager
+def side_by_side(system: System, *, cores: tuple[int, int], max_calls: int, logs: Path) -> Iterator[LoadSide]:
+    """A system that takes calls and a load side that can place them, each on its core; both are ended.
+
+    Raises ParleyError, OSError or RuntimeError when either does not start.
+    """
+    with data_folder(logs) as folder, process_mark() as system_mark, process_mark() as load_mark:
+        load = LoadSide(core=cores[1], mark=load_mark, folder=folder)
+        try:
+            load.start()
+            say(f"{system.name}: starting")
+            system.start(Place(cores[0], system_mark, load.simulators_url, folder, max_calls))
+            yield load
+        finally:
+            system.stop()
+            load.stop()
 
 
 @contextlib.contextmanager

@@ -16,10 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from load_tests.callbench.calibrate import scenario_due
-from load_tests.callbench.load_side import LoadSide
 from load_tests.callbench.report import commit, machine
-from load_tests.callbench.startup import data_folder, process_mark, say, take_cores
-from load_tests.callbench.systems.base import Place
+from load_tests.callbench.startup import say, side_by_side, take_cores
 from load_tests.callbench.systems.parley import Parley
 from load_tests.soak.counts import private_redis
 from load_tests.soak.plot import draw
@@ -62,22 +60,14 @@ def main() -> int:
 def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], out: Path) -> list[dict[str, float]]:
     due = scenario_due()
     system = Parley(calls_per_process)
-    with data_folder(out / "logs") as folder, process_mark() as mark:
-        load = LoadSide(core=cores[1], mark=mark, folder=folder)
-        try:
-            load.start()
-            say("starting the platform")
-            system.start(Place(cores[0], mark, load.simulators_url, folder, plan.calls))
+    with side_by_side(system, cores=cores, max_calls=plan.calls, logs=out / "logs") as load:
 
-            async def soak() -> list[dict[str, float]]:
-                client = private_redis(system.tree().members())
-                async with load.phones():
-                    return await Soak(system, load, plan, due=due, cores=cores, redis_client=client, show=say).run()
+        async def soak() -> list[dict[str, float]]:
+            client = private_redis(system.tree().members())
+            async with load.phones():
+                return await Soak(system, load, plan, due=due, cores=cores, redis_client=client, show=say).run()
 
-            return asyncio.run(soak())
-        finally:
-            system.stop()
-            load.stop()
+        return asyncio.run(soak())
 
 
 def _print(lines: list[Line]) -> None:
