@@ -6,10 +6,7 @@ noise that a working transcriber rightly ignores seldom lasts so long.
 
 from __future__ import annotations
 
-import numpy as np
-
-from serve_app.audio.g711 import mulaw_decode
-from serve_app.audio.level import may_sound
+from serve_app.audio.level import may_sound, mean_magnitude
 from serve_app.providers.base import AudioFormat
 
 LOUD = 600
@@ -36,7 +33,7 @@ class DeafnessWatch:
         """True when the callee has spoken, been quiet, and nothing was told. Starts over then."""
         seconds = len(audio) / self._bytes_per_s
         # Most frames are quiet, and need no arithmetic.
-        if may_sound(audio, self._encoding) and self._loudness(audio) >= LOUD:
+        if may_sound(audio, self._encoding) and mean_magnitude(audio, self._encoding) >= LOUD:
             self._loud_s += seconds
             self._quiet_s = 0.0
             return False
@@ -49,8 +46,3 @@ class DeafnessWatch:
             return False
         self.heard_event()
         return True
-
-    def _loudness(self, audio: bytes) -> float:
-        pcm = mulaw_decode(audio) if self._encoding == "mulaw" else audio
-        samples = np.frombuffer(pcm, dtype="<i2", count=len(pcm) // 2)
-        return float(np.abs(samples.astype(np.int32)).mean()) if samples.size else 0.0

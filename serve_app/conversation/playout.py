@@ -119,12 +119,18 @@ class Playout:
         if (utterance := self._find(generation)) is not None:
             utterance.text.add_timings(words)
 
-    def push_audio(self, generation: int, audio: bytes) -> None:
-        """Audio of any length. Late audio of an abandoned utterance is dropped here."""
-        if (utterance := self._find(generation)) is not None and not utterance.complete:
-            frames = utterance.framer.push(audio)
-            utterance.unsent.extend(frames)
-            utterance.framed += len(frames)
+    def push_audio(self, generation: int, audio: bytes) -> bool:
+        """Audio of any length. Late audio of an abandoned utterance is dropped here.
+
+        True when `tick` may have something to do earlier than `next_wake` told: nothing was left to send before.
+        """
+        if (utterance := self._find(generation)) is None or utterance.complete:
+            return False
+        frames = utterance.framer.push(audio)
+        starved = not utterance.unsent and bool(frames)
+        utterance.unsent.extend(frames)
+        utterance.framed += len(frames)
+        return starved
 
     def finish(self, generation: int, *, failed: bool = False) -> None:
         """No more audio follows; the tail is padded to a whole frame. `failed`: the audio does not cover the text."""

@@ -203,8 +203,8 @@ class Speaker:
             if isinstance(event, AudioChunk):
                 if probe.first_audio_at is None:
                     probe.first_audio_at = self._clock.monotonic()
-                self._playout.push_audio(generation, event.audio)
-                self._kick()
+                if self._playout.push_audio(generation, event.audio):
+                    self._kick()
             else:
                 self._playout.push_words(generation, event.words)
         if probe.first_audio_at is None:

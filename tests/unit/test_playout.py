@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from serve_app.clock import SystemClock
 from serve_app.conversation.ledger import Spoken
 from serve_app.conversation.player import Player
 from serve_app.conversation.playout import BURST_FRAMES, Mark, Notice, PlayedFrame, Playout
@@ -436,3 +438,45 @@ def test_a_barge_in_clears_what_was_held_up_on_its_way() -> None:
     assert far.playout.ahead_s(far.now) == 0
     player.clear()
     assert port.sent == ['{"action":"clear"}']
+
+
+def test_only_audio_that_was_waited_for_needs_a_look() -> None:
+    playout = Playout(LINEAR, lead_ms=200)
+    playout.begin(1)
+    assert not playout.push_audio(1, bytes(100)), "not a whole frame yet"
+    assert playout.push_audio(1, audio_of(100))
+    assert not playout.push_audio(1, audio_of(100)), "the next wake comes in time for it"
+    while playout.tick(0.0):
+        pass
+    playout.tick(1.0)
+    playout.tick(1.0)
+    assert playout.push_audio(1, audio_of(100)), "dry"
+    assert not playout.push_audio(2, audio_of(100)), "nobody speaks it"
+
+
+async def test_a_fault_in_a_pass_is_raised_by_run_and_a_kick_afterwards_does_nothing() -> None:
+    class BrokenPort:
+        def send(self, *messages: WireMessage) -> None:
+            raise RuntimeError("a defect")
+
+        def close(self, reason: str) -> None: ...
+
+    playout = Playout(LINEAR, lead_ms=200)
+    player = Player(
+        playout,
+        VonageLeg(8000),
+        BrokenPort(),
+        clock=SystemClock(),
+        on_notice=lambda _: None,
+        on_played=lambda *_: None,
+    )
+    running = asyncio.create_task(player.run())
+    await asyncio.sleep(0)
+    playout.begin(1)
+    playout.push_audio(1, audio_of(100))
+    player.kick()
+    with pytest.raises(RuntimeError, match="a defect"):
+        async with asyncio.timeout(1):
+            await running
+    player.kick()
+    await asyncio.sleep(0)
