@@ -1,6 +1,6 @@
 """The answer webhook: what the network is to do with a call that was picked up (outbound) or came in (inbound).
 
-Fast by construction (the network waits 1 to 5 s and then drops the call): a few keyed reads, three small commits, no
+Fast by construction (the network waits 1 to 5 s and then drops the call): one keyed read, one or two small commits, no
 request to anybody. The answer is remembered by the carrier's call id, so that a repeated question gets the same one:
 the media token in it works once.
 """
@@ -21,7 +21,7 @@ from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import EVENT_PATH, AttemptLinks, AttemptRef
 from serve_app.media_address import media_uri
 from serve_app.metrics import CALLS_INBOUND
-from serve_app.store.repositories import AgentRow, Agents, Attempts, CallRow, Calls
+from serve_app.store.repositories import AgentRow, Agents, Attempts, CallRow, Calls, Events, RawEvent
 from serve_app.telephony.vonage.ncco import connect_websocket, talk
 from serve_app.telephony.vonage.webhooks import VonageEvent
 
@@ -55,16 +55,22 @@ class Answering:
         # Longer than any call lasts: a question repeated late must not mint a second token.
         self._memory_s = network.length_timer_s + 60
 
-    async def answer(self, event: VonageEvent, ref: AttemptRef | None) -> str:
-        """The NCCO as JSON text. Raises a 400 or 404 problem for a question that names no call of ours."""
-        if event.uuid is None:
-            raise ProblemError(400, "malformed_webhook", "the answer webhook names no call uuid")
+    async def answer(self, event: VonageEvent, ref: AttemptRef | None, raw: RawEvent) -> str:
+        """The NCCO as JSON text; the question is kept as it came.
+
+        Raises a 400 or 404 problem for a question that names no call of ours.
+        """
         tenant_id = ref.tenant_id if ref is not None else self._deps.settings.tenant
+        events = Events(self._deps.db, tenant_id)
+        if event.uuid is None:
+            await events.record(raw)
+            raise ProblemError(400, "malformed_webhook", "the answer webhook names no call uuid")
         key = f"{tenant_id}:{event.uuid}"
         kept = await self._deps.live.recalled_answer(key)
         if kept is not None:
+            await events.record(raw)
             return kept
-        party = await (self._outbound(event, ref) if ref is not None else self._inbound(event, tenant_id))
+        party = await (self._outbound(event, ref, raw) if ref is not None else self._inbound(event, tenant_id, raw))
         if party is None or party.call.over:
             log.warning("answer_for_ended_call", carrier_call_id=event.uuid)
             return json.dumps(talk(NOT_EXPECTED))
@@ -75,21 +81,24 @@ class Answering:
             return await self._apologise(key, party, NO_CAPACITY, "no_capacity", "no session was free at the answer")
         return await self._connect(key, party, party.agent, event)
 
-    async def _outbound(self, event: VonageEvent, ref: AttemptRef) -> _Party | None:
-        """The call of one of our attempts. None if the attempt is over, or belongs to another call of the network."""
-        assert event.uuid is not None
-        attempts = Attempts(self._deps.db, ref.tenant_id)
-        attempt = await attempts.get(ref.attempt_id)
-        if attempt is None:
-            raise ProblemError(404, "not_found", "there is no such attempt")
-        if not await attempts.bind(attempt.id, event.uuid, event.region_url):
-            return None
-        call = await Calls(self._deps.db, ref.tenant_id).get(attempt.call_id)
-        assert call is not None, "an attempt references its call"
-        agent = await Agents(self._deps.db, ref.tenant_id).get(call.agent_name, call.agent_version)
-        return _Party(call=call, agent=agent, slot_id=attempt.id, ref=ref)
+    async def _outbound(self, event: VonageEvent, ref: AttemptRef, raw: RawEvent) -> _Party | None:
+        """The call of one of our attempts, which was picked up.
 
-    async def _inbound(self, event: VonageEvent, tenant_id: str) -> _Party:
+        None if the attempt is over, or belongs to another call of the network.
+        """
+        assert event.uuid is not None
+        events = Events(self._deps.db, ref.tenant_id)
+        known = await events.of_attempt(raw.dedupe_key, ref.attempt_id)
+        if known is None:
+            await events.record(raw)
+            raise ProblemError(404, "not_found", "there is no such attempt")
+        now = self._deps.clock.now()
+        attempts = Attempts(self._deps.db, ref.tenant_id)
+        if not await attempts.bind(ref.attempt_id, event.uuid, event.region_url, answered_at=now, event=raw):
+            return None
+        return _Party(call=known.call, agent=known.agent, slot_id=ref.attempt_id, ref=ref)
+
+    async def _inbound(self, event: VonageEvent, tenant_id: str, raw: RawEvent) -> _Party:
         """A call to one of our numbers, recorded once per carrier call id."""
         assert event.uuid is not None
         settings = self._deps.settings.agents
@@ -103,6 +112,7 @@ class Answering:
             agent_name=name,
             agent_version=agent.version if agent is not None else 0,
             metadata={},
+            event=raw,
         )
         return _Party(call=call, agent=agent, slot_id=call.id, ref=None)
 
@@ -132,9 +142,10 @@ class Answering:
             if "websocket" not in kept:
                 await live.release(party.slot_id)
             return kept
-        await Calls(self._deps.db, call.tenant_id).answered(call.id, self._deps.clock.now())
         await live.publish(call.id, {"type": "status", "status": "answered"})
         if party.ref is None:
+            # Only now: an inbound call that gets an apology is not answered.
+            await Calls(self._deps.db, call.tenant_id).answered(call.id, self._deps.clock.now())
             CALLS_INBOUND.labels("answered").inc()
         return ours
 

@@ -14,7 +14,6 @@ import structlog
 from serve_app.api.deps import ApiDeps
 from serve_app.dialing.carrier_status import (
     ANSWERED,
-    RINGING,
     TERMINAL,
     VAGUE,
     Ending,
@@ -25,57 +24,82 @@ from serve_app.dialing.carrier_status import (
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptRef
 from serve_app.errors import ProviderError
-from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
+from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls, Events, RawEvent
 from serve_app.telephony.vonage.webhooks import VonageEvent
 
 HANG_UP_TIMEOUT_S = 5.0
 _MEDIA_PATH = re.compile(r"/media/([0-9a-f-]{36})(?:/|$)")
+_REACHED = {"ringing": "ringing", **dict.fromkeys(ANSWERED, "answered")}
 log = structlog.get_logger(__name__)
 
 
-async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str:
-    """Apply one event that was not seen before. Returns a word for the metrics: what came of it."""
-    if event.uuid is None or event.status is None:
-        return "stored"
+async def fold(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None, raw: RawEvent) -> str:
+    """Apply one event once, and keep it as it came. Returns a word for the metrics: what came of it.
+
+    It is kept together with what it changes, or after that: if the change fails, the network's retry is not taken for
+    a repetition. Where an event is applied twice all the same, it changes nothing.
+    """
     tenant_id = ref.tenant_id if ref is not None else deps.settings.tenant
+    events = Events(deps.db, tenant_id)
+    if event.uuid is None or event.status is None:
+        return await _keep(events, raw)
     calls = Calls(deps.db, tenant_id)
     if event.of_media_leg:
-        return await _media_leg(deps, calls, event, event.status)
-    attempt: AttemptRow | None = None
+        return await _media_leg(deps, events, calls, event, raw)
     if ref is not None:
-        attempt = await Attempts(deps.db, tenant_id).get(ref.attempt_id)
-        if attempt is None or attempt.carrier_call_id not in (None, event.uuid):
-            return "stored"
-        if attempt.carrier_call_id is None and not await _bind(deps, attempt, event):
-            return "orphan"
-        call = await calls.get(attempt.call_id)
+        known = await events.of_attempt(raw.dedupe_key, ref.attempt_id)
     else:
-        call = await calls.by_carrier(event.uuid)
-    if call is None:
-        return "stored"
+        known = await events.of_carrier_call(raw.dedupe_key, event.uuid)
+    if known is None:
+        return await _keep(events, raw)
+    if known.seen:
+        return "repeated"
+    attempt = known.attempt
+    if attempt is not None and attempt.carrier_call_id not in (None, event.uuid):
+        return await _keep(events, raw)
+    if attempt is not None and attempt.carrier_call_id is None and not await _bind(deps, attempt, event):
+        await events.record(raw)
+        return "orphan"
+    return await _fold_into(deps, events, calls, known.call, event, raw)
+
+
+async def _fold_into(
+    deps: ApiDeps, events: Events, calls: Calls, call: CallRow, event: VonageEvent, raw: RawEvent
+) -> str:
+    """An event of a call's own leg."""
+    assert event.status is not None
+    if event.status in _REACHED and not call.over:
+        return await _advance(deps, events, calls, call, _REACHED[event.status], raw)
+    result = "stored"
     if call.over:
-        return await _explain(calls, call, explanation_of(event.status, call.detail, detail=event.detail))
-    if event.status in RINGING or event.status in ANSWERED:
-        return await _advance(deps, calls, call, event.status)
-    ending = ending_of(
-        event.status,
-        answered=call.answered_at is not None,
-        detail=event.detail,
-        disconnected_by=event.disconnected_by,
-    )
-    return "stored" if ending is None else await _end(deps, call, ending)
+        result = await _explain(calls, call, explanation_of(event.status, call.detail, detail=event.detail))
+    else:
+        ending = ending_of(
+            event.status,
+            answered=call.answered_at is not None,
+            detail=event.detail,
+            disconnected_by=event.disconnected_by,
+        )
+        if ending is not None:
+            result = await _end(deps, call, ending)
+    await events.record(raw)
+    return result
 
 
-async def _media_leg(deps: ApiDeps, calls: Calls, event: VonageEvent, status: str) -> str:
+async def _keep(events: Events, raw: RawEvent) -> str:
+    return "stored" if await events.record(raw) else "repeated"
+
+
+async def _media_leg(deps: ApiDeps, events: Events, calls: Calls, event: VonageEvent, raw: RawEvent) -> str:
     """The socket is a leg of its own: its end is not the call's end, but without it there will be no conversation."""
-    ending = media_failure(status, event.detail)
+    assert event.status is not None
+    ending = media_failure(event.status, event.detail)
     named = _MEDIA_PATH.search(event.to or "")
-    if ending is None or named is None:
-        return "stored"
-    call = await calls.get(named.group(1))
-    if call is None or call.answered_at is None:
-        return "stored"
-    return await (_explain(calls, call, ending) if call.over else _end(deps, call, ending))
+    call = None if ending is None or named is None else await calls.get(named.group(1))
+    if ending is None or call is None or call.answered_at is None:
+        return await _keep(events, raw)
+    result = await (_explain(calls, call, ending) if call.over else _end(deps, call, ending))
+    return result if await events.record(raw) else "repeated"
 
 
 async def _explain(calls: Calls, call: CallRow, ending: Ending | None) -> str:
@@ -107,14 +131,15 @@ async def _bind(deps: ApiDeps, attempt: AttemptRow, event: VonageEvent) -> bool:
     return False
 
 
-async def _advance(deps: ApiDeps, calls: Calls, call: CallRow, status: str) -> str:
+async def _advance(deps: ApiDeps, events: Events, calls: Calls, call: CallRow, reached: str, raw: RawEvent) -> str:
     now = deps.clock.now()
-    if status in ANSWERED:
-        moved, reached = await calls.answered(call.id, now), "answered"
-    elif status == "ringing":
-        moved, reached = await calls.ringing(call.id, now), "ringing"
+    if reached == "answered" and call.answered_at is None:
+        moved = await calls.answered(call.id, now, event=raw)
+    elif reached == "ringing" and call.status in ("queued", "dialing"):
+        moved = await calls.ringing(call.id, now, event=raw)
     else:
-        return "stored"
+        # The call is further already: the usual case, for the answer webhook comes before the event `answered`.
+        return await _keep(events, raw)
     if moved:
         await deps.live.publish(call.id, {"type": "status", "status": reached})
     return "folded" if moved else "stored"

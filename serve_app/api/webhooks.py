@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -16,7 +16,7 @@ from serve_app.api.folding import fold
 from serve_app.api.problems import ProblemError
 from serve_app.dialing.links import ANSWER_PATH, EVENT_PATH, AttemptLinks, AttemptRef
 from serve_app.metrics import ANSWER_SECONDS, WEBHOOKS
-from serve_app.store.repositories import Events
+from serve_app.store.repositories import RawEvent
 from serve_app.telephony.vonage.webhooks import (
     MalformedEvent,
     SignedClaims,
@@ -43,8 +43,7 @@ async def answer_webhook(request: Request, deps: Deps) -> Response:
     with ANSWER_SECONDS.time():
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             webhook = await _receive(request, deps, "answer")
-            await webhook.record(deps)
-            ncco = await Answering(deps, request.app.state.links).answer(webhook.event, webhook.ref)
+            ncco = await Answering(deps, request.app.state.links).answer(webhook.event, webhook.ref, webhook.raw)
         WEBHOOKS.labels("answer", "answered").inc()
         return Response(ncco, media_type="application/json")
 
@@ -54,49 +53,18 @@ async def event_webhook(request: Request, deps: Deps) -> Response:
     """Something happened to a call. The body of the response is empty: anything else could be taken for an NCCO."""
     async with asyncio.timeout(EVENT_DEADLINE_S):
         webhook = await _receive(request, deps, "event")
-        if await webhook.seen(deps):
-            result = "repeated"
-        else:
-            # Folded before it is recorded: if the fold fails, the network's retry is not taken for a repetition.
-            # Folding the same event twice changes nothing.
-            result = await fold(deps, webhook.event, webhook.ref)
-            await webhook.record(deps)
+        result = await fold(deps, webhook.event, webhook.ref, webhook.raw)
     WEBHOOKS.labels("event", result).inc()
     return Response(status_code=200)
 
 
+@dataclass(frozen=True, slots=True)
 class _Webhook:
     """A webhook that is proven to come from the network, now."""
 
-    def __init__(
-        self,
-        kind: str,
-        tenant_id: str,
-        ref: AttemptRef | None,
-        event: VonageEvent,
-        body: dict[str, Any],
-        dedupe_key: str,
-    ) -> None:
-        self.kind = kind
-        self.tenant_id = tenant_id
-        self.ref = ref
-        self.event = event
-        self.body = body
-        self.dedupe_key = dedupe_key
-
-    async def seen(self, deps: ApiDeps) -> bool:
-        return await Events(deps.db, self.tenant_id).seen(self.dedupe_key)
-
-    async def record(self, deps: ApiDeps) -> bool:
-        """Keep it as it came. False: it came before."""
-        return await Events(deps.db, self.tenant_id).record(
-            self.dedupe_key,
-            "vonage",
-            self.kind if self.event.status is None else f"{self.kind}:{self.event.status}"[:64],
-            self.event.uuid[:128] if self.event.uuid is not None else None,
-            self.body,
-            deps.clock.now(),
-        )
+    event: VonageEvent
+    ref: AttemptRef | None
+    raw: RawEvent
 
 
 async def _receive(request: Request, deps: ApiDeps, kind: str) -> _Webhook:
@@ -118,8 +86,15 @@ async def _receive(request: Request, deps: ApiDeps, kind: str) -> _Webhook:
         raise ProblemError(400, "malformed_webhook", str(error)) from error
     document = json.loads(raw_body) if raw_body.strip() else {k: v for k, v in query if k != "sig"}
     payload = signed_payload(request.method, raw_body, query)
-    tenant_id = ref.tenant_id if ref is not None else deps.settings.tenant
-    return _Webhook(kind, tenant_id, ref, event, document, _dedupe_key(kind, claims, payload))
+    raw = RawEvent(
+        dedupe_key=_dedupe_key(kind, claims, payload),
+        source="vonage",
+        kind=kind if event.status is None else f"{kind}:{event.status}"[:64],
+        carrier_call_id=event.uuid[:128] if event.uuid is not None else None,
+        body=document,
+        received_at=deps.clock.now(),
+    )
+    return _Webhook(event, ref, raw)
 
 
 def _attempt_ref(links: AttemptLinks, query: dict[str, str]) -> AttemptRef | None:

@@ -79,15 +79,17 @@ class JobRunner:
         room = self._concurrency - len(self._running)
         if room <= 0:
             return IDLE_S
-        leased = await self._jobs.lease(self._owner, kinds=list(self._handlers), limit=room, lease_s=self._lease_s)
-        for job in leased:
-            task = group.create_task(self._execute(job), name=f"job {job.kind}")
-            self._running.add(task)
-            task.add_done_callback(self._finished)
-        if len(leased) == room:
+        kinds = list(self._handlers)
+        due, following = await self._jobs.work(kinds)
+        # An idle look is one read: only what is due is worth a transaction, which on SQLite every writer waits for.
+        if due:
+            for job in await self._jobs.lease(self._owner, kinds=kinds, limit=room, lease_s=self._lease_s):
+                task = group.create_task(self._execute(job), name=f"job {job.kind}")
+                self._running.add(task)
+                task.add_done_callback(self._finished)
+        if following is None:
             return IDLE_S
-        due = await self._jobs.next_due(list(self._handlers))
-        return IDLE_S if due is None else min(IDLE_S, max(0.05, (due - self._clock.now()).total_seconds()))
+        return min(IDLE_S, max(0.05, (following - self._clock.now()).total_seconds()))
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

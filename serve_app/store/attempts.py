@@ -10,11 +10,12 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
-from serve_app.store.rows import AttemptRow, to_row
+from serve_app.store.records import insert_event
+from serve_app.store.rows import AttemptRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed
 
 
@@ -89,10 +90,21 @@ class Attempts(TenantScope):
         """The network took the call. False: the attempt was ended meanwhile, so hang that call up."""
         return await self._bind(attempt_id, carrier_call_id, {"conversation_id": conversation_id}, {})
 
-    async def bind(self, attempt_id: str, carrier_call_id: str, region_url: str | None = None) -> bool:
-        """A webhook names the carrier's call, which heals a lost response. False: ended, or bound to another call."""
+    async def bind(
+        self,
+        attempt_id: str,
+        carrier_call_id: str,
+        region_url: str | None = None,
+        *,
+        answered_at: datetime | None = None,
+        event: RawEvent | None = None,
+    ) -> bool:
+        """A webhook names the carrier's call, which heals a lost response. False: ended, or bound to another call.
+
+        `answered_at`: and it says that the callee picked up. `event`, the webhook, is kept in the same transaction.
+        """
         extra = {"region_url": region_url} if region_url else {}
-        return await self._bind(attempt_id, carrier_call_id, extra, extra)
+        return await self._bind(attempt_id, carrier_call_id, extra, extra, answered_at=answered_at, event=event)
 
     async def unknown(self, attempt_id: str, reason: str, *, check_after_s: float = 15) -> bool:
         """Nobody knows whether the network took the call; `stale` returns it after `check_after_s`.
@@ -147,7 +159,14 @@ class Attempts(TenantScope):
         return (Attempt.tenant_id == self.tenant_id, Attempt.id == attempt_id)
 
     async def _bind(
-        self, attempt_id: str, carrier_call_id: str, attempt_extra: dict[str, Any], call_extra: dict[str, Any]
+        self,
+        attempt_id: str,
+        carrier_call_id: str,
+        attempt_extra: dict[str, Any],
+        call_extra: dict[str, Any],
+        *,
+        answered_at: datetime | None = None,
+        event: RawEvent | None = None,
     ) -> bool:
         now = self.clock.now()
         bind = update(Attempt).where(
@@ -157,13 +176,18 @@ class Attempts(TenantScope):
             or_(Attempt.carrier_call_id.is_(None), Attempt.carrier_call_id == carrier_call_id),
         )
         values = {"status": "placed", "carrier_call_id": carrier_call_id, "placed_at": now, **attempt_extra}
+        mirrored = {"carrier_call_id": carrier_call_id, **call_extra}
+        if answered_at is None:
+            mirrored["status"] = case((Call.status == "queued", "dialing"), else_=Call.status)
+        else:
+            mirrored["status"] = case((Call.status == "in_progress", Call.status), else_="answered")
+            mirrored["answered_at"] = func.coalesce(Call.answered_at, answered_at)
         async with self.db.transaction() as session:
+            if event is not None:
+                await insert_event(session, self.tenant_id, event)
             if not await changed(session, bind.values(values)):
                 return False
-            dialing = case((Call.status == "queued", "dialing"), else_=Call.status)
-            await self._mirror(
-                session, attempt_id, LIVE_CALL, status=dialing, carrier_call_id=carrier_call_id, **call_extra
-            )
+            await self._mirror(session, attempt_id, LIVE_CALL, **mirrored)
             return True
 
     async def _mirror(

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from serve_app.errors import ParleyError
 from serve_app.store.jobs import insert_job
 from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call, Transcript, Turn, new_id
-from serve_app.store.rows import AttemptRow, CallRow, to_row
+from serve_app.store.records import insert_event
+from serve_app.store.rows import AttemptRow, CallRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 
 MIX_RECORDING = "mix_recording"
@@ -78,8 +79,12 @@ class Calls(TenantScope):
         agent_name: str,
         agent_version: int,
         metadata: dict[str, Any],
+        event: RawEvent | None = None,
     ) -> CallRow:
-        """A ringing call; the same `carrier_call_id` again returns the call that is there."""
+        """A ringing call; the same `carrier_call_id` again returns the call that is there.
+
+        `event`, the webhook that told of it, is kept in the same transaction.
+        """
         now = self.clock.now()
         values = {
             "id": new_id(),
@@ -96,8 +101,12 @@ class Calls(TenantScope):
             "updated_at": now,
         }
         async with self.db.transaction() as session:
-            await session.execute(insert_or_ignore(session, Call, values))
-            found = await session.scalar(self._query().where(Call.carrier_call_id == carrier_call_id))
+            if event is not None:
+                await insert_event(session, self.tenant_id, event)
+            created = insert_or_ignore(session, Call, values).returning(Call)
+            found = await session.scalar(created)
+            if found is None:
+                found = await session.scalar(self._query().where(Call.carrier_call_id == carrier_call_id))
             assert found is not None
             return to_row(CallRow, found)
 
@@ -127,17 +136,23 @@ class Calls(TenantScope):
             rows = [to_row(CallRow, call) for call in await session.scalars(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
-    async def ringing(self, call_id: str, at: datetime) -> bool:
-        return await self._advance(call_id, "ringing", at, {})
+    async def ringing(self, call_id: str, at: datetime, *, event: RawEvent | None = None) -> bool:
+        return await self._advance(call_id, "ringing", at, {}, event)
 
-    async def answered(self, call_id: str, at: datetime) -> bool:
-        """The callee picked up. A late event still gives the time to a call that is already further."""
-        if await self._advance(call_id, "answered", at, {"answered_at": at}):
-            return True
+    async def answered(self, call_id: str, at: datetime, *, event: RawEvent | None = None) -> bool:
+        """The callee picked up. A late event still gives the time to a call that is already further.
+
+        `event`, the webhook that says so, is kept in the same transaction; one that was seen before changes nothing.
+        """
+        forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE["answered"]))
         late = update(Call).where(*self._is(call_id), Call.answered_at.is_(None))
         async with self.db.transaction() as session:
+            if event is not None and not await insert_event(session, self.tenant_id, event):
+                return False
+            if await changed(session, forward.values(status="answered", updated_at=at, answered_at=at)):
+                return True
             await session.execute(late.values(answered_at=at))
-        return False
+            return False
 
     async def in_progress(self, call_id: str, at: datetime) -> bool:
         """The first media message came. Like its siblings: never backwards, False where nothing changed."""
@@ -168,20 +183,20 @@ class Calls(TenantScope):
             ended["started_at"] = started_at
         if sample_rate_hz is not None:
             ended["sample_rate_hz"] = sample_rate_hz
-        # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock otherwise.
-        attempts = select(Attempt.status).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
+        over = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
+        end_of_call = over.values(status=status, updated_at=self.clock.now(), **ended).returning(Call.started_at)
         async with self.db.transaction() as session:
-            statuses = list(await session.scalars(attempts.order_by(Attempt.id).with_for_update()))
-            if unsent_only and any(status not in ("intended", "ended") for status in statuses):
-                return False
-            end = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
-            if not await changed(session, end.values(status=status, updated_at=self.clock.now(), **ended)):
+            # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock
+            # otherwise.
+            if unsent_only and await self._sent(session, call_id):
                 return False
             await self._end_attempts(session, call_id, outcome, detail, ended_at)
+            first = (await session.execute(end_of_call.execution_options(synchronize_session=False))).first()
+            if first is None:
+                await session.rollback()
+                return False
             await self._write_transcript(session, call_id)
-            call = await session.scalar(self._query().where(Call.id == call_id))
-            assert call is not None
-            if call.started_at is not None:
+            if first.started_at is not None:
                 await insert_job(
                     session,
                     self.tenant_id,
@@ -207,17 +222,26 @@ class Calls(TenantScope):
             await session.execute(attempts.values(disposition=outcome, detail=detail))
             return bool(await changed(session, call.values(outcome=outcome, detail=detail)))
 
+    async def _sent(self, session: AsyncSession, call_id: str) -> bool:
+        """Whether an attempt went beyond `intended`. None can before the end of the transaction."""
+        attempts = select(Attempt.status).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
+        statuses = await session.scalars(attempts.order_by(Attempt.id).with_for_update())
+        return any(status not in ("intended", "ended") for status in statuses)
+
     async def _end_attempts(
         self, session: AsyncSession, call_id: str, outcome: str, detail: str | None, at: datetime
     ) -> None:
         live = update(Attempt).where(
             Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.status.in_(LIVE_ATTEMPT)
         )
-        await session.execute(live.values(status="ended", disposition=outcome, detail=detail, ended_at=at))
+        ended = live.values(status="ended", disposition=outcome, detail=detail, ended_at=at)
+        await session.execute(ended.execution_options(synchronize_session=False))
 
     async def _write_transcript(self, session: AsyncSession, call_id: str) -> None:
-        query = select(Turn).where(Turn.tenant_id == self.tenant_id, Turn.call_id == call_id)
-        turns = list(await session.scalars(query.order_by(Turn.turn_index)))
+        query = select(Turn.role, Turn.heard_text, Turn.approximate).where(
+            Turn.tenant_id == self.tenant_id, Turn.call_id == call_id
+        )
+        turns = (await session.execute(query.order_by(Turn.turn_index))).all()
         # What the callee did not hear was not said.
         lines = [f"{turn.role.capitalize()}: {turn.heard_text}" for turn in turns if turn.heard_text]
         transcript = {
@@ -230,9 +254,13 @@ class Calls(TenantScope):
         }
         await session.execute(insert_or_ignore(session, Transcript, transcript))
 
-    async def _advance(self, call_id: str, status: str, at: datetime, values: dict[str, Any]) -> bool:
+    async def _advance(
+        self, call_id: str, status: str, at: datetime, values: dict[str, Any], event: RawEvent | None = None
+    ) -> bool:
         forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE[status]))
         async with self.db.transaction() as session:
+            if event is not None and not await insert_event(session, self.tenant_id, event):
+                return False
             return bool(await changed(session, forward.values(status=status, updated_at=at, **values)))
 
     def _call(

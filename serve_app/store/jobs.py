@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.clock import Clock, SystemClock
 from serve_app.store.db import Database
-from serve_app.store.models import Job, new_id
+from serve_app.store.models import READY_JOB, Job, new_id
 from serve_app.store.rows import JobRow, to_row
 from serve_app.store.scope import changed, insert_or_ignore
 
@@ -84,35 +84,42 @@ class Jobs:
     async def lease(self, owner: str, *, kinds: Sequence[str], limit: int, lease_s: float) -> list[JobRow]:
         """Take due jobs. A job whose worker died counts that as an attempt; after the last one it is dead."""
         now = self.clock.now()
-        waiting = (Job.kind.in_(kinds), Job.due_at <= now)
+        due = (
+            select(Job.id)
+            .where(READY_JOB, Job.kind.in_(kinds), Job.due_at <= now)
+            .order_by(Job.due_at, Job.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        take = (
+            update(Job)
+            .where(Job.id.in_(select(due.c.id)))
+            .values(
+                status="leased",
+                attempts=Job.attempts + 1,
+                lease_owner=owner,
+                due_at=now + timedelta(seconds=lease_s),
+            )
+            .returning(Job)
+            .execution_options(synchronize_session=False)
+        )
         async with self.db.transaction() as session:
-            lost = update(Job).where(*waiting, Job.status == "leased", Job.attempts >= Job.max_attempts)
-            await session.execute(
-                lost.values(status="dead", last_error="its worker died at the last attempt", finished_at=now)
-            )
-            due = (
-                select(Job.id)
-                .where(*waiting, Job.status.in_(("ready", "leased")))
-                .order_by(Job.due_at, Job.id)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            )
-            ids = list(await session.scalars(due))
-            if not ids:
-                return []
-            take = (
-                update(Job)
-                .where(Job.id.in_(ids))
-                .values(
-                    status="leased",
-                    attempts=Job.attempts + 1,
-                    lease_owner=owner,
-                    due_at=now + timedelta(seconds=lease_s),
+            taken = [to_row(JobRow, job) for job in await session.scalars(take)]
+            lost = [job.id for job in taken if job.attempts > job.max_attempts]
+            if lost:
+                await session.execute(
+                    update(Job)
+                    .where(Job.id.in_(lost))
+                    .values(
+                        status="dead",
+                        attempts=Job.max_attempts,
+                        last_error="its worker died at the last attempt",
+                        finished_at=now,
+                    )
+                    .execution_options(synchronize_session=False)
                 )
-                .returning(Job)
-                .execution_options(populate_existing=True)
-            )
-            return [to_row(JobRow, job) for job in await session.scalars(take)]
+        return [job for job in taken if job.id not in lost]
 
     async def done(self, job_id: str, owner: str) -> bool:
         """False: the lease was lost to another worker."""
@@ -144,13 +151,21 @@ class Jobs:
             values["last_error"] = error[:_ERROR_CHARS]
         return await self._settle(job_id, owner, values)
 
-    async def next_due(self, kinds: Sequence[str] | None = None) -> datetime | None:
-        """When there is work next: a ready job, or a lease that runs out. None: nothing is waiting."""
-        query = select(func.min(Job.due_at)).where(Job.status.in_(("ready", "leased")))
-        if kinds is not None:
-            query = query.where(Job.kind.in_(kinds))
+    async def work(self, kinds: Sequence[str]) -> tuple[int, datetime | None]:
+        """How many jobs are due, and when the next one after them will be: ready ones, and leases that run out."""
+        now = self.clock.now()
+        query = select(
+            func.coalesce(func.sum(case((Job.due_at <= now, 1), else_=0)), 0),
+            func.min(case((Job.due_at > now, Job.due_at))),
+        ).where(READY_JOB, Job.kind.in_(kinds))
         async with self.db.session() as session:
-            return await session.scalar(query)
+            due, following = (await session.execute(query)).one()
+            return int(due), following
+
+    async def next_due(self) -> datetime | None:
+        """When a job of any kind may be taken next. None: nothing is waiting, nothing is in work."""
+        async with self.db.session() as session:
+            return await session.scalar(select(func.min(Job.due_at)).where(READY_JOB))
 
     async def _settle(self, job_id: str, owner: str, values: dict[str, Any]) -> bool:
         mine = update(Job).where(Job.id == job_id, Job.status == "leased", Job.lease_owner == owner)

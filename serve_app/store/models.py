@@ -29,11 +29,12 @@ LIVE_ATTEMPT = ("intended", "placing", "placed", "unknown")
 LIVE_CALL = ("queued", "dialing", "ringing", "answered", "in_progress")
 TERMINAL_CALL = ("completed", "failed")
 ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
+OPEN_CALL = text("status IN ('queued', 'dialing', 'ringing', 'answered', 'in_progress')")
 READY_JOB = text("status IN ('ready', 'leased')")
 
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration: what these models describe. A test holds both together."""
 
 
@@ -114,6 +115,8 @@ class Call(Base):
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "carrier_call_id"),
         Index("ix_calls_tenant_id_status_updated_at", "tenant_id", "status", "updated_at"),
+        # What the reconciler reads every few seconds: live calls only, whatever the history.
+        Index("ix_calls_open", "updated_at", sqlite_where=OPEN_CALL, postgresql_where=OPEN_CALL),
     )
     id: Mapped[str] = _id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from serve_app.store.models import CallEvent, LatencyMeasurement, Recording, Transcript, Turn
-from serve_app.store.rows import RecordingRow, TranscriptRow, TurnRow, to_row
+from serve_app.store.models import Agent, Attempt, Call, CallEvent, LatencyMeasurement, Recording, Transcript, Turn
+from serve_app.store.rows import (
+    AgentRow,
+    AttemptRow,
+    CallRow,
+    EventContext,
+    RawEvent,
+    RecordingRow,
+    TranscriptRow,
+    TurnRow,
+    to_row,
+)
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore, insert_or_replace
 
 LATENCIES = ("end_of_turn_ms", "llm_first_token_ms", "tts_first_audio_ms", "first_frame_ms", "total_ms")
@@ -129,29 +140,62 @@ class Recordings(TenantScope):
             return None if found is None else to_row(RecordingRow, found)
 
 
-class Events(TenantScope):
-    async def record(
-        self,
-        dedupe_key: str,
-        source: str,
-        kind: str,
-        carrier_call_id: str | None,
-        body: dict[str, Any],
-        received_at: datetime,
-    ) -> bool:
-        """Keep a raw event. False: it was seen before, so nothing of it may be applied again."""
-        values = {
-            "tenant_id": self.tenant_id,
-            "dedupe_key": dedupe_key,
-            "source": source,
-            "kind": kind,
-            "carrier_call_id": carrier_call_id,
-            "body": body,
-            "received_at": received_at,
-        }
-        async with self.db.transaction() as session:
-            return bool(await changed(session, insert_or_ignore(session, CallEvent, values)))
+async def insert_event(session: AsyncSession, tenant_id: str, event: RawEvent) -> bool:
+    """Keep a raw event in the caller's transaction. False: it was seen before, so nothing of it may be applied again.
 
-    async def seen(self, dedupe_key: str) -> bool:
+    Together with what it changes: if that fails, a repeated delivery is not taken for a repetition.
+    """
+    values = {"tenant_id": tenant_id, **{name: getattr(event, name) for name in _EVENT_FIELDS}}
+    return bool(await changed(session, insert_or_ignore(session, CallEvent, values)))
+
+
+_EVENT_FIELDS = tuple(field.name for field in fields(RawEvent))
+
+
+class Events(TenantScope):
+    async def record(self, event: RawEvent) -> bool:
+        """`insert_event` in a transaction of its own."""
+        async with self.db.transaction() as session:
+            return await insert_event(session, self.tenant_id, event)
+
+    async def of_attempt(self, dedupe_key: str, attempt_id: str) -> EventContext | None:
+        """What an event about one of our attempts meets: one statement."""
+        query = (
+            select(Attempt, Call, Agent, self._seen(dedupe_key))
+            .join(Call, and_(Call.tenant_id == Attempt.tenant_id, Call.id == Attempt.call_id))
+            .outerjoin(
+                Agent,
+                and_(
+                    Agent.tenant_id == Call.tenant_id,
+                    Agent.name == Call.agent_name,
+                    Agent.version == Call.agent_version,
+                ),
+            )
+            .where(Attempt.tenant_id == self.tenant_id, Attempt.id == attempt_id)
+        )
         async with self.db.session() as session:
-            return await session.get(CallEvent, (self.tenant_id, dedupe_key)) is not None
+            found = (await session.execute(query)).first()
+        if found is None:
+            return None
+        attempt, call, agent, seen = found
+        return EventContext(
+            bool(seen),
+            to_row(CallRow, call),
+            to_row(AttemptRow, attempt),
+            None if agent is None else to_row(AgentRow, agent),
+        )
+
+    async def of_carrier_call(self, dedupe_key: str, carrier_call_id: str) -> EventContext | None:
+        """What an event about a call of the carrier's, which came in, meets."""
+        query = select(Call, self._seen(dedupe_key)).where(
+            Call.tenant_id == self.tenant_id, Call.carrier_call_id == carrier_call_id
+        )
+        async with self.db.session() as session:
+            found = (await session.execute(query)).first()
+        if found is None:
+            return None
+        call, seen = found
+        return EventContext(bool(seen), to_row(CallRow, call))
+
+    def _seen(self, dedupe_key: str) -> Any:
+        return exists().where(CallEvent.tenant_id == self.tenant_id, CallEvent.dedupe_key == dedupe_key)

@@ -79,6 +79,29 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RawEvent:
+    """A webhook as it came. Two deliveries of one webhook have one `dedupe_key`."""
+
+    dedupe_key: str
+    source: str
+    kind: str
+    carrier_call_id: str | None
+    body: dict[str, Any]
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventContext:
+    """What is known when an event comes."""
+
+    seen: bool
+    """The same event came before, and was applied."""
+    call: CallRow
+    attempt: AttemptRow | None = None
+    agent: AgentRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRow:
     call_id: str
     index: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CursorResult, Executable
+from sqlalchemy import CursorResult, Executable, Insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +32,7 @@ async def changed(session: AsyncSession, statement: Executable) -> int:
     return int(result.rowcount)
 
 
-def insert_or_ignore(session: AsyncSession, model: type[Base], values: dict[str, Any]) -> Executable:
+def insert_or_ignore(session: AsyncSession, model: type[Base], values: dict[str, Any]) -> Insert:
     """INSERT that does nothing where a unique key exists (0 rows)."""
     if session.get_bind().dialect.name == "sqlite":
         return sqlite_insert(model).values(values).on_conflict_do_nothing()

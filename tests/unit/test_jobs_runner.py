@@ -104,14 +104,15 @@ async def test_a_lost_lease_is_taken_over_and_cannot_be_settled(db: Database) ->
     assert row is not None and row.status == "dead" and row.last_error
 
 
-async def test_the_next_due_time_is_the_earliest(db: Database) -> None:
+async def test_what_is_due_and_when_the_next_will_be(db: Database) -> None:
     jobs = Jobs(db)
-    assert await jobs.next_due() is None
+    assert await jobs.next_due() is None and await jobs.work(["work"]) == (0, None)
     soon = datetime.now(UTC) + timedelta(seconds=30)
     await jobs.add("acme", "work", {}, due_at=soon + timedelta(days=1))
     await jobs.add("acme", "work", {}, due_at=soon)
     await jobs.add("acme", "other", {})
-    assert await jobs.next_due(["work"]) == soon
+    assert await jobs.work(["work"]) == (0, soon)
+    assert (await jobs.work(["work", "other"]))[0] == 1
     assert await jobs.lease("w", kinds=["work"], limit=9, lease_s=1) == []
 
 

@@ -22,6 +22,7 @@ from serve_app.store.repositories import (
     Events,
     Jobs,
     LiveCallExists,
+    RawEvent,
     Recordings,
     Transcripts,
     Turns,
@@ -311,9 +312,24 @@ async def test_a_recording_is_replaced(db: Database) -> None:
 
 async def test_an_event_is_recorded_once(db: Database) -> None:
     events = Events(db, "acme")
-    seen = await asyncio.gather(*(events.record("jti-1", "vonage", "answered", "u", {"n": 1}, now()) for _ in range(5)))
-    assert sorted(seen) == [False] * 4 + [True]
-    assert await events.seen("jti-1") and not await events.seen("jti-2")
+    event = RawEvent("jti-1", "vonage", "ringing", "carrier-1", {"n": 1}, now())
+    assert sorted(await asyncio.gather(*(events.record(event) for _ in range(5)))) == [False] * 4 + [True]
+    call = await inbound(db)
+    for key, seen in (("jti-1", True), ("jti-2", False)):
+        known = await events.of_carrier_call(key, "carrier-1")
+        assert known is not None and (known.seen, known.call.id) == (seen, call.id)
+
+
+async def test_what_an_event_changes_is_changed_with_its_record_and_once(db: Database) -> None:
+    call, _ = await outbound(db)
+    calls, events = Calls(db, "acme"), Events(db, "acme")
+    event = RawEvent("jti-1", "vonage", "event:ringing", "u", {}, now())
+    moved = await asyncio.gather(*(calls.ringing(call.id, now(), event=event) for _ in range(4)))
+    assert sorted(moved) == [False] * 3 + [True]
+    assert not await events.record(event)
+    late = RawEvent("jti-2", "vonage", "event:answered", "u", {}, now())
+    assert await calls.answered(call.id, now(), event=late)
+    assert not await calls.answered(call.id, now(), event=late)
 
 
 async def test_naive_times_are_refused(db: Database) -> None:

@@ -20,6 +20,7 @@ from serve_app.store.repositories import (
     Calls,
     Events,
     Jobs,
+    RawEvent,
     Recordings,
     Transcripts,
     Turns,
@@ -35,6 +36,7 @@ FUTURE = NOW + timedelta(days=1)
 CALL = {"from_number": OWN_NUMBER, "agent_name": "front-desk", "agent_version": 1, "metadata": {}}
 END: dict[str, Any] = {"outcome": "failed", "detail": "stolen", "started_at": NOW, "ended_at": NOW, "duration_s": 1}
 RECORDING: dict[str, Any] = {"key": "k", "format": "wav", "channels": 1, "sample_rate_hz": 8000, "duration_s": 1.0}
+EVENT = RawEvent("jti", "vonage", "answered", "carrier-1", {}, NOW)
 
 
 class Victim:
@@ -44,8 +46,8 @@ class Victim:
 
 
 Attack = Callable[[Any, Victim], Awaitable[object]]
-# What the stranger calls with the owner's ids. A result of None, False, [], set() or ([], None) gives nothing away; `own`
-# results are rows that the stranger just made for itself.
+# What the stranger calls with the owner's ids. A result of None, False, [], set() or ([], None) gives nothing away;
+# `own` results are rows that the stranger just made for itself.
 ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Agents: {
         "apply": lambda r, v: r.apply("front-desk", {"mine": True}),
@@ -89,8 +91,9 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "get": lambda r, v: r.get(v.over_call),
     },
     Events: {
-        "record": lambda r, v: r.record("jti", "vonage", "x", None, {}, NOW),
-        "seen": lambda r, v: r.seen("jti"),
+        "record": lambda r, v: r.record(EVENT),
+        "of_attempt": lambda r, v: r.of_attempt("jti", v.live_attempt),
+        "of_carrier_call": lambda r, v: r.of_carrier_call("jti", "carrier-1"),
     },
     ApiKeys: {
         "create": lambda r, v: r.create("mine"),
@@ -128,7 +131,7 @@ async def populate(db: Database) -> Victim:
     await Turns(db, OWNER).put(over.id, 0, "agent", "Hello", "Hello", 0, 1, False, False, {"total_ms": 1})
     await finish(db, over)
     await Recordings(db, OWNER).put(over.id, bytes=1, peaks=[], **RECORDING)
-    await Events(db, OWNER).record("jti", "vonage", "answered", "carrier-1", {}, NOW)
+    await Events(db, OWNER).record(EVENT)
     await ApiKeys(db, OWNER).create("first")
     victim.live_call, victim.live_attempt, victim.over_call = call.id, attempt.id, over.id
     return victim

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import UTC, datetime
 
 from serve_app.store.db import Database
-from serve_app.store.repositories import Agents, Attempts, Calls, Events, Jobs, Turns
+from serve_app.store.repositories import Agents, Attempts, Calls, Events, Jobs, RawEvent, Turns
 from tests.unit.store_fixtures import call_entity, inbound
 
 pytest_plugins = ("tests.unit.store_fixtures",)
@@ -16,7 +17,7 @@ WRITER = """
 import asyncio, sys
 from datetime import UTC, datetime
 from serve_app.store.db import Database
-from serve_app.store.repositories import Agents, Calls, Events, Turns
+from serve_app.store.repositories import Agents, Calls, Events, RawEvent, Turns
 
 async def main(url, call_id, name):
     db = await Database.connect(url)
@@ -28,7 +29,7 @@ async def main(url, call_id, name):
             await Calls(db, "acme").create_inbound(carrier_call_id=key, from_number="+1", to_number="+2",
                 agent_name="a", agent_version=1, metadata={{}})
             await Turns(db, "acme").put(call_id, 0, "agent", key, key, 0, 1, False, False, {{"total_ms": 1}})
-            assert await Events(db, "acme").record(key, "test", "x", None, {{}}, datetime.now(UTC))
+            assert await Events(db, "acme").record(RawEvent(key, "test", "x", None, {{}}, datetime.now(UTC)))
     async with asyncio.TaskGroup() as group:
         for task in range({tasks}):
             group.create_task(write(task))
@@ -52,7 +53,8 @@ async def test_writers_of_several_processes_all_succeed(sqlite_url: str, sqlite_
     assert "locked" not in "".join(errors)
     rows, _ = await Calls(sqlite_db, "acme").list(limit=1000)
     assert len(rows) == PROCESSES * TASKS * WRITES + 1
-    assert await Events(sqlite_db, "acme").seen(f"p{PROCESSES - 1}-{TASKS - 1}-{WRITES - 1}")
+    last = RawEvent(f"p{PROCESSES - 1}-{TASKS - 1}-{WRITES - 1}", "test", "x", None, {}, datetime.now(UTC))
+    assert not await Events(sqlite_db, "acme").record(last)
     assert len(await Turns(sqlite_db, "acme").list(call.id)) == 1
     newest = await Agents(sqlite_db, "acme").get("shared")
     assert newest is not None and newest.version == PROCESSES * TASKS * WRITES
