@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,10 @@ CALLER, CALLED = "+12025550100", "+12025550199"
 class NobodyWatches:
     """Stands where the journal has Redis: live events reach nobody. That is part of what composition costs."""
 
-    async def publish(self, call_id: str, event: dict[str, Any]) -> None:
+    async def publish(self, call_id: str, *events: dict[str, Any]) -> None:
+        return
+
+    async def publish_all(self, events: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         return
 
 

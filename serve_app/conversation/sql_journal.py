@@ -9,6 +9,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import get_args
 
+import structlog
+
 from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.lease import CallLease, CallResult, Outcome
 from serve_app.errors import UnavailableError
@@ -22,17 +24,27 @@ COMPLETED: frozenset[str] = frozenset(
 """Outcomes of a conversation that took place. Every other outcome is a failed call."""
 assert set(get_args(Outcome)) >= COMPLETED
 
+log = structlog.get_logger(__name__)
+
 WRITE_TIMEOUT_S = 10.0
+LIVE_EVERY_S = 0.2
 FINISH_TIMEOUT_S = 40.0
 """Longer than SQLite's busy wait: the end of a call is worth waiting for."""
 
 
 class SqlJournal:
-    """Implements `conversation.journal.CallJournal`. Shared by the calls of a process; raises UnavailableError."""
+    """Implements `conversation.journal.CallJournal`. Shared by the calls of a process; raises UnavailableError.
 
-    def __init__(self, db: Database, live: LiveState) -> None:
+    Live events of all calls go out together, a few times a second: nobody reads faster, and mostly nobody reads at all.
+    """
+
+    def __init__(self, db: Database, live: LiveState, *, live_every_s: float = LIVE_EVERY_S) -> None:
         self._db = db
         self._live = live
+        self._live_every_s = live_every_s
+        self._unsent: dict[str, list[dict[str, object]]] = {}
+        self._sending: asyncio.Task[None] | None = None
+        self._publishing = asyncio.Lock()
 
     async def started(self, lease: CallLease, at: datetime) -> None:
         async with _deadline(WRITE_TIMEOUT_S):
@@ -54,8 +66,34 @@ class SqlJournal:
             )
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:
-        async with _deadline(WRITE_TIMEOUT_S):
-            await self._live.publish(lease.call_id, event)
+        events = self._unsent.setdefault(lease.call_id, [])
+        if event.get("type") == "partial" and events and events[-1].get("type") == "partial":
+            # A partial says all that was heard of the turn so far: the one before it is worth nothing any more.
+            events[-1] = event
+        else:
+            events.append(event)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_while_any())
+
+    async def _send_while_any(self) -> None:
+        try:
+            while self._unsent:
+                await asyncio.sleep(self._live_every_s)
+                async with self._publishing:
+                    unsent, self._unsent = self._unsent, {}
+                    if unsent:
+                        await self._send(unsent)
+        finally:
+            self._sending = None
+
+    async def _send(self, unsent: dict[str, list[dict[str, object]]]) -> None:
+        try:
+            async with _deadline(WRITE_TIMEOUT_S):
+                await self._live.publish_all(unsent)
+        except UnavailableError as error:
+            log.warning("live events are lost", calls=len(unsent), error=str(error))
+        except Exception:  # the root of the sending task: an odd event must not silence every later one
+            log.exception("live events are lost")
 
     async def finished(self, lease: CallLease, result: CallResult) -> None:
         """The first end that is recorded stays; whoever follows the call gets a last event, `finished`."""
@@ -72,7 +110,10 @@ class SqlJournal:
             )
             if first:
                 event = {"type": "finished", "outcome": result.outcome, "detail": result.detail}
-                await self._live.publish(lease.call_id, {**event, "duration_s": result.duration_s})
+                # After what is on its way, and with what still waits, so that it is the last one.
+                async with self._publishing:
+                    before = self._unsent.pop(lease.call_id, [])
+                    await self._live.publish(lease.call_id, *before, {**event, "duration_s": result.duration_s})
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -212,13 +212,19 @@ class LiveState:
                 pipe.pexpire(reply_key, _ms(ttl_s))
                 await pipe.execute()
 
-    async def publish(self, call_id: str, event: dict[str, Any]) -> None:
-        """Add an event for whoever follows the call; the last 1000 or so stay for an hour."""
-        key = events_key(call_id)
+    async def publish(self, call_id: str, *events: dict[str, Any]) -> None:
+        """Add events for whoever follows the call; the last 1000 or so stay for an hour."""
+        await self.publish_all({call_id: events})
+
+    async def publish_all(self, events: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+        """`publish` for many calls in one round trip: call id -> its events, in their order."""
         with self.reachable():
             async with self.client.pipeline(transaction=False) as pipe:
-                pipe.xadd(key, {"event": json.dumps(event)}, maxlen=EVENTS_KEPT, approximate=True)
-                pipe.pexpire(key, EVENTS_LIFE_MS)
+                for call_id, of_call in events.items():
+                    key = events_key(call_id)
+                    for event in of_call:
+                        pipe.xadd(key, {"event": json.dumps(event)}, maxlen=EVENTS_KEPT, approximate=True)
+                    pipe.pexpire(key, EVENTS_LIFE_MS)
                 await pipe.execute()
 
     async def follow(

@@ -249,6 +249,34 @@ async def test_the_journal_keeps_a_whole_call(db: Database, live: LiveState) -> 
     assert events[-1]["outcome"] == "callee_hung_up"
 
 
+async def test_live_events_of_all_calls_go_out_together_and_in_order(
+    sqlite_db: Database, live: LiveState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqlJournal(sqlite_db, live, live_every_s=0.05)
+    calls = [await outbound(sqlite_db, number=f"+1202555010{n}") for n in range(2)]
+    round_trips = 0
+    publish_all = live.publish_all
+
+    async def counted(events: Any) -> None:
+        nonlocal round_trips
+        round_trips += 1
+        await publish_all(events)
+
+    monkeypatch.setattr(live, "publish_all", counted)
+    for call, attempt in calls:
+        lease = lease_of(call, attempt.id)
+        await journal.live(lease, {"type": "state", "state": "listening"})
+        for text in ("Where", "Where can I park?"):
+            await journal.live(lease, {"type": "partial", "text": text})
+        await journal.live(lease, {"type": "turn", "index": 0})
+    await asyncio.sleep(0.3)
+    assert round_trips == 1
+    for call, _ in calls:
+        events = [event async for _, event in live.follow(call.id, idle_timeout_s=0.05)]
+        assert [event["type"] for event in events] == ["state", "partial", "turn"]
+        assert events[1]["text"] == "Where can I park?", "a later partial says what the earlier one did"
+
+
 async def test_a_failure_is_a_failed_call(sqlite_db: Database, live: LiveState) -> None:
     call, attempt = await outbound(sqlite_db)
     result = CallResult(

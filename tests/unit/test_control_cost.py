@@ -1,0 +1,34 @@
+"""What a whole call asks of SQL and Redis outside its media path: it must not creep up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from load_tests.control_cost import ControlPlane, Tally
+
+pytest_plugins = ("tests.unit.store_fixtures",)
+
+MOST_STATEMENTS = 82
+"""Of one outbound call of eight turns, commits included; 124 before they were counted. A turn takes two or three."""
+MOST_ROUND_TRIPS = 62
+"""To Redis; 78 before."""
+
+
+async def test_a_whole_call_stays_within_its_statements_and_round_trips(
+    sqlite_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    async with ControlPlane.open(sqlite_url, redis_url, tmp_path) as plane:
+        await plane.live.client.flushall()
+        await plane.live.beat("replica", 100, ttl_s=3600)
+        await plane.call(Tally())  # scripts, connections
+        tally = Tally()
+        with tally.watching(plane.db):
+            await plane.call(tally)
+    # The dialer and the job runner look around on their own as well, once more or less.
+    counted = {name: counts.total() for name, counts in tally.statements.items() if name != "measurement"}
+    assert 70 <= sum(counted.values()) <= MOST_STATEMENTS, counted
+    trips = {name: count for name, count in tally.round_trips.items() if name != "measurement"}
+    assert sum(trips.values()) <= MOST_ROUND_TRIPS, trips
+    # What a repeated or uninteresting event costs: its record.
+    assert tally.statements["webhook: media started"].total() == 2
+    assert tally.statements["webhook: answer"]["COMMIT"] == 1
