@@ -14,6 +14,8 @@ LOUD = 600
 SPOKE_S = 1.0
 QUIET_S = 2.5
 _FORGET_S = 1.0
+_LOOK_S = 0.08
+"""One frame in so much audio is looked at, and stands for all of it."""
 
 
 class DeafnessWatch:
@@ -22,6 +24,7 @@ class DeafnessWatch:
     def __init__(self, audio: AudioFormat) -> None:
         self._bytes_per_s = audio.sample_rate_hz * audio.bytes_per_sample
         self._encoding = audio.encoding
+        self._unseen_bytes = 0
         self._loud_s = 0.0
         self._quiet_s = 0.0
 
@@ -31,7 +34,11 @@ class DeafnessWatch:
 
     def feed(self, audio: bytes) -> bool:
         """True when the callee has spoken, been quiet, and nothing was told. Starts over then."""
-        seconds = len(audio) / self._bytes_per_s
+        self._unseen_bytes += len(audio)
+        seconds = self._unseen_bytes / self._bytes_per_s
+        if seconds < _LOOK_S:
+            return False
+        self._unseen_bytes = 0
         # Most frames are quiet, and need no arithmetic.
         if may_sound(audio, self._encoding) and mean_magnitude(audio, self._encoding) >= LOUD:
             self._loud_s += seconds

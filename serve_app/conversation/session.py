@@ -129,9 +129,9 @@ class CallSession:
         if self._zero is None:
             self._zero = now
         for event in self._leg.receive(message):
-            if isinstance(event, AudioReceived):
-                if self._media is not None:
-                    self._media.hearing.receive(event.audio, now)
+            if type(event) is AudioReceived:
+                if (media := self._media) is not None:
+                    media.hearing.receive(event.audio, now)
                     self._recorder.callee(event.audio, now)
                 continue
             if isinstance(event, LegConnected) and self._media is None:
@@ -301,6 +301,7 @@ class CallSession:
         group.create_task(media.hearing.run(), name="hearing")
         group.create_task(media.player.run(), name="player")
         group.create_task(media.speaker.prepare(), name="prepare")
+        group.create_task(self._providers.llm.warm(), name="warm")
         self._dispatch(t.CallConnected())
 
     def _on_notice(self, notice: Notice) -> None:

@@ -181,6 +181,10 @@ class LanguageModel(Protocol):
         """Events ending in exactly one ChatFinished. Leaving the iterator early (aclose) closes the HTTP stream."""
         ...
 
+    async def warm(self) -> None:
+        """Have a connection ready for the next `stream`: the first reply must not wait for one. Never raises."""
+        ...
+
     async def aclose(self) -> None: ...
 
 

@@ -22,6 +22,10 @@ from serve_app.providers.errors import is_retryable, status_error
 _CLOSE_TIMEOUT_S = 1.0
 _END = object()
 
+KEEP_CONNECTED_S = 30.0
+"""How long an idle connection is kept. The SDKs' default of 5 s is shorter than many a turn of the callee: most replies
+of a quiet process would begin with a TLS handshake."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -34,8 +38,8 @@ class Dialect:
     """Everything else that the SDK raises: mid-stream error events, connection errors, its own timeouts."""
     transport_errors: tuple[type[Exception], ...]
     """What its HTTP library raises through the SDK, e.g. for a chunked body that is cut."""
-    path: str
-    """Of chat completions, as the SDK appends it to its base URL."""
+    base_path: str
+    """Of the API, as the SDK appends it to its base URL."""
     stream_class: Any
     """The SDK's `AsyncStream`, of plain JSON."""
     limit_parameter: str
@@ -65,6 +69,20 @@ class ChatStreamer:
         self._model = model
         self._temperature = temperature
         self._token_timeout_s = token_timeout_s
+        self._used_at = float("-inf")
+        """When a connection was last in use."""
+
+    async def warm(self) -> None:
+        """Connect, unless a connection is open from before. Never raises: if it fails, the next reply tells."""
+        now = asyncio.get_running_loop().time()
+        if now - self._used_at < KEEP_CONNECTED_S:
+            return
+        self._used_at = now
+        dialect = self._dialect
+        expected = (*dialect.status_errors, *dialect.api_errors, *dialect.transport_errors, OSError, ValueError)
+        with contextlib.suppress(*expected):
+            async with asyncio.timeout(self._token_timeout_s):
+                await self._client.get(f"{dialect.base_path}/models", cast_to=object)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
         """Events ending in exactly one ChatFinished. Raises ProviderError; closes the HTTP stream in every case."""
@@ -79,7 +97,11 @@ class ChatStreamer:
             with self._named_errors(reply):
                 async with asyncio.timeout_at(deadline):
                     response = await self._client.post(
-                        dialect.path, cast_to=object, body=body, stream=True, stream_cls=dialect.stream_class
+                        f"{dialect.base_path}/chat/completions",
+                        cast_to=object,
+                        body=body,
+                        stream=True,
+                        stream_cls=dialect.stream_class,
                     )
             chunks = response.__aiter__()
             while True:
@@ -94,6 +116,7 @@ class ChatStreamer:
                     deadline = loop.time() + self._token_timeout_s
                     yield TextDelta(text)
         finally:
+            self._used_at = loop.time()
             if response is not None:
                 # groq's iterator leaves the connection open on an early exit; and what is half read must be dropped.
                 with contextlib.suppress(TimeoutError, OSError, *dialect.transport_errors):

@@ -9,7 +9,7 @@ import groq
 import httpx
 
 from serve_app.providers.base import ChatEvent, ChatRequest
-from serve_app.providers.chat_stream import ChatStreamer, Dialect
+from serve_app.providers.chat_stream import KEEP_CONNECTED_S, ChatStreamer, Dialect
 from serve_app.settings import GroqSettings
 
 NAME = "groq"
@@ -25,7 +25,11 @@ class GroqModel:
 
     def __init__(self, settings: GroqSettings, api_key: str) -> None:
         timeout = httpx.Timeout(settings.token_timeout_s, connect=settings.connect_timeout_s)
-        limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_IDLE_CONNECTIONS)
+        limits = httpx.Limits(
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_IDLE_CONNECTIONS,
+            keepalive_expiry=KEEP_CONNECTED_S,
+        )
         self._client = groq.AsyncGroq(
             api_key=api_key,
             base_url=settings.base_url,
@@ -42,7 +46,7 @@ class GroqModel:
             status_errors=(groq.APIStatusError,),
             api_errors=(groq.GroqError,),
             transport_errors=(httpx.HTTPError, httpx.StreamError),
-            path="/openai/v1/chat/completions",
+            base_path="/openai/v1",
             stream_class=groq.AsyncStream[object],
             limit_parameter="max_completion_tokens",
             parameters=parameters,
@@ -58,6 +62,10 @@ class GroqModel:
     def stream(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
         """See LanguageModel.stream."""
         return self._streamer.stream(request)
+
+    async def warm(self) -> None:
+        """See LanguageModel.warm."""
+        await self._streamer.warm()
 
     async def aclose(self) -> None:
         await self._client.close()

@@ -12,7 +12,7 @@ import httpx2
 import openai
 
 from serve_app.providers.base import ChatEvent, ChatRequest
-from serve_app.providers.chat_stream import ChatStreamer, Dialect
+from serve_app.providers.chat_stream import KEEP_CONNECTED_S, ChatStreamer, Dialect
 from serve_app.settings import OpenAISettings
 
 NAME = "openai"
@@ -28,7 +28,11 @@ class OpenAIModel:
     def __init__(self, settings: OpenAISettings, api_key: str) -> None:
         # The SDK's default timeout is 600 s.
         timeout = httpx2.Timeout(settings.token_timeout_s, connect=settings.connect_timeout_s)
-        limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_IDLE_CONNECTIONS)
+        limits = httpx2.Limits(
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_IDLE_CONNECTIONS,
+            keepalive_expiry=KEEP_CONNECTED_S,
+        )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=settings.base_url,
@@ -42,7 +46,7 @@ class OpenAIModel:
             status_errors=(openai.APIStatusError,),
             api_errors=(openai.OpenAIError,),
             transport_errors=(httpx2.HTTPError, httpx2.StreamError),
-            path="/chat/completions",
+            base_path="",
             stream_class=openai.AsyncStream[object],
             limit_parameter="max_completion_tokens",
             parameters={"stream_options": {"include_usage": True}},
@@ -58,6 +62,10 @@ class OpenAIModel:
     def stream(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
         """See LanguageModel.stream."""
         return self._streamer.stream(request)
+
+    async def warm(self) -> None:
+        """See LanguageModel.warm."""
+        await self._streamer.warm()
 
     async def aclose(self) -> None:
         await self._client.close()

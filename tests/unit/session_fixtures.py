@@ -177,6 +177,8 @@ class ScriptedModel:
         finally:
             self.streams_open -= 1
 
+    async def warm(self) -> None: ...
+
     async def aclose(self) -> None: ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -215,7 +215,7 @@ def call_piece(index: int, arguments: str, **fields: Any) -> dict[str, Any]:
 
 
 def streamer(sdk: ScriptedSdk, token_timeout_s: float = 1.0) -> ChatStreamer:
-    dialect = Dialect("scripted", (), (), (), "/chat", None, limit_parameter="max_completion_tokens")
+    dialect = Dialect("scripted", (), (), (), "/v1", None, limit_parameter="max_completion_tokens")
     return ChatStreamer(sdk, dialect, model="m", temperature=None, token_timeout_s=token_timeout_s)
 
 
@@ -299,6 +299,19 @@ def sse(*documents: Any) -> bytes:
 
 
 @asynccontextmanager
+async def answering(answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def serving(pieces: list[bytes]) -> AsyncIterator[str]:
     """A server whose answer comes in exactly these pieces of bytes."""
 
@@ -311,16 +324,8 @@ async def serving(pieces: list[bytes]) -> AsyncIterator[str]:
         await response.write_eof()
         return response
 
-    app = web.Application()
-    app.router.add_post("/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as url:
+        yield url
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
@@ -349,3 +354,29 @@ async def test_an_error_object_without_an_event_name_is_told() -> None:
             error = await failure(model)
             await model.aclose()
             assert "over capacity" in str(error) and error.status == 503 and error.retryable
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_warming_connects_once_and_never_raises(reachable: bool) -> None:
+    asked: list[str] = []
+    connections: set[object] = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        connections.add(request.transport)
+        if request.path.endswith("/models"):
+            return web.json_response({"data": []})
+        return web.Response(body=sse(chunk("Hi."), chunk(finish="stop")), content_type="text/event-stream")
+
+    async with answering(answer) as url:
+        where = url if reachable else "http://127.0.0.1:1"
+        for model in (GroqModel(GroqSettings(base_url=where), "k"), OpenAIModel(OpenAISettings(base_url=where), "k")):
+            await model.warm()
+            await model.warm()
+            if reachable:
+                await collect(model)
+                await model.warm()
+            await model.aclose()
+    models = [path for path in asked if path.endswith("/models")]
+    assert models == (["/openai/v1/models", "/models"] if reachable else [])
+    assert len(connections) == len(models), "the reply goes over the warmed connection"
