@@ -10,6 +10,9 @@ FRAME_BYTES = 640
 """20 ms of 16 kHz linear PCM: the only size that the phone network takes."""
 LEAD_S = 0.22
 """What the network holds inside an utterance: enough for a late wake-up, little to drop on a barge-in."""
+_TIMER_S = 0.001
+"""uvloop's timers count whole milliseconds, and fire up to half of one early: a frame that is due then is sent, where
+waiting for the rest would spin."""
 
 
 class Playback:
@@ -51,14 +54,18 @@ class Playback:
         now = self._loop.time()
         # A network that has run empty plays the next frame at once.
         self._played_until = max(self._played_until, now)
-        while self._played_until - now < LEAD_S:
+        while self._due() <= now + _TIMER_S:
             frame = self._next_frame()
             if frame is None:
                 return
             self._send(frame)
             self._played_until += FRAME_S
         if self._waiting:
-            self._timer = self._loop.call_at(self._played_until - LEAD_S, self._advance)
+            self._timer = self._loop.call_at(self._due(), self._advance)
+
+    def _due(self) -> float:
+        """When the next frame may leave."""
+        return self._played_until + FRAME_S - LEAD_S
 
     def _next_frame(self) -> bytes | None:
         size = len(self._waiting)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import picows
 import pytest
+import uvloop
 
 from load_tests.callbench.systems.base import Place
 from load_tests.callbench.systems.floor import Floor
@@ -121,6 +122,27 @@ async def test_playback_keeps_its_lead_in_whole_frames() -> None:
     await eventually(lambda: len(sent) == 16)
     assert b"".join(sent) == audio.ljust(16 * FRAME_BYTES, b"\0")
     assert playback.drop(), "the network still plays"
+
+
+def test_a_frame_costs_one_wake_up() -> None:
+    """On uvloop, whose timers fire up to half a millisecond early: waiting for the rest would spin."""
+
+    class Counting(Playback):
+        wake_ups = 0
+
+        def _advance(self) -> None:
+            self.wake_ups += 1
+            super()._advance()
+
+    async def play() -> tuple[int, int]:
+        sent: list[bytes] = []
+        playback = Counting(sent.append)
+        playback.add(bytes(FRAME_BYTES * 30))
+        await eventually(lambda: len(sent) == 30)
+        return len(sent), playback.wake_ups
+
+    frames, wake_ups = uvloop.run(play())
+    assert wake_ups <= frames
 
 
 async def test_what_was_dropped_is_never_sent() -> None:

@@ -1,4 +1,4 @@
-"""System d: a featureless server, which is what a call costs at least in Python."""
+"""System d: a featureless server, which is what a call costs in Python without everything else."""
 
 from __future__ import annotations
 
