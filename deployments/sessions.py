@@ -18,6 +18,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from deployments.call_beats import CallBeats
 from deployments.config import AppArgs
 from deployments.draining import shutdown_began
 from deployments.handles import far_handle
@@ -40,9 +41,6 @@ from serve_app.telephony.base import Leg
 from serve_app.telephony.vonage.wire import VonageLeg
 
 BEAT_S = 1.0
-CALL_BEAT_S = 2.0
-CALL_LEASE_TTL_S = 8.0
-SLOT_TTL_S = 60.0
 WAKE_TIMEOUT_S = 2.0
 # Where the replica's own shutdown cannot be seen (`draining.shutdown_began`): the controller checks the health of
 # running replicas only, so when the checks cease, this one is draining.
@@ -71,7 +69,12 @@ class CallSessions:
         self._last_check = time.monotonic()
         self._configured = asyncio.Event()
         self._waking: set[asyncio.Task[None]] = set()
-        self._background = [asyncio.create_task(self._beat()), asyncio.create_task(self._mailroom.run())]
+        self._beats = CallBeats(self._runtime.live, self._replica)
+        self._background = [
+            asyncio.create_task(self._beat()),
+            asyncio.create_task(self._beats.run()),
+            asyncio.create_task(self._mailroom.run()),
+        ]
         garbage.settle()
         prefer_calls()
 
@@ -138,44 +141,20 @@ class CallSessions:
             lines=self._lines,
         )
         self._mailroom.add(call.call_id, session.command)
-        beats = asyncio.create_task(self._hold(call, session))
+        self._beats.hold(call, session.command)
         try:
             with self._runtime.vitals.call(session):
                 channel.bind(session)
                 return await session.run()
         finally:
-            beats.cancel()
             self._mailroom.remove(call.call_id)
             await self._let_go(call)
 
     def _leg(self, call: CallLease) -> Leg:
         return VonageLeg(self._runtime.settings.telephony.vonage.sample_rate_hz)
 
-    async def _hold(self, call: CallLease, session: CallSession) -> None:
-        """Keep the slot and the call's lease alive; a newer epoch of the call ends this session."""
-        live = self._runtime.live
-        info = {"tenant_id": call.tenant_id, "replica": self._replica}
-        while True:
-            try:
-                if not await live.keep(call.slot_id, SLOT_TTL_S):
-                    # Redis was emptied: the call takes its slot back, or counts beside the others until it ends.
-                    await live.reserve(call.slot_id, SLOT_TTL_S)
-                if not await live.lease_call(call.call_id, call.epoch, CALL_LEASE_TTL_S, info):
-                    await session.command({"type": "superseded"})
-                    return
-            except UnavailableError as error:
-                log.warning("the call's lease could not be renewed", call_id=call.call_id, error=str(error))
-            except Exception:  # the root of the call's beat: a call whose beat ends is taken for dead, and hung up
-                log.exception("the call's lease could not be renewed", call_id=call.call_id)
-            await asyncio.sleep(CALL_BEAT_S)
-
     async def _let_go(self, call: CallLease) -> None:
-        live = self._runtime.live
-        try:
-            await live.release(call.slot_id)
-            await live.drop_call(call.call_id, call.epoch)
-        except UnavailableError as error:
-            log.warning("the call's lease expires by itself", call_id=call.call_id, error=str(error))
+        await self._beats.let_go(call)
         # The slot is free now, so the lease must end at once: the next call may be on its way to this replica.
         waking = asyncio.create_task(self._wake_workers())
         self._waking.add(waking)

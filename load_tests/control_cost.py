@@ -51,7 +51,7 @@ from serve_app.jobs.runner import JobRunner
 from serve_app.log import configure_logging
 from serve_app.settings import LogSettings, Settings
 from serve_app.store.db import Database
-from serve_app.store.live import LiveState
+from serve_app.store.live import HeldCall, LiveState
 from serve_app.store.migrate import upgrade
 from serve_app.store.objects import ObjectStore
 from serve_app.store.repositories import Agents, ApiKeys, Attempts, Calls, Jobs
@@ -254,8 +254,9 @@ class ControlPlane:
                 await self.journal.live(lease, {"type": "turn", "state": "final", "text": "Where can I park?"})
                 await self._live_events_sent()
             with tally.of("session: leases"):
-                await self.live.lease_call(lease.call_id, lease.epoch, 8, {"tenant_id": TENANT, "replica": "replica"})
-                assert await self.live.keep(lease.slot_id, SLOT_TTL_S)
+                held = HeldCall(lease.slot_id, lease.call_id, lease.epoch, {"tenant_id": TENANT, "replica": "replica"})
+                for _ in range(1 + index % 2):  # every two seconds
+                    assert await self.live.hold([held], slot_ttl_s=SLOT_TTL_S, lease_ttl_s=8) == [True]
             if index % 2:
                 with tally.of("reconciler"):
                     await reconcile(self.db, self.live, self.network, datetime.now(UTC))

@@ -60,7 +60,7 @@ class Watcher:
         self._last: dict[str, dict[str, int]] = {}
 
     def sample(self, traffic: Traffic, wanted: int) -> Sample:
-        slots, used = self._capacity(keys=["parley:beats", "parley:capacities", "parley:slots"])
+        slots, used = self._capacity(keys=["parley:beats", "parley:capacities", "parley:capacity", "parley:slots"])
         lags = [report["lag_p95_ms"] for report in self._loads()]
         return Sample(
             at_s=round(traffic.now_s(), 2),

@@ -14,6 +14,7 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -30,7 +31,7 @@ from serve_app.store import redis_scripts as scripts
 from serve_app.store.mailroom import Mailroom
 from serve_app.store.redis_streams import entries, events_key, inbox_key
 
-__all__ = ["LiveState", "Mailroom"]
+__all__ = ["HeldCall", "LiveState", "Mailroom"]
 
 OPERATION_TIMEOUT_S = 5.0
 FOLLOW_BLOCK_S = 5.0
@@ -41,10 +42,20 @@ LEASE_MEMORY_MS = 2 * 3_600_000 + 600_000
 RATE_MARGIN = 1.1
 """Slots are this much further apart than the limit allows: requests wander a little on their way."""
 
-_BEATS = "parley:beats"
-_CAPACITIES = "parley:capacities"
+_REPLICAS = ["parley:beats", "parley:capacities", "parley:capacity"]
 _SLOTS = "parley:slots"
 _LEASES = "parley:leases"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """A live call of a session process."""
+
+    slot_id: str
+    call_id: str
+    epoch: int
+    info: dict[str, Any]
+    """What `leased_calls` and `last_beat` tell of it."""
 
 
 class LiveState:
@@ -57,9 +68,10 @@ class LiveState:
         """For commands that wait on the server: no read timeout of its own; the caller bounds the wait."""
         self._reserve = client.register_script(scripts.RESERVE_SLOT)
         self._keep = client.register_script(scripts.KEEP_SLOT)
-        self._beat = client.register_script(scripts.BEAT)
+        self._offer = client.register_script(scripts.OFFER_SLOTS)
         self._capacity = client.register_script(scripts.CAPACITY)
         self._lease = client.register_script(scripts.LEASE_CALL)
+        self._hold = client.register_script(scripts.HOLD_CALLS)
         self._drop = client.register_script(scripts.DROP_CALL)
         self._leased = client.register_script(scripts.LEASED_CALLS)
         self._first = client.register_script(scripts.FIRST_WRITER)
@@ -125,21 +137,17 @@ class LiveState:
     async def beat(self, replica_id: str, capacity: int, ttl_s: float = 3) -> None:
         """A session replica says how many calls it can hold, valid for `ttl_s`."""
         with self.reachable():
-            await self._beat(keys=[_BEATS, _CAPACITIES], args=[replica_id, capacity, _ms(ttl_s)])
+            await self._offer(keys=_REPLICAS, args=[replica_id, capacity, _ms(ttl_s)])
 
     async def leave(self, replica_id: str) -> None:
         """The replica takes no more calls."""
         with self.reachable():
-            async with self.client.pipeline(transaction=True) as pipe:
-                pipe.zrem(_BEATS, replica_id)
-                pipe.hdel(_CAPACITIES, replica_id)
-                await pipe.execute()
+            await self._offer(keys=_REPLICAS, args=[replica_id, 0, 0])
 
     async def reserve(self, slot_id: str, ttl_s: float) -> bool:
         """Take a slot, all or nothing. The same `slot_id` again extends what it holds. False: no capacity is free."""
         with self.reachable():
-            keys = [_BEATS, _CAPACITIES, _SLOTS]
-            return bool(await self._reserve(keys=keys, args=[slot_id, _ms(ttl_s)]))
+            return bool(await self._reserve(keys=[*_REPLICAS, _SLOTS], args=[slot_id, _ms(ttl_s)]))
 
     async def keep(self, slot_id: str, ttl_s: float) -> bool:
         """Extend a slot. False: it ran out or Redis forgot it; a holder then reserves it again."""
@@ -154,7 +162,7 @@ class LiveState:
     async def capacity(self) -> tuple[int, int]:
         """(total, used) over the live replicas and held slots."""
         with self.reachable():
-            total, used = await self._capacity(keys=[_BEATS, _CAPACITIES, _SLOTS])
+            total, used = await self._capacity(keys=[*_REPLICAS, _SLOTS])
             return int(total), int(used)
 
     # --- media tokens and answers
@@ -251,6 +259,21 @@ class LiveState:
         with self.reachable():
             args: list[str | int] = [call_id, epoch, _ms(ttl_s), json.dumps(info), LEASE_MEMORY_MS]
             return bool(await self._lease(keys=[_lease_key(call_id), _LEASES], args=args))
+
+    async def hold(self, calls: Sequence[HeldCall], *, slot_ttl_s: float, lease_ttl_s: float) -> list[bool]:
+        """Keep the slots and renew the leases of a process' calls, in one round trip.
+
+        A slot that Redis forgot is taken again where there is room. Per call, False: a newer epoch holds or held it, so
+        its session must stop.
+        """
+        if not calls:
+            return []
+        keys = [*_REPLICAS, _SLOTS, _LEASES, *(_lease_key(call.call_id) for call in calls)]
+        args: list[str | int] = [_ms(slot_ttl_s), _ms(lease_ttl_s), LEASE_MEMORY_MS]
+        for call in calls:
+            args += [call.slot_id, call.call_id, call.epoch, json.dumps(call.info)]
+        with self.reachable():
+            return [bool(held) for held in await self._hold(keys=keys, args=args)]
 
     async def drop_call(self, call_id: str, epoch: int) -> bool:
         """End the lease; its epoch stays known, lower ones are refused. False: a newer epoch holds the call."""

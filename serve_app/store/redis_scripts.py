@@ -7,19 +7,53 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
 
-# KEYS: beats (zset replica -> valid until), capacities (hash), slots (zset slot -> valid until).
-# ARGV: slot id, ttl_ms. 1 = the slot is held, 0 = full and nothing changed. Asking again for a held slot extends it.
-RESERVE_SLOT = (
+# The slots of all replicas: their sum is kept, and only added up anew when it is five seconds old or lost, so that a
+# reservation costs the same with ten replicas and with a thousand. Replicas that stopped beating leave it at once.
+# Of every script that uses it: KEYS[1] beats (zset replica -> valid until), KEYS[2] capacities (hash), KEYS[3] the sum.
+_TOTAL = (
     _NOW_MS
     + """
-local total = 0
-for _, replica in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
-  total = total + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
+local function total()
+  local lost = 0
+  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+    lost = lost + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
+    redis.call('ZREM', KEYS[1], replica)
+    redis.call('HDEL', KEYS[2], replica)
+  end
+  local sum = redis.call('GET', KEYS[3])
+  if sum then
+    if lost ~= 0 then return redis.call('DECRBY', KEYS[3], lost) end
+    return tonumber(sum)
+  end
+  sum = 0
+  for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+    sum = sum + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
+  end
+  redis.call('SET', KEYS[3], sum, 'PX', 5000)
+  return sum
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-if not redis.call('ZSCORE', KEYS[3], ARGV[1]) and redis.call('ZCARD', KEYS[3]) >= total then return 0 end
-redis.call('ZADD', KEYS[3], now + tonumber(ARGV[2]), ARGV[1])
-return 1
+"""
+)
+
+# KEYS[4]: slots (zset slot -> valid until). 1 = the slot is held, 0 = full and nothing changed. Asking again for a held
+# slot extends it.
+_TAKE_SLOT = (
+    _TOTAL
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+local function take_slot(slot, ttl_ms)
+  if not redis.call('ZSCORE', KEYS[4], slot) and redis.call('ZCARD', KEYS[4]) >= total() then return 0 end
+  redis.call('ZADD', KEYS[4], now + ttl_ms, slot)
+  return 1
+end
+"""
+)
+
+# ARGV: slot id, ttl_ms.
+RESERVE_SLOT = (
+    _TAKE_SLOT
+    + """
+return take_slot(ARGV[1], tonumber(ARGV[2]))
 """
 )
 
@@ -34,29 +68,45 @@ return 1
 """
 )
 
-# KEYS: beats, capacities. ARGV: replica id, capacity, ttl_ms. Replicas that stopped beating are forgotten here.
-BEAT = (
-    _NOW_MS
+# ARGV: replica id, capacity, ttl_ms; a ttl of 0 takes the replica out.
+OFFER_SLOTS = (
+    _TOTAL
     + """
-for _, replica in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-  redis.call('ZREM', KEYS[1], replica)
-  redis.call('HDEL', KEYS[2], replica)
+total()
+local change = -tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if ARGV[3] == '0' then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
+else
+  change = change + tonumber(ARGV[2])
+  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+if change ~= 0 then redis.call('INCRBY', KEYS[3], change) end
 return 1
 """
 )
 
-# KEYS: beats, capacities, slots. Returns {total, used}.
+# KEYS[4]: slots. Returns {total, used}.
 CAPACITY = (
+    _TOTAL
+    + """
+return {total(), redis.call('ZCOUNT', KEYS[4], '(' .. now, '+inf')}
+"""
+)
+
+# KEYS: beats (zset member -> valid until), reports (hash). ARGV: member, report, ttl_ms. Members that stopped reporting
+# are forgotten here.
+REPORT = (
     _NOW_MS
     + """
-local total = 0
-for _, replica in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
-  total = total + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('HDEL', KEYS[2], member)
 end
-return {total, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf')}
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return 1
 """
 )
 
@@ -76,23 +126,48 @@ return found
 """
 )
 
-# KEYS: the lease of one call (hash), all leases (zset call -> valid until). ARGV: call id, epoch, ttl_ms, info,
-# memory_ms. 0 = a newer epoch holds or held the call. The hash outlives the lease, so that an older writer is refused
-# and the last beat can be read long after the process died.
+# A call's lease (hash) and all leases (zset call -> valid until). 0 = a newer epoch holds or held the call. The hash
+# outlives the lease, so that an older writer is refused and the last beat can be read long after the process died.
+_LEASE = """
+local function lease(hash, leases, call, epoch, ttl_ms, info, memory_ms)
+  local held = redis.call('HGET', hash, 'epoch')
+  if held and tonumber(held) > tonumber(epoch) then return 0 end
+  redis.call('HSET', hash, 'epoch', epoch, 'seen', now, 'info', info)
+  redis.call('PEXPIRE', hash, memory_ms)
+  redis.call('ZADD', leases, now + tonumber(ttl_ms), call)
+  return 1
+end
+"""
+
+# KEYS: the call's lease, all leases. ARGV: call id, epoch, ttl_ms, info, memory_ms.
 LEASE_CALL = (
     _NOW_MS
+    + _LEASE
     + """
-local held = redis.call('HGET', KEYS[1], 'epoch')
-if held and tonumber(held) > tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seen', now, 'info', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('ZADD', KEYS[2], now + tonumber(ARGV[3]), ARGV[1])
-return 1
+return lease(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 """
 )
 
-# KEYS as above. ARGV: call id, epoch, memory_ms. 0 = a newer epoch holds the call, nothing dropped. The epoch stays, so
-# that a session which was closed by somebody with a higher one cannot take the call back.
+# All calls of one process: their slots, and their leases. A slot that Redis forgot is taken again if there is room; if
+# not, the call counts beside the others until it ends.
+# KEYS[5]: all leases; KEYS[6] ...: the lease of each call. ARGV: slot_ttl_ms, lease_ttl_ms, memory_ms, then per call:
+# slot id, call id, epoch, info. Returns per call 1, or 0 where a newer epoch holds or held it.
+HOLD_CALLS = (
+    _TAKE_SLOT
+    + _LEASE
+    + """
+local held = {}
+for n = 1, #KEYS - 5 do
+  local at = 4 * n
+  take_slot(ARGV[at], tonumber(ARGV[1]))
+  held[n] = lease(KEYS[5 + n], KEYS[5], ARGV[at + 1], ARGV[at + 2], ARGV[2], ARGV[at + 3], ARGV[3])
+end
+return held
+"""
+)
+
+# KEYS: the call's lease, all leases. ARGV: call id, epoch, memory_ms. 0 = a newer epoch holds the call, nothing
+# dropped. The epoch stays, so that a session which was closed by somebody with a higher one cannot take the call back.
 DROP_CALL = """
 local held = redis.call('HGET', KEYS[1], 'epoch')
 if held and tonumber(held) > tonumber(ARGV[2]) then return 0 end

@@ -29,12 +29,12 @@ class Reports:
     def __init__(self, live: LiveState, kind: str) -> None:
         self._live = live
         self._keys = [f"parley:{kind}:beats", f"parley:{kind}"]
-        self._beat = live.client.register_script(scripts.BEAT)
+        self._put = live.client.register_script(scripts.REPORT)
         self._valid = live.client.register_script(scripts.VALID_REPORTS)
 
     async def put(self, member: str, report: dict[str, Any], ttl_s: float = REPORT_TTL_S) -> None:
         with self._live.reachable():
-            await self._beat(keys=self._keys, args=[member, json.dumps(report), max(1, round(ttl_s * 1000))])
+            await self._put(keys=self._keys, args=[member, json.dumps(report), max(1, round(ttl_s * 1000))])
 
     async def drop(self, member: str) -> None:
         with self._live.reachable():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
 
 from serve_app.errors import SettingsError, UnavailableError
-from serve_app.store.live import LiveState
+from serve_app.store.live import HeldCall, LiveState
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
@@ -72,6 +73,52 @@ async def test_slots_and_beats_run_out(live: LiveState) -> None:
     assert not await live.keep("s0", 30)
     await live.release("s1")
     assert await live.reserve("s2", 30) and not await live.reserve("s3", 30)
+
+
+async def test_the_kept_sum_of_slots_is_that_of_the_replicas_whatever_happens(live: LiveState) -> None:
+    """Replicas that come, go, grow, shrink and die, and a sum that is lost or wrong."""
+    chance = random.Random(3)
+    announced: dict[str, int] = {}
+    for step in range(300):
+        replica = f"r{chance.randrange(8)}"
+        if chance.random() < 0.15:
+            await live.leave(replica)
+            announced.pop(replica, None)
+        else:
+            announced[replica] = chance.randrange(12)
+            await live.beat(replica, announced[replica], 60)
+        if step % 40 == 20:
+            await live.client.delete("parley:capacity")  # evicted
+        if step % 40 == 30 and announced:
+            dead = chance.choice(sorted(announced))
+            del announced[dead]
+            await live.client.zadd("parley:beats", {dead: 1})  # its last beat is over
+        assert await live.capacity() == (sum(announced.values()), 0), step
+    await live.client.set("parley:capacity", 999, px=50)
+    await asyncio.sleep(0.1)
+    assert (await live.capacity())[0] == sum(announced.values()), "a wrong sum lasts as long as it is trusted"
+    assert 0 < await live.client.pttl("parley:capacity") <= 5000
+
+
+async def test_a_process_holds_all_of_its_calls_at_once(live: LiveState) -> None:
+    await live.beat("a", 2, 30)
+    calls = [HeldCall(f"slot-{n}", f"call-{n}", 1, {"replica": "a", "n": n}) for n in range(3)]
+    assert await live.hold([], slot_ttl_s=30, lease_ttl_s=10) == []
+    assert await live.reserve("slot-0", 30) and await live.reserve("slot-1", 30)
+    assert await live.lease_call("call-1", 2, 10, {"replica": "b"})
+    # The second call has a newer epoch elsewhere; the third finds no slot, and goes on all the same.
+    assert await live.hold(calls, slot_ttl_s=60, lease_ttl_s=10) == [True, False, True]
+    assert await live.capacity() == (2, 2)
+    leased = await live.leased_calls()
+    assert {call_id: info["replica"] for call_id, info in leased.items()} == {
+        "call-0": "a",
+        "call-1": "b",
+        "call-2": "a",
+    }
+    await live.client.flushall()
+    await live.beat("a", 3, 30)
+    assert await live.hold(calls[::2], slot_ttl_s=60, lease_ttl_s=10) == [True, True]
+    assert await live.capacity() == (3, 2) and set(await live.leased_calls()) == {"call-0", "call-2"}
 
 
 async def test_a_flush_costs_a_rebuild(live: LiveState) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 import deployments.sessions as sessions_module
+from deployments.call_beats import CallBeats
 from deployments.sessions import CallSessions
 from deployments.slot_offer import SessionTunables
 from serve_app.errors import SettingsError
+from serve_app.store.live import HeldCall
 
 
 class Live:
@@ -37,20 +39,17 @@ class Live:
         self.beats.append(self.tunables.max_calls)
         self.changed.set()
 
-    async def keep(self, slot_id: str, ttl_s: float) -> bool:
-        self._refuse_once("keep")
-        return True
-
-    async def lease_call(self, call_id: str, epoch: int, ttl_s: float, info: dict[str, Any]) -> bool:
-        self.leases += 1
+    async def hold(self, calls: list[HeldCall], *, slot_ttl_s: float, lease_ttl_s: float) -> list[bool]:
+        self._refuse_once("hold")
+        self.leases += len(calls)
         self.changed.set()
-        return self.holds
+        return [self.holds] * len(calls)
 
 
 @pytest.fixture
 def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(sessions_module, "BEAT_S", 0.02)
-    monkeypatch.setattr(sessions_module, "CALL_BEAT_S", 0.02)
+    monkeypatch.setattr("deployments.call_beats.CALL_BEAT_S", 0.02)
     deployment: Any = CallSessions
     replica = object.__new__(deployment.func_or_class)
     monkeypatch.setattr(sessions_module, "_max_ongoing_requests", lambda: 1)
@@ -91,17 +90,26 @@ async def test_a_calls_beat_outlives_any_failure_and_ends_with_a_newer_session(r
     """A call whose beat ends is taken for dead, and hung up."""
     live = replica._runtime.live
     told: list[dict[str, Any]] = []
+    superseded = asyncio.Event()
 
     async def command(document: dict[str, Any]) -> dict[str, Any]:
         told.append(document)
+        superseded.set()
         return {"ok": True}
 
-    hold = asyncio.create_task(replica._hold(CALL, SimpleNamespace(command=command)))
+    beats = CallBeats(live, "r")
+    beating = asyncio.create_task(beats.run())
+    beats.hold(CALL, command)
     await asyncio.wait_for(live.changed.wait(), 5)
     assert live.leases >= 1 and told == []
     live.holds = False
-    await asyncio.wait_for(hold, 5)
+    await asyncio.wait_for(superseded.wait(), 5)
     assert told == [{"type": "superseded"}]
+    leases = live.leases
+    await asyncio.sleep(0.1)
+    assert live.leases == leases, "it holds the call no more"
+    assert not beating.done()
+    beating.cancel()
 
 
 async def test_contradictory_numbers_are_refused_before_the_first_call(replica: Any) -> None:
