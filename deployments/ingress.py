@@ -74,6 +74,8 @@ class Relay:
         """Why the session is gone, when it is."""
         self.opening: list[str] = []
         self._channel: ClientChannel | None = None
+        self._frames: list[WireMessage] = []
+        self._loop = asyncio.get_running_loop()
 
     async def run(self, channel: ClientChannel) -> None:
         """Accept the socket and pass messages until it is over."""
@@ -102,14 +104,26 @@ class Relay:
     # --- CallerSink: called by the link -----------------------------------------------------------------------------
 
     def message(self, message: WireMessage) -> None:
-        self.socket.send(message)
+        """The frames of a burst arrive in one read of the link: they leave in one write, at the end of this pass."""
+        self._frames.append(message)
+        if isinstance(message, str):
+            self._flush()
+        elif len(self._frames) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._frames:
+            frames, self._frames = self._frames, []
+            self.socket.send(*frames)
 
     def session_closed(self, reason: str) -> None:
+        self._flush()
         self.socket.close(reason)
 
     def session_lost(self, reason: str) -> None:
         if self.lost is None:
             self.lost = reason
+            self._flush()
             self.socket.close("session lost", 1011)
 
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 
 import deployments.ingress as ingress_module
 import serve_app.telephony.sockets as sockets_module
-from deployments.ingress import MediaIngress
+from deployments.ingress import MediaIngress, Relay
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.media_listener import WAIT_S, MediaListener
@@ -437,3 +437,24 @@ async def test_a_caller_of_the_listener_who_goes_before_admission_ends_its_sessi
     listener.close()
     await asyncio.wait_for(listener.drained(), 5)
     assert listener.sockets == 0
+
+
+async def test_a_burst_leaves_in_one_write_and_a_text_keeps_its_place() -> None:
+    """A `clear` must follow the audio before it and go ahead of the audio after it, at once."""
+    writes: list[tuple[WireMessage, ...]] = []
+    caller = SimpleNamespace(
+        send=lambda *messages: writes.append(messages), close=lambda *reason: writes.append(("closed",))
+    )
+    relay = Relay(cast(Any, caller))
+    frame = bytes(640)
+    for _ in range(6):
+        relay.message(frame)
+    await asyncio.sleep(0)
+    assert writes == [(frame,) * 6]
+    relay.message(frame)
+    relay.message("clear")
+    assert writes[1:] == [(frame, "clear")]
+    relay.message(frame)
+    relay.session_closed("over")
+    await asyncio.sleep(0)
+    assert writes[2:] == [(frame,), ("closed",)]
