@@ -11,7 +11,7 @@ import base64
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from serve_app.errors import ProviderError
 from serve_app.providers.base import AudioChunk, AudioFormat, SynthesisEvent, Word, WordTimings
@@ -138,24 +138,33 @@ class CartesiaUtterance:
     async def _wait(self, context: Context | None) -> None:
         """Until something happens, or the deadline of what is due next."""
         self._wake.clear()
-        if context is None:
-            deadline, what = self._text_deadline, "text"
-        elif context.input_ended or not context.audio_since_text:
-            deadline, what = context.last_event_s + self._speaker.audio_timeout_s, "audio"
-        else:
-            deadline, what = context.last_event_s + _PAUSE_S, "pause"
+        loop = asyncio.get_running_loop()
+        # A timer that wakes, too, costs a third of `asyncio.timeout`: this waits for every chunk of audio.
+        timer = loop.call_at(self._due(context)[0], self._wake.set)
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._wake.wait()
-        except TimeoutError:
-            if context is not None and context.inbox:
-                return
-            if what == "pause":
-                await self._end_input()
-            elif what == "audio":
-                raise self._speaker.error(f"no audio within {self._speaker.audio_timeout_s:g} s") from None
-            else:
-                raise self._speaker.error(f"no text for {_TEXT_TIMEOUT_S:g} s", retryable=False) from None
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        if self._cancelled or context is not (self._contexts[0] if self._contexts else None):
+            return
+        # Asked again: what woke may have put the deadline off.
+        deadline, what = self._due(context)
+        if loop.time() < deadline or (context is not None and context.inbox) or (context is None and self._finished):
+            return
+        if what == "pause":
+            await self._end_input()
+        elif what == "audio":
+            raise self._speaker.error(f"no audio within {self._speaker.audio_timeout_s:g} s")
+        else:
+            raise self._speaker.error(f"no text for {_TEXT_TIMEOUT_S:g} s", retryable=False)
+
+    def _due(self, context: Context | None) -> tuple[float, Literal["text", "audio", "pause"]]:
+        """When what must come next, at the latest (loop time)."""
+        if context is None:
+            return self._text_deadline, "text"
+        if context.input_ended or not context.audio_since_text:
+            return context.last_event_s + self._speaker.audio_timeout_s, "audio"
+        return context.last_event_s + _PAUSE_S, "pause"
 
     async def _end_input(self) -> None:
         context = self._contexts[-1] if self._contexts else None

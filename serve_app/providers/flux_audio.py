@@ -1,10 +1,16 @@
-"""The audio side of a Flux stream: what waits to be sent, and the two positions of the stream."""
+"""The audio side of a Flux stream: what waits to be sent, its frames, and the two positions of the stream."""
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 
 from serve_app.providers.base import AudioFormat
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no compiled extension on this platform
+    from websockets.utils import apply_mask
 
 # G.711 mu-law silence is 0xFF; linear16 silence is zero.
 _SILENCE_BYTE = {"linear16": b"\x00", "mulaw": b"\xff"}
@@ -47,6 +53,17 @@ class AudioQueue:
             del self._buffer[: self._join]
         self.due = self.due and bool(self._buffer)
         return taken
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """One whole WebSocket message of a client, without extensions (RFC 6455, 5.2), for payloads below 64 KiB.
+
+    The library builds two objects and a stream for it, at four times the cost, nearly twenty times a second in a call.
+    """
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    mask = os.urandom(4)
+    return b"\x82" + length + mask + apply_mask(payload, mask)
 
 
 class StreamClock:

@@ -25,7 +25,7 @@ from serve_app.audio.level import may_sound
 from serve_app.errors import ProviderError
 from serve_app.providers.base import SttEvent, TranscriptionRequest, TranscriptionStream
 from serve_app.providers.errors import is_retryable, status_error
-from serve_app.providers.flux_audio import AudioQueue, StreamClock
+from serve_app.providers.flux_audio import AudioQueue, StreamClock, binary_frame
 from serve_app.providers.flux_events import TurnReader
 from serve_app.settings import DeepgramSettings
 
@@ -250,7 +250,10 @@ class DeepgramStream:
         return bool(socket.transport.get_write_buffer_size() < _SOCKET_BACKLOG_BYTES)
 
     def _write(self, audio: bytes) -> None:
-        self._socket.write_frame_sync(True, Opcode.BINARY, audio)
+        if self._socket.extensions:  # the server accepted the compression that the SDK offers
+            self._socket.write_frame_sync(True, Opcode.BINARY, audio)
+        else:
+            self._socket.transport.write(binary_frame(audio))
 
     async def _read(self) -> None:
         async for text in self._socket:

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
 from serve_app.audio import g711
 from serve_app.errors import ProviderError
@@ -24,7 +26,7 @@ from serve_app.providers.base import (
     TurnEnded,
     TurnResumed,
 )
-from serve_app.providers.flux_audio import AudioQueue, StreamClock
+from serve_app.providers.flux_audio import AudioQueue, StreamClock, binary_frame
 from serve_app.providers.stt_deepgram import DeepgramStream, DeepgramTranscriber
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.flux import FLUX
@@ -367,6 +369,7 @@ class StillSocket:
     """A `websockets` connection that takes frames, and tells nothing."""
 
     open = True
+    extensions = ()
 
     def __init__(self) -> None:
         self.transport = self
@@ -379,8 +382,13 @@ class StillSocket:
     def get_write_buffer_size(self) -> int:
         return self.backlog
 
-    def write_frame_sync(self, fin: bool, opcode: int, data: bytes) -> None:
-        self.sent.append(len(data))
+    def write(self, frame: bytes) -> None:
+        reader = StreamReader()
+        reader.feed_data(frame)
+        parsing = Frame.parse(reader.read_exact, mask=True)
+        with pytest.raises(StopIteration) as parsed:
+            next(parsing)
+        self.sent.append(len(parsed.value.value.data))
 
     async def __aiter__(self) -> AsyncIterator[str]:
         await asyncio.Event().wait()
@@ -396,6 +404,18 @@ async def still_stream() -> AsyncIterator[tuple[StillSocket, DeepgramStream]]:
     for task in stream._tasks:
         task.cancel()
     await asyncio.gather(*stream._tasks, return_exceptions=True)
+
+
+@given(st.one_of(st.binary(max_size=200), st.integers(120, 65_535).map(lambda size: b"\x01\x80" * (size // 2))))
+def test_a_frame_is_what_the_library_reads(payload: bytes) -> None:
+    reader = StreamReader()
+    reader.feed_data(binary_frame(payload))
+    parsing = Frame.parse(reader.read_exact, mask=True)
+    with pytest.raises(StopIteration) as parsed:
+        next(parsing)
+    frame = parsed.value.value
+    assert (frame.opcode, frame.fin, bytes(frame.data)) == (Opcode.BINARY, True, payload)
+    assert not any(reader.buffer)
 
 
 async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by_frame() -> None:
