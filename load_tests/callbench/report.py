@@ -109,7 +109,7 @@ def commit() -> str | None:
 
 
 def print_tables(results: Sequence[SystemResult], console: Console | None = None) -> None:
-    console = console or Console(width=max(160, Console().width))
+    console = console or Console(width=max(190, Console().width))
     for result in results:
         if result.error is not None:
             console.print(f"[bold]{result.name}[/bold]: {result.error}")
