@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppArgs
 from deployments.environment import describe_serving
+from deployments.handles import warm
 from deployments.runtime import open_runtime
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
@@ -31,6 +32,7 @@ class ControlApi:
     async def __init__(self, args: AppArgs, dialer: DeploymentHandle[Any], workers: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = await open_runtime(args, "control-api")
         self._started = datetime.now(UTC)
+        warm(dialer, workers)
         self._app = create_app(
             ApiDeps(
                 settings=self._runtime.settings,

@@ -26,7 +26,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.config import AppArgs, complete_settings
 from deployments.draining import draining_period_s, until_refusing
-from deployments.handles import far_handle
+from deployments.handles import ready_handle, warm
 from deployments.link.address import LinkAddress
 from deployments.link.client import ClientChannel, LinkPool, LinkRefusedError
 from deployments.load_report import report_load
@@ -141,6 +141,8 @@ class MediaIngress:
         self._live = await LiveState.connect(settings.redis.url, connect_timeout_s=settings.redis.connect_timeout_s)
         self._sessions = sessions
         self._links = LinkPool(settings.link)
+        self._workers = ready_handle(WORKERS, CONTROL_APP)
+        warm(sessions)
         self._node_id = ray.get_runtime_context().get_node_id()
         self._background: set[asyncio.Task[None]] = set()
         """Reports, and the leases of calls: they outlive their sockets."""
@@ -302,9 +304,9 @@ class MediaIngress:
 
         async def report() -> None:
             try:
-                workers = far_handle(WORKERS, CONTROL_APP)
                 await asyncio.wait_for(
-                    workers.call_lost.remote(lease.model_dump(mode="json"), outcome, detail), timeout=REPORT_TIMEOUT_S
+                    self._workers.call_lost.remote(lease.model_dump(mode="json"), outcome, detail),
+                    timeout=REPORT_TIMEOUT_S,
                 )
             except (RayError, RayServeException, TimeoutError) as error:
                 log.warning("a lost call was not reported", call_id=lease.call_id, error=str(error))

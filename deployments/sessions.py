@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 from deployments.call_beats import CallBeats
 from deployments.config import AppArgs
 from deployments.draining import shutdown_began
-from deployments.handles import far_handle
+from deployments.handles import ready_handle
 from deployments.link.server import LinkServer, ServerChannel
 from deployments.names import CONTROL_APP, WORKERS
 from deployments.priority import prefer_calls
@@ -64,6 +64,7 @@ class CallSessions:
         self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
         self._lines = LineCache()
+        self._workers = ready_handle(WORKERS, CONTROL_APP)
         self._offer = SlotOffer(self._replica, self._runtime.live, SessionTunables())
         self._offer.lag.start()
         self._last_check = time.monotonic()
@@ -163,7 +164,7 @@ class CallSessions:
     async def _wake_workers(self) -> None:
         # The mix-down job is in SQL; this only makes it sooner.
         with contextlib.suppress(RayError, RayServeException, TimeoutError):
-            await asyncio.wait_for(far_handle(WORKERS, CONTROL_APP).wake.remote(), timeout=WAKE_TIMEOUT_S)
+            await asyncio.wait_for(self._workers.wake.remote(), timeout=WAKE_TIMEOUT_S)
 
     def _draining(self) -> bool:
         return shutdown_began() or time.monotonic() - self._last_check > DRAINING_AFTER_S

@@ -10,7 +10,7 @@ from deployments.load_report import measured
 from serve_app.errors import SettingsError
 from serve_app.loop_lag import LoopLag
 from serve_app.store.live import LiveState
-from serve_app.store.reports import DEMAND, LOAD, Reports
+from serve_app.store.reports import SessionBeat
 
 BEAT_TTL_S = 3.0
 
@@ -44,9 +44,7 @@ class SlotOffer:
 
     def __init__(self, replica: str, live: LiveState, tunables: SessionTunables) -> None:
         self._replica = replica
-        self._live = live
-        self._loads = Reports(live, LOAD)
-        self._demands = Reports(live, DEMAND)
+        self._beats = SessionBeat(live)
         self.tunables = tunables
         self.lag = LoopLag()
         self.calls = 0
@@ -69,13 +67,9 @@ class SlotOffer:
         """Announce the slots, report the load, and read the demand. Raises UnavailableError."""
         self._judge_lag()
         offered = self.offered(draining=draining)
-        if draining and not offered:
-            await self._live.leave(self._replica)
-        else:
-            await self._live.beat(self._replica, offered, BEAT_TTL_S)
-        await self._loads.put(f"sessions:{self._replica}", self._report(offered))
-        _, self._slots_used = await self._live.capacity()
-        self._calls_waiting = sum(int(report["waiting"]) for report in (await self._demands.all()).values())
+        slots = None if draining and not offered else offered
+        self._slots_used, demand = await self._beats.beat(self._replica, slots, self._report(offered), BEAT_TTL_S)
+        self._calls_waiting = sum(int(report["waiting"]) for report in demand.values())
 
     def stats(self) -> dict[str, float]:
         """What `deployments.autoscaling.session_policy` decides from."""

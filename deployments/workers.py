@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.config import AppArgs
-from deployments.handles import far_handle
+from deployments.handles import ready_handle
 from deployments.names import CODEC_POOL, VOICE_APP
 from deployments.runtime import open_runtime
 from serve_app.conversation.lease import CallLease, Outcome
@@ -32,6 +32,7 @@ class Workers:
 
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime = await open_runtime(args, "workers")
+        self._pool = ready_handle(CODEC_POOL, VOICE_APP)
         runtime = self._runtime
         network = runtime.settings.telephony.vonage
         mix = MixRecording(runtime.db, runtime.objects, self._mix, file_format=runtime.settings.call.recording_format)
@@ -83,9 +84,8 @@ class Workers:
     async def _mix(
         self, parts_prefix: str, out_key: str, sample_rate_hz: int, duration_s: float | None, file_format: str
     ) -> dict[str, Any]:
-        pool = far_handle(CODEC_POOL, VOICE_APP)
         try:
             async with asyncio.timeout(MIX_TIMEOUT_S):
-                return await pool.mix.remote(parts_prefix, out_key, sample_rate_hz, duration_s, file_format)
+                return await self._pool.mix.remote(parts_prefix, out_key, sample_rate_hz, duration_s, file_format)
         except (RayError, RayServeException, TimeoutError) as error:
             raise UnavailableError(f"the codec pool did not mix {parts_prefix}: {error}") from error
