@@ -42,8 +42,8 @@ LEASE_MEMORY_MS = 2 * 3_600_000 + 600_000
 RATE_MARGIN = 1.1
 """Slots are this much further apart than the limit allows: requests wander a little on their way."""
 
-_REPLICAS = ["parley:beats", "parley:capacities", "parley:capacity"]
-_SLOTS = "parley:slots"
+REPLICAS = ["parley:beats", "parley:capacities", "parley:capacity"]
+SLOTS = "parley:slots"
 _LEASES = "parley:leases"
 
 
@@ -137,32 +137,32 @@ class LiveState:
     async def beat(self, replica_id: str, capacity: int, ttl_s: float = 3) -> None:
         """A session replica says how many calls it can hold, valid for `ttl_s`."""
         with self.reachable():
-            await self._offer(keys=_REPLICAS, args=[replica_id, capacity, _ms(ttl_s)])
+            await self._offer(keys=REPLICAS, args=[replica_id, capacity, _ms(ttl_s)])
 
     async def leave(self, replica_id: str) -> None:
         """The replica takes no more calls."""
         with self.reachable():
-            await self._offer(keys=_REPLICAS, args=[replica_id, 0, 0])
+            await self._offer(keys=REPLICAS, args=[replica_id, 0, 0])
 
     async def reserve(self, slot_id: str, ttl_s: float) -> bool:
         """Take a slot, all or nothing. The same `slot_id` again extends what it holds. False: no capacity is free."""
         with self.reachable():
-            return bool(await self._reserve(keys=[*_REPLICAS, _SLOTS], args=[slot_id, _ms(ttl_s)]))
+            return bool(await self._reserve(keys=[*REPLICAS, SLOTS], args=[slot_id, _ms(ttl_s)]))
 
     async def keep(self, slot_id: str, ttl_s: float) -> bool:
         """Extend a slot. False: it ran out or Redis forgot it; a holder then reserves it again."""
         with self.reachable():
-            return bool(await self._keep(keys=[_SLOTS], args=[slot_id, _ms(ttl_s)]))
+            return bool(await self._keep(keys=[SLOTS], args=[slot_id, _ms(ttl_s)]))
 
     async def release(self, slot_id: str) -> None:
         """Idempotent."""
         with self.reachable():
-            await self.client.zrem(_SLOTS, slot_id)
+            await self.client.zrem(SLOTS, slot_id)
 
     async def capacity(self) -> tuple[int, int]:
         """(total, used) over the live replicas and held slots."""
         with self.reachable():
-            total, used = await self._capacity(keys=[*_REPLICAS, _SLOTS])
+            total, used = await self._capacity(keys=[*REPLICAS, SLOTS])
             return int(total), int(used)
 
     # --- media tokens and answers
@@ -268,7 +268,7 @@ class LiveState:
         """
         if not calls:
             return []
-        keys = [*_REPLICAS, _SLOTS, _LEASES, *(_lease_key(call.call_id) for call in calls)]
+        keys = [*REPLICAS, SLOTS, _LEASES, *(_lease_key(call.call_id) for call in calls)]
         args: list[str | int] = [_ms(slot_ttl_s), _ms(lease_ttl_s), LEASE_MEMORY_MS]
         for call in calls:
             args += [call.slot_id, call.call_id, call.epoch, json.dumps(call.info)]

@@ -69,21 +69,30 @@ return 1
 )
 
 # ARGV: replica id, capacity, ttl_ms; a ttl of 0 takes the replica out.
-OFFER_SLOTS = (
+_OFFER = (
     _TOTAL
     + """
-total()
-local change = -tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if ARGV[3] == '0' then
-  redis.call('ZREM', KEYS[1], ARGV[1])
-  redis.call('HDEL', KEYS[2], ARGV[1])
-else
-  change = change + tonumber(ARGV[2])
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
-  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+local function offer(replica, capacity, ttl_ms)
+  total()
+  local change = -tonumber(redis.call('HGET', KEYS[2], replica) or '0')
+  if ttl_ms == '0' then
+    redis.call('ZREM', KEYS[1], replica)
+    redis.call('HDEL', KEYS[2], replica)
+  else
+    change = change + tonumber(capacity)
+    redis.call('ZADD', KEYS[1], now + tonumber(ttl_ms), replica)
+    redis.call('HSET', KEYS[2], replica, capacity)
+  end
+  if change ~= 0 then redis.call('INCRBY', KEYS[3], change) end
+  return 1
 end
-if change ~= 0 then redis.call('INCRBY', KEYS[3], change) end
-return 1
+"""
+)
+
+OFFER_SLOTS = (
+    _OFFER
+    + """
+return offer(ARGV[1], ARGV[2], ARGV[3])
 """
 )
 
@@ -95,34 +104,58 @@ return {total(), redis.call('ZCOUNT', KEYS[4], '(' .. now, '+inf')}
 """
 )
 
-# KEYS: beats (zset member -> valid until), reports (hash). ARGV: member, report, ttl_ms. Members that stopped reporting
-# are forgotten here.
+# Reports: beats (zset member -> valid until), reports (hash). Members that stopped reporting are forgotten.
+_REPORT = """
+local function report(beats, reports, member, text, ttl_ms)
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', beats, '-inf', now)) do
+    redis.call('ZREM', beats, gone)
+    redis.call('HDEL', reports, gone)
+  end
+  redis.call('ZADD', beats, now + tonumber(ttl_ms), member)
+  redis.call('HSET', reports, member, text)
+  return 1
+end
+local function valid(beats, reports)
+  local found = {}
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', beats, '(' .. now, '+inf')) do
+    local text = redis.call('HGET', reports, member)
+    if text then
+      found[#found + 1] = member
+      found[#found + 1] = text
+    end
+  end
+  return found
+end
+"""
+
+# KEYS: beats, reports. ARGV: member, report, ttl_ms.
 REPORT = (
     _NOW_MS
+    + _REPORT
     + """
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-  redis.call('ZREM', KEYS[1], member)
-  redis.call('HDEL', KEYS[2], member)
-end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-return 1
+return report(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 """
 )
 
-# KEYS: beats (zset member -> valid until), reports (hash). Returns member, report, member, report ... of valid ones.
+# KEYS: beats, reports. Returns member, report, member, report ... of valid ones.
 VALID_REPORTS = (
     _NOW_MS
+    + _REPORT
     + """
-local found = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
-  local report = redis.call('HGET', KEYS[2], member)
-  if report then
-    found[#found + 1] = member
-    found[#found + 1] = report
-  end
-end
-return found
+return valid(KEYS[1], KEYS[2])
+"""
+)
+
+# All that a session replica says and asks every second. KEYS[4]: slots; KEYS[5], KEYS[6]: load reports; KEYS[7],
+# KEYS[8]: demand reports. ARGV: replica id, capacity, ttl_ms as in OFFER_SLOTS, member, report, ttl_ms as in REPORT.
+# Returns the used slots and the valid demand reports.
+SESSION_BEAT = (
+    _OFFER
+    + _REPORT
+    + """
+offer(ARGV[1], ARGV[2], ARGV[3])
+report(KEYS[5], KEYS[6], ARGV[4], ARGV[5], ARGV[6])
+return {redis.call('ZCOUNT', KEYS[4], '(' .. now, '+inf'), valid(KEYS[7], KEYS[8])}
 """
 )
 

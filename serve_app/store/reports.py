@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from serve_app.store import redis_scripts as scripts
-from serve_app.store.live import LiveState
+from serve_app.store.live import REPLICAS, SLOTS, LiveState
 
 REPORT_TTL_S = 3.0
 
@@ -28,7 +28,7 @@ class Reports:
 
     def __init__(self, live: LiveState, kind: str) -> None:
         self._live = live
-        self._keys = [f"parley:{kind}:beats", f"parley:{kind}"]
+        self._keys = _keys(kind)
         self._put = live.client.register_script(scripts.REPORT)
         self._valid = live.client.register_script(scripts.VALID_REPORTS)
 
@@ -47,4 +47,37 @@ class Reports:
         """member -> its report, of those that are valid now."""
         with self._live.reachable():
             flat = await self._valid(keys=self._keys)
-        return {member: json.loads(report) for member, report in zip(flat[::2], flat[1::2], strict=True)}
+        return _read(flat)
+
+
+class SessionBeat:
+    """What a session replica says and asks every second, in one round trip."""
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+        self._keys = [*REPLICAS, SLOTS, *_keys(LOAD), *_keys(DEMAND)]
+        self._beat = live.client.register_script(scripts.SESSION_BEAT)
+
+    async def beat(
+        self, replica: str, slots: int | None, report: dict[str, Any], ttl_s: float = REPORT_TTL_S
+    ) -> tuple[int, dict[str, dict[str, Any]]]:
+        """Offer `slots` (None: the replica takes no more calls) and report the load, both valid for `ttl_s`.
+
+        Returns the slots in use on the whole platform, and every dialer's report of its demand. Raises
+        UnavailableError.
+        """
+        ttl_ms = max(1, round(ttl_s * 1000))
+        offer: list[str | int] = [replica, 0, 0] if slots is None else [replica, slots, ttl_ms]
+        with self._live.reachable():
+            used, demand = await self._beat(
+                keys=self._keys, args=[*offer, f"sessions:{replica}", json.dumps(report), ttl_ms]
+            )
+        return int(used), _read(demand)
+
+
+def _keys(kind: str) -> list[str]:
+    return [f"parley:{kind}:beats", f"parley:{kind}"]
+
+
+def _read(flat: list[str]) -> dict[str, dict[str, Any]]:
+    return {member: json.loads(report) for member, report in zip(flat[::2], flat[1::2], strict=True)}
