@@ -17,25 +17,22 @@ _SILENCE_BYTE = {"linear16": b"\x00", "mulaw": b"\xff"}
 
 
 class AudioQueue:
-    """Bytes in any pieces in, messages out, in order.
+    """Bytes in any pieces in, messages of at most `message_ms` out, in order."""
 
-    What may wait is joined up to `join_ms`, so that a silent callee costs a quarter of the messages.
-    """
-
-    def __init__(self, audio: AudioFormat, *, limit_s: float, join_ms: float) -> None:
+    def __init__(self, audio: AudioFormat, *, limit_s: float, message_ms: float) -> None:
         self._limit = audio.bytes_for_ms(limit_s * 1000)
-        self._join = audio.bytes_for_ms(join_ms)
+        self._message = audio.bytes_for_ms(message_ms)
         self._buffer = bytearray()
         self.due = False
         """Whether `take` has something that should not wait any longer."""
 
-    def put(self, audio: bytes, *, may_wait: bool = False) -> bool:
-        """False, and nothing is kept, when the limit would be passed."""
+    def put(self, audio: bytes, *, join_bytes: int = 0) -> bool:
+        """Due as soon as `join_bytes` wait. False, and nothing is kept, when the limit would be passed."""
         buffer = self._buffer
         if len(buffer) + len(audio) > self._limit:
             return False
         buffer += audio
-        if not may_wait or len(buffer) >= self._join:
+        if len(buffer) >= join_bytes:
             self.due = True
         return True
 
@@ -44,13 +41,13 @@ class AudioQueue:
         self.due = bool(self._buffer)
 
     def take(self) -> bytes:
-        """The next message, at most `join_ms` of audio."""
-        if len(self._buffer) <= self._join:
+        """The next message."""
+        if len(self._buffer) <= self._message:
             taken = bytes(self._buffer)
             self._buffer.clear()
         else:
-            taken = bytes(self._buffer[: self._join])
-            del self._buffer[: self._join]
+            taken = bytes(self._buffer[: self._message])
+            del self._buffer[: self._message]
         self.due = self.due and bool(self._buffer)
         return taken
 

@@ -31,10 +31,12 @@ from serve_app.settings import DeepgramSettings
 
 NAME = "deepgram"
 
-# Deepgram recommends about 80 ms a message, and a message costs as much as the rest of a frame's way. Frames are joined
-# where the callee loses nothing by it: while a turn's voice sounds, and in the quiet between turns. The begin of a
-# voice (until Flux tells of the turn) and the quiet that may end a turn go out frame by frame, with what waits.
-_MAX_MESSAGE_MS = 80
+# A message costs as much as the rest of a frame's way, so frames are joined where the callee loses nothing by it: while
+# a turn's voice sounds, to the 80 ms that Deepgram recommends; in the quiet between turns to twice that, for whatever
+# sounds goes out at once and takes along what waits. The begin of a voice (until Flux tells of the turn) and the quiet
+# that may end a turn go out frame by frame.
+_VOICE_JOIN_MS = 80
+_QUIET_JOIN_MS = 160
 _ATTENTIVE_S = 0.5
 _QUEUE_S = 10.0
 # The share of that which waits in the socket itself.
@@ -130,7 +132,9 @@ class DeepgramStream:
         self._stack = stack
         self._clock = StreamClock(request.audio)
         self._encoding = request.audio.encoding
-        self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S, join_ms=_MAX_MESSAGE_MS)
+        self._queue = AudioQueue(request.audio, limit_s=_QUEUE_S, message_ms=_QUIET_JOIN_MS)
+        self._voice_join_bytes = request.audio.bytes_for_ms(_VOICE_JOIN_MS)
+        self._quiet_join_bytes = request.audio.bytes_for_ms(_QUIET_JOIN_MS)
         self._attentive_bytes = request.audio.bytes_for_ms(_ATTENTIVE_S * 1000)
         self._quiet_bytes = 0
         self._reader = TurnReader(self._clock)
@@ -155,8 +159,13 @@ class DeepgramStream:
             raise self._failure
         sounds = may_sound(audio, self._encoding)
         self._quiet_bytes = 0 if sounds else self._quiet_bytes + len(audio)
-        may_wait = sounds if self._reader.in_turn else self._quiet_bytes > self._attentive_bytes
-        if not self._queue.put(audio, may_wait=may_wait):
+        join_bytes = 0
+        if self._reader.in_turn:
+            if sounds:
+                join_bytes = self._voice_join_bytes
+        elif self._quiet_bytes > self._attentive_bytes:
+            join_bytes = self._quiet_join_bytes
+        if not self._queue.put(audio, join_bytes=join_bytes):
             self._fail(f"the socket is {_QUEUE_S:g} s of audio behind")
             raise self._failure or self._error("closed")
         self._fed_at = self._loop.time()

@@ -337,27 +337,27 @@ def due(queue: AudioQueue) -> list[bytes]:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=900), max_size=30), st.integers(1, 30))
-def test_the_queue_changes_no_byte(pieces: list[bytes], join_ms: int) -> None:
-    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=join_ms)
+def test_the_queue_changes_no_byte(pieces: list[bytes], message_ms: int) -> None:
+    queue = AudioQueue(LINEAR16, limit_s=10, message_ms=message_ms)
     for piece in pieces:
         assert queue.put(piece)
     taken = due(queue)
-    assert all(0 < len(message) <= LINEAR16.bytes_for_ms(join_ms) for message in taken)
+    assert all(0 < len(message) <= LINEAR16.bytes_for_ms(message_ms) for message in taken)
     assert b"".join(taken) == b"".join(pieces)
 
 
 def test_what_may_wait_is_joined_and_anything_else_takes_it_along() -> None:
-    queue = AudioQueue(LINEAR16, limit_s=10, join_ms=80)
+    queue = AudioQueue(LINEAR16, limit_s=10, message_ms=80)
     for _ in range(3):
-        assert queue.put(bytes(640), may_wait=True)
+        assert queue.put(bytes(640), join_bytes=2560)
     assert due(queue) == []
     assert queue.put(b"\x01" * 640)
     assert due(queue) == [bytes(1920) + b"\x01" * 640]
     for _ in range(4):
         assert due(queue) == []
-        assert queue.put(bytes(640), may_wait=True)
+        assert queue.put(bytes(640), join_bytes=2560)
     assert due(queue) == [bytes(2560)]
-    queue.put(bytes(640), may_wait=True)
+    queue.put(bytes(640), join_bytes=2560)
     assert due(queue) == []
     queue.hasten()
     assert due(queue) == [bytes(640)]
@@ -429,10 +429,13 @@ async def test_frames_of_a_silent_callee_are_joined_and_speech_goes_out_frame_by
 
         loud = b"\x00\x20" * 320
         give(bytes(640), 60)
-        assert give(bytes(640), 8) == [2560, 2560]
+        assert give(bytes(640), 16) == [5120, 5120]
         assert give(loud, 3)[1:] == [640] * 2, "the first one takes along what waits"
         assert give(bytes(640), 25) == [640] * 25, "what may be the end of a short word goes out at once"
-        assert set(give(bytes(640), 8)) <= {640, 2560}
+        assert give(bytes(640), 16) == [5120, 5120], "quiet again"
+        stream._reader.in_turn = True
+        assert give(loud, 8) == [2560, 2560], "a turn's voice"
+        assert give(bytes(640), 3) == [640] * 3, "what may end the turn"
 
 
 async def test_what_a_full_socket_does_not_take_follows_in_order_once_it_does() -> None:
@@ -444,7 +447,7 @@ async def test_what_a_full_socket_does_not_take_follows_in_order_once_it_does() 
         assert socket.sent == []
         socket.backlog = 0
         stream.send(loud)
-        assert socket.sent == [2560, 2560, 1920], "joined, for they are late already"
+        assert socket.sent == [5120, 1920], "joined, for they are late already"
 
 
 async def test_sending_never_waits_and_the_backlog_is_bounded() -> None:
