@@ -275,9 +275,10 @@ def make_key(data_dir: Path, database_url: str | None = None) -> str:
 def a_platform(folder: Path) -> Iterator[Running]:
     """Start `serve run` of the shipped file on a free port, against a world of its own; stop both afterwards."""
     with a_world(folder) as world:
-        platform = Platform(port=world.port, show=lambda line: None)
+        # Only its own processes inherit these settings, not the tests that run meanwhile.
+        with environment(world.environment()):
+            platform = Platform(port=world.port, show=lambda line: None)
         try:
-            # Only its own processes inherit these settings, not the tests that run meanwhile.
             with environment(world.environment()):
                 platform.start()
             assert platform._process is not None

@@ -13,7 +13,6 @@ from ray.exceptions import RayError
 from ray.serve.handle import DeploymentResponseGenerator
 from websockets.asyncio.client import connect
 
-import deployments.ingress as ingress_module
 import serve_app.telephony.sockets as sockets_module
 from deployments.ingress import MediaIngress, Relay
 from deployments.link.client import LinkPool
@@ -196,6 +195,7 @@ class Platform:
         replica: Any = object.__new__(deployment.func_or_class.__mro__[1])
         replica._settings = SimpleNamespace(link=link, redis=redis)
         replica._listener = None
+        replica._workers = self.workers
         replica._live, replica._sessions, replica._links = self.live, self.sessions, pool
         replica._node_id, replica._background = "node", set()
         replica._vitals = Vitals(cast(Any, self.live), "ingress", "a replica")
@@ -211,11 +211,10 @@ class Platform:
 
 
 @pytest.fixture
-async def platform(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
+async def platform() -> AsyncIterator[Platform]:
     server, pool = LinkServer(LinkSettings()), LinkPool(LinkSettings(attach_timeout_s=0.3))
     await server.start()
     platform = Platform(server, pool)
-    monkeypatch.setattr(ingress_module, "far_handle", lambda *_: platform.workers)
     yield platform
     await pool.close()
     await server.close()
