@@ -53,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Claim:
+class Claim:
     """An attempt that this dialer holds."""
 
     attempt: AttemptRow
@@ -95,7 +95,7 @@ class Dialer:
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._slots = SlotQueue(live, clock, owner)
         self._in_flight = 0
-        self._waiting: dict[str, _Claim] = {}
+        self._waiting: dict[str, Claim] = {}
         self._stopping = False
         self._woken = asyncio.Event()
 
@@ -141,9 +141,9 @@ class Dialer:
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
 
-    async def _claim(self) -> tuple[list[_Claim], float]:
+    async def _claim(self) -> tuple[list[Claim], float]:
         """What can be placed now, and the seconds until there may be more; bounded, for a wake-up may get lost."""
-        claims: list[_Claim] = []
+        claims: list[Claim] = []
         if self._stopping or self._in_flight >= self._most_in_flight:
             return claims, IDLE_S
         now, leased_at = self._clock.now(), self._clock.monotonic()
@@ -153,7 +153,7 @@ class Dialer:
             if work.due and room > 0:
                 repository = Attempts(self._db, work.tenant_id, clock=self._clock)
                 claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
-                claims += [_Claim(attempt, leased_at) for attempt in claimed]
+                claims += [Claim(attempt, leased_at) for attempt in claimed]
             if work.next_at is not None:
                 wait_s = min(wait_s, max(SHORTEST_WAIT_S, (work.next_at - now).total_seconds()))
         return claims, wait_s
@@ -162,7 +162,7 @@ class Dialer:
         """Renew the claims of the calls that wait, all of a tenant in one statement. Until cancelled."""
         while True:
             await self._clock.sleep(RENEWAL_S)
-            held: dict[str, list[_Claim]] = defaultdict(list)
+            held: dict[str, list[Claim]] = defaultdict(list)
             for claim in self._waiting.values():
                 held[claim.attempt.tenant_id].append(claim)
             for tenant, claims in held.items():
@@ -172,7 +172,7 @@ class Dialer:
                     # Whoever gets a slot after its lease is over goes back to the queue.
                     log.warning("claims_not_renewed", error=str(error))
 
-    async def _renew(self, tenant: str, claims: list[_Claim]) -> None:
+    async def _renew(self, tenant: str, claims: list[Claim]) -> None:
         asked_at = self._clock.monotonic()
         ids = [claim.attempt.id for claim in claims]
         kept = await Attempts(self._db, tenant).renew(ids, self._owner, lease_s=self._lease_s, now=self._clock.now())
@@ -183,7 +183,7 @@ class Dialer:
                 # Cancelled by a person, or another dialer's after an outage.
                 claim.waiting.cancel()
 
-    async def _work(self, claim: _Claim) -> None:
+    async def _work(self, claim: Claim) -> None:
         attempt = claim.attempt
         try:
             with structlog.contextvars.bound_contextvars(call_id=attempt.call_id, attempt_id=attempt.id):
@@ -199,7 +199,7 @@ class Dialer:
             self._in_flight -= 1
             self.wake()
 
-    async def _dial(self, claim: _Claim) -> str:
+    async def _dial(self, claim: Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
         attempt = claim.attempt
         decision = decide(attempt.to_number, self._facts)
@@ -243,7 +243,7 @@ class Dialer:
         await self._release(attempt, delay_s)
         return "waiting"
 
-    async def _reserve(self, claim: _Claim) -> bool:
+    async def _reserve(self, claim: Claim) -> bool:
         """Wait for a slot until the call's own deadline. False: none came, the claim was lost, or the dialer stops."""
         attempt = claim.attempt
         if self._stopping:
@@ -258,7 +258,7 @@ class Dialer:
             claim.waiting.cancel()
             del self._waiting[attempt.id]
 
-    def _late(self, claim: _Claim) -> bool:
+    def _late(self, claim: Claim) -> bool:
         """True if the lease could end before the request would."""
         spent_s = self._clock.monotonic() - claim.leased_at
         return spent_s > self._lease_s - self._network.request_timeout_s

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
-from serve_app.dialing.dialer import Dialer
+from serve_app.dialing.dialer import Claim, Dialer
 from serve_app.dialing.reconcile import ABSENT_ONCE, AttemptReconciler
 from serve_app.settings import Settings
 from serve_app.store.db import Database
@@ -426,7 +426,7 @@ async def test_a_dialer_that_lost_its_claim_neither_places_nor_ends_the_call(ben
     assert await bench.live.reserve(new.id, 60)
     client = VonageClient(bench.settings.telephony.vonage)
     paused = Dialer(bench.db, bench.live, client, bench.settings, bench.clock, "old")
-    assert await paused._dial(old) == "lost_claim"
+    assert await paused._dial(Claim(old, bench.clock.monotonic())) == "lost_claim"
     await bench.live.leave("replica-1")
     assert await paused._decline(old, "no_capacity", "late") == "lost_claim"
     await client.aclose()
