@@ -160,20 +160,44 @@ def test_many_calls_at_once_leave_nothing_behind(platform: Running) -> None:
     eventually(lambda: platform.api.get("/health").json()["capacity"]["used"] == 0, 20)
 
 
+def ways_in(platform: Running) -> tuple[str, str]:
+    """The ingress' own listener, and Serve's proxy."""
+    return f"ws://127.0.0.1:{platform.world.media_port}", platform.url.replace("http", "ws", 1)
+
+
+def test_a_call_is_told_to_come_to_the_media_listener_and_may_come_through_the_proxy(platform: Running) -> None:
+    own, proxy = ways_in(platform)
+    assert platform.api.get("/health").json()["media"] == {"url": own, "through_proxy": False}
+    for number, way in enumerate((own, proxy)):
+        leg = {"uuid": f"way-{number}", "conversation_uuid": "CON-1", "from": f"1202555016{number}"}
+        body = json.dumps({**leg, "to": "12015550100"}).encode()
+        (connecting,) = platform.api.post("/webhooks/vonage/answer", content=body, headers=platform.signed(body)).json()
+        (endpoint,) = connecting["endpoint"]
+        assert endpoint["uri"].startswith(f"{own}/media/")
+        token = {"Authorization": endpoint["authorization"]["value"]}
+        with connect(endpoint["uri"].replace(own, way), additional_headers=token, proxy=None) as media:
+            connected = {"event": "websocket:connected", "content-type": endpoint["content-type"]}
+            media.send(json.dumps(connected | endpoint["headers"]))
+            greeting = next(message for message in media if isinstance(message, bytes))
+            assert len(greeting) == 640
+        platform.ended(endpoint["headers"]["call_id"])
+
+
 class TestAdmission:
     """A media socket without a right to be there is refused before it is accepted."""
 
     @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer guess"}, {"Authorization": "Basic eDp5"}])
     def test_a_wrong_token_gets_401(self, platform: Running, headers: dict[str, str]) -> None:
-        url = platform.url.replace("http", "ws", 1) + "/media/some-call"
-        with pytest.raises(InvalidStatus) as refused:
-            connect(url, additional_headers=headers, proxy=None)
-        assert refused.value.response.status_code == 401
+        for way in ways_in(platform):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"{way}/media/some-call", additional_headers=headers, proxy=None)
+            assert refused.value.response.status_code == 401
 
     def test_a_token_in_the_path_is_checked_too(self, platform: Running) -> None:
-        with pytest.raises(InvalidStatus) as refused:
-            connect(platform.url.replace("http", "ws", 1) + "/media/some-call/guess", proxy=None)
-        assert refused.value.response.status_code == 401
+        for way in ways_in(platform):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"{way}/media/some-call/guess", proxy=None)
+            assert refused.value.response.status_code == 401
 
     async def test_without_a_free_session_nobody_hangs(self, platform: Running) -> None:
         live = await LiveState.connect(platform.world.redis_url)
