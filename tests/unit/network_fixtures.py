@@ -170,7 +170,7 @@ async def vonage_network(**config: Any) -> AsyncIterator[tuple[str, Network]]:
         yield url, network
 
 
-async def eventually(condition: Callable[[], object], timeout_s: float = 10) -> None:
+async def eventually(condition: Callable[[], object], timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition is state of several objects
             await asyncio.sleep(0.01)

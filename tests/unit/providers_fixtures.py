@@ -112,7 +112,7 @@ async def feed(send: Callable[[bytes], None], audio: bytes, frame_bytes: int = 6
             await asyncio.sleep(0.005)
 
 
-async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(check: Callable[[], bool], timeout_s: float = 30) -> None:
     """Wait until `check` holds."""
     deadline = time.monotonic() + timeout_s
     while not check():

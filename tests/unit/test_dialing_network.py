@@ -35,7 +35,7 @@ pytest_plugins = ("tests.unit.store_fixtures",)
 
 
 async def _until(look: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if found := await look():
                 return found
@@ -56,7 +56,7 @@ class World:
         created: dict[str, Any] = response.json()
         return created
 
-    async def ended(self, call_id: str, timeout_s: float = 15) -> dict[str, Any]:
+    async def ended(self, call_id: str, timeout_s: float = 30) -> dict[str, Any]:
         async with asyncio.timeout(timeout_s):
             while True:
                 call: dict[str, Any] = (await self.http.get(f"/api/v1/calls/{call_id}")).json()
@@ -113,7 +113,7 @@ async def world(sqlite_db: Database, live: LiveState, tmp_path: Any) -> AsyncIte
     await Agents(sqlite_db, "default").apply("riverside-dental", AGENT)
     await live.beat("replica-1", 5, ttl_s=600)
     server = uvicorn.Server(uvicorn.Config(create_app(deps), log_level="warning", lifespan="off"))
-    async with asyncio.timeout(60), httpx.AsyncClient(base_url=public_url) as http:
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=public_url) as http:
         http.headers["Authorization"] = f"Bearer {key}"
         tasks = [asyncio.create_task(server.serve(sockets=[listener])), asyncio.create_task(dialer.run())]
         yield World(http, network, network_url, sqlite_db, live)
@@ -163,7 +163,7 @@ async def test_repeated_and_reordered_webhooks_end_the_call_once(world: World, f
     world.callee(outcome="busy")
     await world.fault(kind=fault, count=3)
     call = await world.ended((await world.call())["id"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # `completed` may come first, and ends the call; the reason follows.
         while call["outcome"] != "busy":
             assert call["outcome"] == "not_answered"
@@ -176,7 +176,7 @@ async def test_forged_webhooks_do_not_end_a_call(world: World, fault: str) -> No
     world.callee(outcome="busy")
     await world.fault(kind=fault, count=50)
     created = await world.call()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             (attempt,) = await Attempts(world.db, "default").for_call(created["id"])
             if attempt.status == "placed" and world.network.calls[attempt.carrier_call_id or ""].status == "busy":

@@ -125,7 +125,7 @@ class Sessions:
         self.told.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 self.told.clear()
                 await self.told.wait()
@@ -147,7 +147,7 @@ class Workers:
         self.told.set()
 
     async def report(self) -> tuple[str, str, str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.told.wait()
         return self.reports[0]
 
@@ -169,7 +169,7 @@ class Peer:
         self.changed.set()
 
     async def until_sent(self, kind: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not any(message["type"] == kind for message in self.sent):
                 self.changed.clear()
                 await self.changed.wait()

@@ -72,7 +72,7 @@ class Sink:
 
     async def until(self, condition: object) -> None:
         assert callable(condition)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -295,7 +295,7 @@ async def test_a_session_does_not_wait_for_an_ingress_that_gave_up(tmp_path: Pat
     pool = LinkPool(LinkSettings(attach_timeout_s=0.1))
     with pytest.raises(TimeoutError):
         await pool.attach(LinkAddress(path=str(path)), call_id="a", epoch=1, token="t", proof="p", sink=Sink())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await closed.wait()
     await pool.close()
     listener.close()

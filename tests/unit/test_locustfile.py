@@ -122,6 +122,13 @@ class FakePlatform:
         return ws
 
 
+async def _end_after_some_calls(platform: FakePlatform, process: asyncio.subprocess.Process) -> None:
+    while not (platform.media >= 3 and platform.events[200] >= 3 and platform.events[401] >= 1):
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(4)  # their ends reach the statistics
+    process.terminate()
+
+
 async def test_a_headless_run_against_a_fake_platform() -> None:
     platform = FakePlatform()
     runner = web.AppRunner(platform.app())
@@ -137,12 +144,14 @@ async def test_a_headless_run_against_a_fake_platform() -> None:
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "locust", "-f", "load_tests/locustfile.py", "--headless", "--json", "--skip-log-setup",
-        "-H", f"http://127.0.0.1:{platform.port}", "-u", "6", "-r", "6", "-t", "14s", "--provider-ms", "0",
+        "-H", f"http://127.0.0.1:{platform.port}", "-u", "6", "-r", "6", "-t", "100s", "--provider-ms", "0",
         cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(60):
+        ending = asyncio.create_task(_end_after_some_calls(platform, process))
+        async with asyncio.timeout(110):
             out, err = await process.communicate()
+        ending.cancel()
     finally:
         if process.returncode is None:
             process.kill()

@@ -74,7 +74,7 @@ def dial(port: int, path: str = "media/call-1") -> connect:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

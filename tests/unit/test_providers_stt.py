@@ -51,7 +51,7 @@ async def stt(bed: Bed) -> AsyncIterator[DeepgramTranscriber]:
 
 async def until_turn_end(stream: TranscriptionStream, turns: int = 1) -> list[SttEvent]:
     events: list[SttEvent] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for event in stream.events():
             events.append(event)
             turns -= isinstance(event, TurnEnded)
@@ -62,7 +62,7 @@ async def until_turn_end(stream: TranscriptionStream, turns: int = 1) -> list[St
 
 async def failure_of(stream: TranscriptionStream) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for _ in stream.events():
                 pass
     assert (caught.value.stage, caught.value.provider) == ("stt", "deepgram")
@@ -174,7 +174,7 @@ async def test_a_handshake_without_an_answer(bed: Bed, kind: str) -> None:
     bed.fault("deepgram", kind)
     stt = DeepgramTranscriber(bed.deepgram(connect_timeout_s=0.3), "k")
     with pytest.raises(ProviderError) as caught:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await stt.open(REQUEST)
     await stt.aclose()
     assert caught.value.retryable

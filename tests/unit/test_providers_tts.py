@@ -65,7 +65,7 @@ async def say(connection: SynthesisConnection, *texts: str) -> list[SynthesisEve
 
 
 async def collect(utterance: Utterance) -> list[SynthesisEvent]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return [event async for event in utterance.events()]
 
 
@@ -273,7 +273,7 @@ async def test_a_handshake_without_an_answer(bed: Bed, kind: str) -> None:
     bed.fault("cartesia", kind)
     tts = CartesiaSynthesizer(bed.cartesia(connect_timeout_s=0.3), "k")
     with pytest.raises(ProviderError) as caught:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await tts.open(SynthesisRequest("c", LINEAR16))
     await tts.aclose()
     assert caught.value.retryable

@@ -39,7 +39,7 @@ async def connected(config: SimulatorConfig | None = None) -> AsyncIterator[aioh
 
 async def until(socket: aiohttp.ClientWebSocketResponse, kind: str) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not messages or messages[-1]["type"] != kind:
             messages.append(json.loads((await socket.receive()).data))
     return messages

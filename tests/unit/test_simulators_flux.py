@@ -29,7 +29,7 @@ class Client:
         self.messages: list[dict[str, Any]] = []
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             message = await self.socket.receive()
         assert message.type is aiohttp.WSMsgType.TEXT, message
         self.messages.append(json.loads(message.data))
@@ -166,7 +166,7 @@ async def test_speech_that_nobody_scripted_still_makes_a_turn(bed: Bed) -> None:
 async def test_unscripted_speech_is_recognised_and_marked_by_its_confidence() -> None:
     async with running(SimulatorConfig(latency=QUICK)) as bed, connected(bed) as client:
         await client.socket.send_bytes(spoken(TEXT))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while (message := json.loads((await client.socket.receive()).data))["event"] != "EndOfTurn":
                 pass
     assert "works for me" in message["transcript"]

@@ -35,7 +35,7 @@ async def media_server(handler: Handler) -> AsyncIterator[str]:
 
 
 async def run_leg(leg: MediaLeg) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await leg.run()
 
 
@@ -146,7 +146,7 @@ async def test_close_is_a_proper_close_and_ends_a_waiter() -> None:
     async with media_server(handler) as uri:
         leg = MediaLeg(MediaEndpoint(uri, 8000))
         task = asyncio.create_task(run_leg(leg))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await leg.until(lambda: leg.tick >= 5)
             waiter = asyncio.create_task(leg.until(lambda: False))
             await asyncio.sleep(0)
@@ -184,7 +184,7 @@ async def test_dtmf_and_the_agents_utterances_are_seen() -> None:
     async with media_server(handler) as uri:
         leg = MediaLeg(MediaEndpoint(uri, 16000), LegOptions(keep_audio=False))
         task = asyncio.create_task(run_leg(leg))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await leg.until(lambda: leg.agent_began_tick is not None)
             leg.send_dtmf("7")
             assert await leg.until(lambda: leg.agent_quiet_ticks() >= 5)

@@ -41,7 +41,7 @@ async def hear(bed: Bed, turns: int, **query: str) -> list[str]:
         for _ in range(turns):
             await socket.send_bytes(bytes(64_000))
             await socket.send_bytes(SPEECH)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(texts) < turns:
                 message = (await socket.receive()).json()
                 if message.get("event") == "EndOfTurn":
@@ -124,7 +124,7 @@ async def test_replies_and_speech_are_fixed_and_their_waits_are_noted() -> None:
                     "max_buffer_delay_ms": 0,
                 }
             )  # fmt: skip
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while (await socket.receive()).json()["type"] != "done":
                     pass
         taken = await take(bed)
@@ -214,5 +214,5 @@ async def test_the_process_tells_its_profile() -> None:
             assert await answer.json() == {"ready": True, "profile": "load", "fixed_wait_ms": 800}
     finally:
         process.stdin.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await process.wait()

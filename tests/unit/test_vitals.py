@@ -40,7 +40,7 @@ async def test_a_call_is_held_until_it_is_freed(live: LiveState, no_chance_colle
     vitals, reports = Vitals(live, "sessions", "replica"), Reports(live, VITALS)
 
     async def reported(open_calls: int, held: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 said = (await reports.all()).get("replica", {})
                 if (said.get("calls_open"), said.get("calls_held")) == (open_calls, held):
