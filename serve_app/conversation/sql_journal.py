@@ -13,10 +13,12 @@ import structlog
 
 from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.lease import CallLease, CallResult, Outcome
+from serve_app.conversation.turn_batch import WRITE_TIMEOUT_S, TurnBatch
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.repositories import Calls, Turns
+from serve_app.store.records import TurnEntry
+from serve_app.store.repositories import Calls
 
 COMPLETED: frozenset[str] = frozenset(
     {"completed", "callee_hung_up", "agent_hung_up", "silence", "max_duration", "max_turns"}
@@ -26,7 +28,6 @@ assert set(get_args(Outcome)) >= COMPLETED
 
 log = structlog.get_logger(__name__)
 
-WRITE_TIMEOUT_S = 10.0
 LIVE_EVERY_S = 0.2
 FINISH_TIMEOUT_S = 40.0
 """Longer than SQLite's busy wait: the end of a call is worth waiting for."""
@@ -35,13 +36,15 @@ FINISH_TIMEOUT_S = 40.0
 class SqlJournal:
     """Implements `conversation.journal.CallJournal`. Shared by the calls of a process; raises UnavailableError.
 
-    Live events of all calls go out together, a few times a second: nobody reads faster, and mostly nobody reads at all.
+    The turns of all calls are committed together. Their live events go out together, a few times a second: nobody reads
+    faster, and mostly nobody reads at all.
     """
 
     def __init__(self, db: Database, live: LiveState, *, live_every_s: float = LIVE_EVERY_S) -> None:
         self._db = db
         self._live = live
         self._live_every_s = live_every_s
+        self._turns = TurnBatch(db)
         self._unsent: dict[str, list[dict[str, object]]] = {}
         self._sending: asyncio.Task[None] | None = None
         self._publishing = asyncio.Lock()
@@ -52,17 +55,20 @@ class SqlJournal:
 
     async def turn(self, lease: CallLease, record: TurnRecord) -> None:
         async with _deadline(WRITE_TIMEOUT_S):
-            await Turns(self._db, lease.tenant_id).put(
-                lease.call_id,
-                record.index,
-                record.role,
-                record.text,
-                record.heard_text,
-                record.started_ms,
-                record.ended_ms,
-                record.approximate,
-                record.interrupted,
-                asdict(record.latency),
+            await self._turns.put(
+                TurnEntry(
+                    lease.tenant_id,
+                    lease.call_id,
+                    record.index,
+                    record.role,
+                    record.text,
+                    record.heard_text,
+                    record.started_ms,
+                    record.ended_ms,
+                    record.approximate,
+                    record.interrupted,
+                    asdict(record.latency),
+                )
             )
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import Executable, Table, and_, bindparam, exists, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from serve_app.store.models import Agent, Attempt, Call, CallEvent, LatencyMeasurement, Recording, Transcript, Turn
+from serve_app.clock import Clock, SystemClock
+from serve_app.store.db import Database
+from serve_app.store.models import (
+    Agent,
+    Attempt,
+    Base,
+    Call,
+    CallEvent,
+    LatencyMeasurement,
+    Recording,
+    Transcript,
+    Turn,
+)
 from serve_app.store.rows import (
     AgentRow,
     AttemptRow,
@@ -26,6 +41,65 @@ from serve_app.store.scope import TenantScope, changed, insert_or_ignore, insert
 LATENCIES = ("end_of_turn_ms", "llm_first_token_ms", "tts_first_audio_ms", "first_frame_ms", "total_ms")
 
 
+@dataclass(frozen=True, slots=True)
+class TurnEntry:
+    """One turn of one tenant's call, to be stored or replaced."""
+
+    tenant_id: str
+    call_id: str
+    index: int
+    role: str
+    text: str
+    heard_text: str
+    started_ms: float
+    ended_ms: float
+    approximate: bool
+    interrupted: bool
+    latency: Mapping[str, float | None]
+
+
+async def put_turns(db: Database, entries: Sequence[TurnEntry], clock: Clock | None = None) -> None:
+    """Store or replace turns, of any tenants' calls, and their latencies where anything was measured: all or none.
+
+    Raises sqlalchemy.exc.IntegrityError when a tenant has no such call.
+    """
+    now = (clock or SystemClock()).now()
+    turns, measured = [], []
+    for entry in entries:
+        key = {"tenant_id": entry.tenant_id, "call_id": entry.call_id, "turn_index": entry.index}
+        turns.append(
+            {
+                **key,
+                "role": entry.role,
+                "text": entry.text,
+                "heard_text": entry.heard_text,
+                "started_ms": entry.started_ms,
+                "ended_ms": entry.ended_ms,
+                "approximate": entry.approximate,
+                "interrupted": entry.interrupted,
+            }
+        )
+        latency = {name: entry.latency.get(name) for name in LATENCIES}
+        if any(value is not None for value in latency.values()):
+            measured.append({**key, **latency, "created_at": now})
+    async with db.transaction() as session:
+        connection = await session.connection()
+        await connection.execute(_put_rows(Turn, tuple(turns[0]), db.dialect), turns)
+        if measured:
+            await connection.execute(_put_rows(LatencyMeasurement, tuple(measured[0]), db.dialect), measured)
+
+
+@functools.cache
+def _put_rows(model: type[Base], columns: tuple[str, ...], dialect: str) -> Executable:
+    """INSERT ... ON CONFLICT for many rows, without the mapper: it is executed for every turn of every call."""
+    insert = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(cast(Table, model.__table__))
+    keys = ("tenant_id", "call_id", "turn_index")
+    rest = {name: insert.excluded[name] for name in columns if name not in keys}
+    return insert.values({name: bindparam(name) for name in columns}).on_conflict_do_update(
+        index_elements=keys, set_=rest
+    )
+
+
 class Turns(TenantScope):
     async def put(
         self,
@@ -40,27 +114,21 @@ class Turns(TenantScope):
         interrupted: bool,
         latency: Mapping[str, float | None],
     ) -> None:
-        """Store or replace a turn, and its latency where anything was measured.
-
-        Raises sqlalchemy.exc.IntegrityError when this tenant has no such call.
-        """
-        key = {"tenant_id": self.tenant_id, "call_id": call_id, "turn_index": index}
-        turn = {
-            **key,
-            "role": role,
-            "text": text,
-            "heard_text": heard_text,
-            "started_ms": started_ms,
-            "ended_ms": ended_ms,
-            "approximate": approximate,
-            "interrupted": interrupted,
-        }
-        measured = {name: latency.get(name) for name in LATENCIES}
-        async with self.db.transaction() as session:
-            await session.execute(insert_or_replace(session, Turn, turn, tuple(key)))
-            if any(value is not None for value in measured.values()):
-                row = {**key, **measured, "created_at": self.clock.now()}
-                await session.execute(insert_or_replace(session, LatencyMeasurement, row, tuple(key)))
+        """Store or replace one turn, as `put_turns` does."""
+        entry = TurnEntry(
+            self.tenant_id,
+            call_id,
+            index,
+            role,
+            text,
+            heard_text,
+            started_ms,
+            ended_ms,
+            approximate,
+            interrupted,
+            latency,
+        )
+        await put_turns(self.db, [entry], self.clock)
 
     async def list(self, call_id: str) -> list[TurnRow]:
         """In the order of the conversation."""
