@@ -21,7 +21,8 @@ log = structlog.get_logger()
 
 
 class JournalWriter:
-    """Keeps the order of entries and writes them one after the other."""
+    """Hands the entries on in their order, all that wait at once: turns are committed in groups, and a call that ends
+    must not wait for one group per turn."""
 
     def __init__(self, journal: CallJournal, lease: CallLease) -> None:
         self._journal = journal
@@ -57,7 +58,8 @@ class JournalWriter:
     async def run(self) -> None:
         while True:
             while self._queue:
-                await self._write(self._queue.popleft())
+                waiting, self._queue = self._queue, deque()
+                await asyncio.gather(*map(self._write, waiting))
             if self._closing:
                 break
             self._wake.clear()

@@ -17,8 +17,8 @@ from serve_app.conversation.turn_batch import WRITE_TIMEOUT_S, TurnBatch
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.records import TurnEntry
 from serve_app.store.repositories import Calls
+from serve_app.store.rows import TurnRow
 
 COMPLETED: frozenset[str] = frozenset(
     {"completed", "callee_hung_up", "agent_hung_up", "silence", "max_duration", "max_turns"}
@@ -56,8 +56,8 @@ class SqlJournal:
     async def turn(self, lease: CallLease, record: TurnRecord) -> None:
         async with _deadline(WRITE_TIMEOUT_S):
             await self._turns.put(
-                TurnEntry(
-                    lease.tenant_id,
+                lease.tenant_id,
+                TurnRow(
                     lease.call_id,
                     record.index,
                     record.role,
@@ -68,7 +68,7 @@ class SqlJournal:
                     record.approximate,
                     record.interrupted,
                     asdict(record.latency),
-                )
+                ),
             )
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:

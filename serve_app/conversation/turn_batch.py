@@ -9,7 +9,8 @@ import structlog
 from sqlalchemy.exc import DataError, IntegrityError
 
 from serve_app.store.db import Database
-from serve_app.store.records import TurnEntry, put_turns
+from serve_app.store.records import put_turns
+from serve_app.store.rows import TurnRow
 
 GROUP_S = 0.2
 """How long a turn may wait for others. It is lost if the process dies meanwhile, as is the speech of that moment."""
@@ -24,13 +25,13 @@ class TurnBatch:
     def __init__(self, db: Database, *, group_s: float = GROUP_S) -> None:
         self._db = db
         self._group_s = group_s
-        self._waiting: list[tuple[TurnEntry, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[tuple[str, TurnRow], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def put(self, entry: TurnEntry) -> None:
+    async def put(self, tenant_id: str, turn: TurnRow) -> None:
         """Return once the turn is committed. Raises what the store raises, or TimeoutError."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, stored))
+        self._waiting.append(((tenant_id, turn), stored))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_while_any())
         await stored
@@ -44,14 +45,14 @@ class TurnBatch:
         finally:
             self._writing = None
 
-    async def _write(self, group: Sequence[tuple[TurnEntry, asyncio.Future[None]]]) -> None:
-        group = [(entry, stored) for entry, stored in group if not stored.done()]
+    async def _write(self, group: Sequence[tuple[tuple[str, TurnRow], asyncio.Future[None]]]) -> None:
+        group = [(turn, stored) for turn, stored in group if not stored.done()]
         if not group:
             return
         fault: Exception | None = None
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await put_turns(self._db, [entry for entry, _ in group])
+                await put_turns(self._db, [turn for turn, _ in group])
         except (IntegrityError, DataError) as error:
             if len(group) > 1:
                 # One of them is odd: the others must not suffer for it.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import fields
+from typing import Any
 
-from sqlalchemy import Executable, Table, and_, bindparam, exists, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import and_, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.clock import Clock, SystemClock
@@ -17,7 +14,6 @@ from serve_app.store.db import Database
 from serve_app.store.models import (
     Agent,
     Attempt,
-    Base,
     Call,
     CallEvent,
     LatencyMeasurement,
@@ -36,68 +32,33 @@ from serve_app.store.rows import (
     TurnRow,
     to_row,
 )
-from serve_app.store.scope import TenantScope, changed, insert_or_ignore, insert_or_replace
+from serve_app.store.scope import TenantScope, changed, insert_or_ignore, upsert
 
 LATENCIES = ("end_of_turn_ms", "llm_first_token_ms", "tts_first_audio_ms", "first_frame_ms", "total_ms")
 
 
-@dataclass(frozen=True, slots=True)
-class TurnEntry:
-    """One turn of one tenant's call, to be stored or replaced."""
-
-    tenant_id: str
-    call_id: str
-    index: int
-    role: str
-    text: str
-    heard_text: str
-    started_ms: float
-    ended_ms: float
-    approximate: bool
-    interrupted: bool
-    latency: Mapping[str, float | None]
-
-
-async def put_turns(db: Database, entries: Sequence[TurnEntry], clock: Clock | None = None) -> None:
-    """Store or replace turns, of any tenants' calls, and their latencies where anything was measured: all or none.
+async def put_turns(db: Database, turns: Sequence[tuple[str, TurnRow]], clock: Clock | None = None) -> None:
+    """Store or replace turns, each with its tenant, and their latencies where anything was measured: all or none.
 
     Raises sqlalchemy.exc.IntegrityError when a tenant has no such call.
     """
     now = (clock or SystemClock()).now()
-    turns, measured = [], []
-    for entry in entries:
-        key = {"tenant_id": entry.tenant_id, "call_id": entry.call_id, "turn_index": entry.index}
-        turns.append(
-            {
-                **key,
-                "role": entry.role,
-                "text": entry.text,
-                "heard_text": entry.heard_text,
-                "started_ms": entry.started_ms,
-                "ended_ms": entry.ended_ms,
-                "approximate": entry.approximate,
-                "interrupted": entry.interrupted,
-            }
-        )
-        latency = {name: entry.latency.get(name) for name in LATENCIES}
+    rows, measured = [], []
+    for tenant_id, turn in turns:
+        key = {"tenant_id": tenant_id, "call_id": turn.call_id, "turn_index": turn.index}
+        rows.append(key | {name: getattr(turn, name) for name in _TURN_FIELDS})
+        latency = {name: turn.latency.get(name) for name in LATENCIES}
         if any(value is not None for value in latency.values()):
-            measured.append({**key, **latency, "created_at": now})
+            measured.append(key | latency | {"created_at": now})
     async with db.transaction() as session:
         connection = await session.connection()
-        await connection.execute(_put_rows(Turn, tuple(turns[0]), db.dialect), turns)
+        await connection.execute(upsert(Turn, tuple(rows[0]), _TURN_KEY, db.dialect), rows)
         if measured:
-            await connection.execute(_put_rows(LatencyMeasurement, tuple(measured[0]), db.dialect), measured)
+            await connection.execute(upsert(LatencyMeasurement, tuple(measured[0]), _TURN_KEY, db.dialect), measured)
 
 
-@functools.cache
-def _put_rows(model: type[Base], columns: tuple[str, ...], dialect: str) -> Executable:
-    """INSERT ... ON CONFLICT for many rows, without the mapper: it is executed for every turn of every call."""
-    insert = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(cast(Table, model.__table__))
-    keys = ("tenant_id", "call_id", "turn_index")
-    rest = {name: insert.excluded[name] for name in columns if name not in keys}
-    return insert.values({name: bindparam(name) for name in columns}).on_conflict_do_update(
-        index_elements=keys, set_=rest
-    )
+_TURN_KEY = ("tenant_id", "call_id", "turn_index")
+_TURN_FIELDS = tuple(field.name for field in fields(TurnRow) if field.name not in ("call_id", "index", "latency"))
 
 
 class Turns(TenantScope):
@@ -115,20 +76,10 @@ class Turns(TenantScope):
         latency: Mapping[str, float | None],
     ) -> None:
         """Store or replace one turn, as `put_turns` does."""
-        entry = TurnEntry(
-            self.tenant_id,
-            call_id,
-            index,
-            role,
-            text,
-            heard_text,
-            started_ms,
-            ended_ms,
-            approximate,
-            interrupted,
-            latency,
+        turn = TurnRow(
+            call_id, index, role, text, heard_text, started_ms, ended_ms, approximate, interrupted, dict(latency)
         )
-        await put_turns(self.db, [entry], self.clock)
+        await put_turns(self.db, [(self.tenant_id, turn)], self.clock)
 
     async def list(self, call_id: str) -> list[TurnRow]:
         """In the order of the conversation."""
@@ -200,7 +151,10 @@ class Recordings(TenantScope):
             "created_at": self.clock.now(),
         }
         async with self.db.transaction() as session:
-            await session.execute(insert_or_replace(session, Recording, values, ("tenant_id", "call_id")))
+            connection = await session.connection()
+            await connection.execute(
+                upsert(Recording, tuple(values), ("tenant_id", "call_id"), self.db.dialect), values
+            )
 
     async def get(self, call_id: str) -> RecordingRow | None:
         async with self.db.session() as session:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, cast
 
-from sqlalchemy import CursorResult, Executable, Insert
+from sqlalchemy import CursorResult, Executable, Insert, Table, bindparam
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -39,11 +40,15 @@ def insert_or_ignore(session: AsyncSession, model: type[Base], values: dict[str,
     return postgresql_insert(model).values(values).on_conflict_do_nothing()
 
 
-def insert_or_replace(
-    session: AsyncSession, model: type[Base], values: dict[str, Any], keys: tuple[str, ...]
-) -> Executable:
-    """INSERT that overwrites the other columns of the row with the same `keys`."""
-    rest = {name: value for name, value in values.items() if name not in keys}
-    if session.get_bind().dialect.name == "sqlite":
-        return sqlite_insert(model).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
-    return postgresql_insert(model).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
+@functools.cache
+def upsert(model: type[Base], columns: tuple[str, ...], keys: tuple[str, ...], dialect: str) -> Executable:
+    """INSERT of `columns` that overwrites the others where a row has the same `keys`: for one row or many.
+
+    Made once and without the mapper: execute it on the session's connection. It runs for every turn of every call.
+    """
+    table = cast(Table, model.__table__)
+    insert = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(table)
+    rest = {name: insert.excluded[name] for name in columns if name not in keys}
+    return insert.values({name: bindparam(name) for name in columns}).on_conflict_do_update(
+        index_elements=keys, set_=rest
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from load_tests.control_cost import ControlPlane, Tally
+from load_tests.control_cost.plane import ControlPlane
+from load_tests.control_cost.tally import Tally
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 

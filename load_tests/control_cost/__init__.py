@@ -1,0 +1,1 @@
+"""What one call asks of the control plane: see `__main__`."""
