@@ -15,6 +15,7 @@ Outcome = Literal[
     "completed",  # the conversation came to its end (agent or callee said goodbye)
     "callee_hung_up",
     "agent_hung_up",  # by command of a person (API)
+    "opted_out",  # the callee asked not to be called again
     "silence",
     "max_duration",
     "max_turns",

@@ -43,10 +43,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The callee began to speak: the barge-in signal. `audio_s`: the stream position that the provider had reached."""
+    """The callee began to speak: the barge-in signal. `audio_s`: the stream position that the provider had reached.
+
+    `text`: the first words, where the provider tells them.
+    """
 
     turn_index: int
     audio_s: float
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

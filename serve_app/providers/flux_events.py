@@ -32,7 +32,7 @@ class TurnReader:
         text = (message.get("transcript") or "").strip()
         if event == "StartOfTurn":
             self.in_turn = True
-            return SpeechStarted(index, audio_s)
+            return SpeechStarted(index, audio_s, text)
         if event == "Update":
             # After EndOfTurn Flux may go on with updates of a turn in which nobody spoke yet.
             return PartialTranscript(index, text, audio_s) if text else None
