@@ -111,7 +111,7 @@ class CallSession:
 
         self._zero: float | None = None
         self._started_at: datetime = clock.now()
-        self._last_sound_at: float | None = None
+        self._speech_ended_at: float | None = None
         self._speech_started_at: float | None = None
         self._turn_ended_at: float | None = None
         self._state: t.TurnState = "listening"
@@ -330,7 +330,7 @@ class CallSession:
             return
         media = self._of_media()
         self._turn_ended_at = now
-        self._last_sound_at = self._arrived(event.speech_end_s)
+        self._speech_ended_at = self._arrived(event.speech_end_s)
         if event.text.strip():
             first_word_s = event.words[0].start_s if event.words else None
             started_at = self._arrived(first_word_s) or self._speech_started_at or now
@@ -339,7 +339,7 @@ class CallSession:
                 event.text,
                 confidence=event.confidence,
                 started_at=started_at,
-                ended_at=self._last_sound_at or now,
+                ended_at=self._speech_ended_at or now,
             )
         self._speech_started_at = None
         self._dispatch(t.CalleeTurnEnded(event.text))
@@ -371,7 +371,7 @@ class CallSession:
             case t.StartReply(generation=generation, user_text=user_text):
                 self._history.add_callee(user_text)
                 probe = self._of_media().transcript.probe(generation)
-                probe.turn_ended_at, probe.last_sound_at = self._turn_ended_at, self._last_sound_at
+                probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._speech_ended_at
                 self._of_media().speaker.start_reply(
                     self._of_group(), generation, self._history.request(self._lease.call_id)
                 )

@@ -189,8 +189,8 @@ class Speaker:
 
     async def _push(self, generation: int, utterance: Utterance, text: str) -> None:
         probe = self._transcript.probe(generation)
-        if probe.first_text_at is None:
-            probe.first_text_at = self._clock.monotonic()
+        if probe.first_sentence_at is None:
+            probe.first_sentence_at = self._clock.monotonic()
         self._playout.push_text(generation, text)
         self._transcript.agent_text(generation, text)
         self._emit(ReplySentence(generation, text))
@@ -232,7 +232,7 @@ class Speaker:
         self._first_line_done.set()
         generation, now = line.generation, self._clock.monotonic()
         probe = self._transcript.probe(generation)
-        probe.first_text_at = probe.first_audio_at = now
+        probe.first_sentence_at = probe.first_audio_at = now
         self._playout.push_text(generation, line.text)
         self._transcript.agent_text(generation, line.text)
         self._playout.push_words(generation, prepared.words)

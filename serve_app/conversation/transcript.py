@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import TurnLatency, TurnRecord
@@ -15,22 +15,32 @@ APPROXIMATE_BELOW = 0.5
 
 @dataclass(slots=True)
 class LatencyProbe:
-    """Monotonic times of one agent reply."""
+    """Monotonic times of one agent reply, each None until it happened; a line that answers nobody has the last ones."""
 
-    last_sound_at: float | None = None
+    speech_ended_at: float | None = None
+    """The callee's last sound."""
     turn_ended_at: float | None = None
+    """The transcriber's end of turn."""
     first_token_at: float | None = None
-    first_text_at: float | None = None
+    first_sentence_at: float | None = None
+    """The first piece of text was given to the synthesizer."""
     first_audio_at: float | None = None
     first_frame_at: float | None = None
+    """On the wire."""
+    first_confirmed_at: float | None = None
+    """The network told that it began to play."""
+    causes: list[str] = field(default_factory=list)
+    """Why the callee waited, or heard something else than the reply: in the order in which they were noted."""
+    speculative: bool = False
+    """The reply began as a draft, before the end of the turn was certain."""
 
     def latency(self) -> TurnLatency:
         return TurnLatency(
-            end_of_turn_ms=_ms(self.last_sound_at, self.turn_ended_at),
+            end_of_turn_ms=_ms(self.speech_ended_at, self.turn_ended_at),
             llm_first_token_ms=_ms(self.turn_ended_at, self.first_token_at),
-            tts_first_audio_ms=_ms(self.first_text_at, self.first_audio_at),
+            tts_first_audio_ms=_ms(self.first_sentence_at, self.first_audio_at),
             first_frame_ms=_ms(self.first_audio_at, self.first_frame_at),
-            total_ms=_ms(self.last_sound_at, self.first_frame_at),
+            total_ms=_ms(self.speech_ended_at, self.first_frame_at),
         )
 
 
