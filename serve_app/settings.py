@@ -21,10 +21,8 @@ from pydantic import (
     AnyWebsocketUrl,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
-    SecretStr,
     ValidationError,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -32,35 +30,38 @@ from pydantic_settings import SettingsError as EnvSettingsError
 
 from serve_app.errors import SettingsError
 from serve_app.paths import configs_dir
+from serve_app.provider_settings import (
+    STAGE_KEYS,
+    FallbackSettings,
+    LlmName,
+    OptionalSecret,
+    OptionalText,
+    ProviderEntry,
+    ProviderSettings,
+    Section,
+    StageKey,
+    SttName,
+    TtsName,
+    empty_is_none,
+    entries_of,
+)
 
 ENV_PREFIX = "PARLEY_"
 # Variables with the prefix that are not settings: where to find the settings, and what the CLI connects to.
 RESERVED_ENV = frozenset({"PARLEY_CONFIG", "PARLEY_URL", "PARLEY_API_KEY"})
 
 
-def _empty_is_none(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 E164 = Annotated[str, Field(pattern=r"^\+[1-9]\d{6,14}$")]
-OptionalE164 = Annotated[E164 | None, BeforeValidator(_empty_is_none)]
-
-
-class Section(BaseModel):
-    """A branch of the tree."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+OptionalE164 = Annotated[E164 | None, BeforeValidator(empty_is_none)]
 
 
 class ServerSettings(Section):
     public_url: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:8000")
     media_host: str = "127.0.0.1"
-    media_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_empty_is_none)] = Field(
+    media_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(empty_is_none)] = Field(
         8001, description="the ingress' own listener; empty: none, all media passes Serve's proxy"
     )
-    media_url: Annotated[AnyWebsocketUrl | None, BeforeValidator(_empty_is_none)] = Field(
+    media_url: Annotated[AnyWebsocketUrl | None, BeforeValidator(empty_is_none)] = Field(
         None, description="where the phone network reaches it, without /media; empty: see serve_app.media_address"
     )
 
@@ -77,56 +78,6 @@ class RedisSettings(Section):
 
 class ObjectSettings(Section):
     url: OptionalText = None
-
-
-class DeepgramSettings(Section):
-    api_key: OptionalSecret = None
-    base_url: str = "https://api.deepgram.com"
-    websocket_url: str = "wss://api.deepgram.com"
-    model: str = "flux-general-en"
-    eot_threshold: float = Field(0.7, ge=0.5, le=1.0)
-    eager_eot_threshold: float | None = Field(None, ge=0.3, le=0.9)
-    eot_timeout_ms: int = Field(3000, ge=500, le=60000)
-    connect_timeout_s: float = Field(4, gt=0)
-    mip_opt_out: bool = True
-
-
-class GroqSettings(Section):
-    api_key: OptionalSecret = None
-    base_url: str = "https://api.groq.com"
-    model: str = "openai/gpt-oss-20b"
-    reasoning_effort: Literal["none", "low", "medium", "high"] | None = "low"
-    temperature: float | None = Field(0.6, ge=0, le=2)
-    connect_timeout_s: float = Field(2, gt=0)
-    token_timeout_s: float = Field(4, gt=0, description="longest wait for the first and for each following token")
-
-
-class OpenAISettings(Section):
-    """Any OpenAI-compatible server: `base_url` includes `/v1`."""
-
-    api_key: OptionalSecret = None
-    base_url: str = "https://api.openai.com/v1"
-    model: str = "gpt-5.4-mini"
-    temperature: float | None = Field(None, ge=0, le=2)
-    connect_timeout_s: float = Field(2, gt=0)
-    token_timeout_s: float = Field(4, gt=0)
-
-
-class CartesiaSettings(Section):
-    api_key: OptionalSecret = None
-    base_url: str = "https://api.cartesia.ai"
-    websocket_url: str = "wss://api.cartesia.ai"
-    model: str = "sonic-3"
-    voice: OptionalText = None
-    connect_timeout_s: float = Field(4, gt=0)
-    audio_timeout_s: float = Field(4, gt=0, description="longest wait for the first and for each following chunk")
-
-
-class ProviderSettings(Section):
-    deepgram: DeepgramSettings = DeepgramSettings()
-    groq: GroqSettings = GroqSettings()
-    openai: OpenAISettings = OpenAISettings()
-    cartesia: CartesiaSettings = CartesiaSettings()
 
 
 class VonageSettings(Section):
@@ -173,16 +124,24 @@ class AgentSettings(Section):
     numbers: Mapping[E164, str] = Field(default_factory=dict)
 
 
+class SpeculationSettings(Section):
+    """Drafts of an answer, begun when the callee's turn may be over. A process that drafts in vain stops for a while."""
+
+    enabled: bool = True
+    min_hit_rate: float = Field(0.5, ge=0, le=1, description="share of drafts that became the answer")
+    max_wasted_share: float = Field(0.5, ge=0, le=1, description="share of all tokens that went into dropped drafts")
+    min_samples: int = Field(20, ge=1, le=10_000, description="drafts before either share is judged")
+    retry_after_s: float = Field(300, gt=0, le=86_400)
+
+
 class CallSettings(Section):
     """The media path of one call."""
 
     lead_ms: int = Field(400, ge=200, le=400, description="audio kept ahead in the network's buffer")
-    reply_timeout_s: float = Field(
-        4,
-        gt=0,
-        le=30,
-        description="longest wait for the first audio of a reply; above 4 s a hung provider means silence",
-    )
+    filler_after_s: float = Field(1.2, gt=0, le=30, description="a reply so late is announced by a prepared filler")
+    failover_after_s: float = Field(2.5, gt=0, le=30, description="a stage so late gives the turn to its next provider")
+    give_up_after_s: float = Field(6, gt=0, le=30, description="a turn so late ends in an apology and a hang-up")
+    speculation: SpeculationSettings = SpeculationSettings()
     recording_part_s: float = Field(5, gt=0, le=5)
     recording_format: Literal["flac", "wav"] = "flac"
 
@@ -199,11 +158,6 @@ class LinkSettings(Section):
 class LogSettings(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     json_lines: bool = True
-
-
-SttName = Literal["deepgram"]
-LlmName = Literal["groq", "openai"]
-TtsName = Literal["cartesia"]
 
 
 class Settings(BaseSettings):
@@ -223,6 +177,7 @@ class Settings(BaseSettings):
     speech_to_text: SttName = "deepgram"
     language_model: LlmName = "groq"
     text_to_speech: TtsName = "cartesia"
+    fallbacks: FallbackSettings = FallbackSettings()
     providers: ProviderSettings = ProviderSettings()
     telephony: TelephonySettings = TelephonySettings()
     dialing: DialingSettings = DialingSettings()
@@ -250,14 +205,18 @@ class Settings(BaseSettings):
         """The providers in use that are simulated: in mode `local` those without a key."""
         if self._stand_ins:
             return self._stand_ins
-        names: set[str] = {self.speech_to_text, self.language_model, self.text_to_speech}
-        missing: set[str] = {name for name in names if getattr(self.providers, name).api_key is None}
-        # An OpenAI-compatible server of one's own (vLLM, Ollama) often wants no key: its URL says that it is real.
-        if self.providers.openai.base_url != OpenAISettings.model_fields["base_url"].default:
-            missing.discard("openai")
+        missing = {entry.name for entry in self.entries() if entry.providers.without_key(entry.name)}
         if not self.telephony.vonage.configured:
             missing.add("vonage")
         return frozenset(missing)
+
+    def entries(self, stage: StageKey | None = None) -> list[ProviderEntry]:
+        """The list of a stage, the first entry first; None: of all three."""
+        return [
+            entry
+            for key in (STAGE_KEYS if stage is None else (stage,))
+            for entry in entries_of(key, getattr(self, key), self.providers, self.fallbacks)
+        ]
 
     def with_stand_ins(self, update: Mapping[str, Any]) -> Settings:
         """A copy with the addresses and keys of the simulators filled in, that still knows what is simulated."""
@@ -296,8 +255,23 @@ def load_settings(path: Path | None = None) -> Settings:
             f"{_unreadable(env)}: a list or a section is written as JSON in the environment, for example "
             """PARLEY_DIALING__ALLOWED_NUMBERS='["+12025550123"]', or in the YAML file"""
         ) from error
+    check_fallbacks(settings)
     check_mode(settings)
     return settings
+
+
+def check_fallbacks(settings: Settings) -> None:
+    """Refuse an entry that is the same as one before it: it would fail with it."""
+    for stage in STAGE_KEYS:
+        seen: list[tuple[str, Section]] = []
+        for entry in settings.entries(stage):
+            section = getattr(entry.providers, entry.name)
+            if (entry.name, section) in seen:
+                raise SettingsError(
+                    f"fallbacks.{stage}.{entry.place - 1}: the same as an entry before it ({entry.name}); "
+                    "set another provider, or its model or address"
+                )
+            seen.append((entry.name, section))
 
 
 def check_mode(settings: Settings) -> None:
@@ -424,7 +398,7 @@ def _explain(error: ValidationError, file: Path) -> str:
         path = ".".join(location)
         if item["type"] == "extra_forbidden":
             model: type[BaseModel] | None = Settings
-            for part in location[:-1]:
+            for part in (name for name in location[:-1] if not name.isdigit()):
                 model = _branch(model, part) if model is not None and part in model.model_fields else None
             hint = _nearest(location[-1], model.model_fields) if model is not None else ""
             lines.append(f"{path}: unknown key{hint}")

@@ -6,25 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
+from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallLease, CallResult
 
 TurnRole = Literal["agent", "callee"]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnLatency:
-    """Milliseconds of one agent reply, on the monotonic clock. None where the stage did not happen.
-
-    end_of_turn: callee's last sound -> end-of-turn event. llm_first_token: end of turn -> first token.
-    tts_first_audio: first text to the synthesizer -> first audio. first_frame: first audio -> first frame on the wire.
-    total: callee's last sound -> first frame on the wire.
-    """
-
-    end_of_turn_ms: float | None = None
-    llm_first_token_ms: float | None = None
-    tts_first_audio_ms: float | None = None
-    first_frame_ms: float | None = None
-    total_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

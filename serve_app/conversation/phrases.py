@@ -32,6 +32,8 @@ class Phrases(BaseModel):
     goodbyes: tuple[str, ...]
     opt_out: tuple[str, ...]
     """Never to be called again, in words that mean nothing else."""
+    language_requests: tuple[str, ...]
+    """Asking to be spoken to in this language, in it and in others."""
     fillers: tuple[str, ...]
     lines: Mapping[LineName, str]
 

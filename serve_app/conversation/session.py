@@ -28,7 +28,7 @@ from serve_app.conversation.recorder import PartStore, Recorder
 from serve_app.conversation.speaker import LineCache, Speaker
 from serve_app.conversation.timers import CallTimers
 from serve_app.conversation.transcript import Transcript
-from serve_app.conversation.turn import TurnMachine
+from serve_app.conversation.turn import DeadlineLadder, TurnMachine
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     AudioFormat,
@@ -97,7 +97,10 @@ class CallSession:
         self._lines = lines if lines is not None else LineCache()
         self._log = log.bind(call_id=lease.call_id)
 
-        self._machine = TurnMachine(lease.agent, reply_timeout_s=settings.reply_timeout_s)
+        self._machine = TurnMachine(
+            lease.agent,
+            ladder=DeadlineLadder(settings.filler_after_s, settings.failover_after_s, settings.give_up_after_s),
+        )
         self._history = History(lease.agent)
         self._writer = JournalWriter(journal, lease)
         self._recorder = Recorder(lease.tenant_id, lease.call_id, parts, part_s=settings.recording_part_s, clock=clock)

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from serve_app.conversation.history import History
-from serve_app.conversation.journal import TurnLatency, TurnRecord
+from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.journal_writer import JournalWriter
+from serve_app.conversation.latency import LatencyProbe
 from serve_app.conversation.ledger import Spoken
+from serve_app.latency_budgets import LatencyBudgets
 
 APPROXIMATE_BELOW = 0.5
 """Mean word confidence under which a callee's text is only approximately what was said."""
-
-
-@dataclass(slots=True)
-class LatencyProbe:
-    """Monotonic times of one agent reply, each None until it happened; a line that answers nobody has the last ones."""
-
-    speech_ended_at: float | None = None
-    """The callee's last sound."""
-    turn_ended_at: float | None = None
-    """The transcriber's end of turn."""
-    first_token_at: float | None = None
-    first_sentence_at: float | None = None
-    """The first piece of text was given to the synthesizer."""
-    first_audio_at: float | None = None
-    first_frame_at: float | None = None
-    """On the wire."""
-    first_confirmed_at: float | None = None
-    """The network told that it began to play."""
-    causes: list[str] = field(default_factory=list)
-    """Why the callee waited, or heard something else than the reply: in the order in which they were noted."""
-    speculative: bool = False
-    """The reply began as a draft, before the end of the turn was certain."""
-
-    def latency(self) -> TurnLatency:
-        return TurnLatency(
-            end_of_turn_ms=_ms(self.speech_ended_at, self.turn_ended_at),
-            llm_first_token_ms=_ms(self.turn_ended_at, self.first_token_at),
-            tts_first_audio_ms=_ms(self.first_sentence_at, self.first_audio_at),
-            first_frame_ms=_ms(self.first_audio_at, self.first_frame_at),
-            total_ms=_ms(self.speech_ended_at, self.first_frame_at),
-        )
-
-
-def _ms(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else round(max(0.0, end - start) * 1000, 1)
 
 
 @dataclass(slots=True)
@@ -58,20 +26,36 @@ class _AgentTurn:
 class Transcript:
     """Writes every turn to the journal and to the history that the language model sees."""
 
-    def __init__(self, writer: JournalWriter, history: History, *, zero: float) -> None:
+    def __init__(
+        self,
+        writer: JournalWriter,
+        history: History,
+        *,
+        zero: float,
+        budgets: LatencyBudgets,
+        on_reply: Callable[[TurnRecord, LatencyProbe], None],
+    ) -> None:
+        """`zero`: monotonic time of the call's first message. `on_reply`: told of every agent turn that is over."""
         self._writer = writer
         self._history = history
         self._zero = zero
+        self._budgets = budgets
+        self._on_reply = on_reply
         self._next_index = 0
         self._agent_turns: dict[int, _AgentTurn] = {}
         self._texts: dict[int, str] = {}
         self._probes: dict[int, LatencyProbe] = {}
+        self._abandoned: LatencyProbe | None = None
+        """Of the last utterance that made no sound, until one is heard."""
 
     def probe(self, generation: int) -> LatencyProbe:
         """The latency probe of a generation."""
         return self._probes.setdefault(generation, LatencyProbe())
 
     def callee_turn(self, text: str, *, confidence: float | None, started_at: float, ended_at: float) -> None:
+        if self._abandoned is not None:
+            # Whoever speaks waits no longer: the next reply is measured from here. What went wrong is still told.
+            self._abandoned.speech_ended_at = self._abandoned.turn_ended_at = None
         approximate = confidence is not None and confidence < APPROXIMATE_BELOW
         record = TurnRecord(
             index=self._new_index(),
@@ -95,19 +79,30 @@ class Transcript:
             return
         probe = self.probe(generation)
         probe.first_frame_at = now
+        if self._abandoned is not None:
+            probe.carry_over(self._abandoned)
+            self._abandoned = None
         turn = _AgentTurn(self._new_index(), now, self._texts.get(generation, ""))
         self._agent_turns[generation] = turn
         at_ms = self._since_start(now)
-        record = TurnRecord(turn.index, "agent", turn.text, "", at_ms, at_ms, latency=probe.latency())
+        record = TurnRecord(turn.index, "agent", turn.text, "", at_ms, at_ms, latency=probe.latency(self._budgets))
         self._put(record, state="started")
         self._writer.live({"type": "latency", "index": turn.index, **asdict(record.latency)})
 
+    def agent_confirmed(self, generation: int, now: float) -> None:
+        """The network told that the first frame was played. It is stored with the end of the turn."""
+        if generation in self._agent_turns and (probe := self.probe(generation)).first_confirmed_at is None:
+            probe.first_confirmed_at = now
+
     def agent_ended(self, spoken: Spoken) -> None:
-        """The utterance is over. One that was cancelled before a sound leaves no turn."""
+        """The utterance is over. One that was cancelled before a sound leaves no turn, but its causes to the next."""
         turn = self._agent_turns.pop(spoken.generation, None)
         probe = self._probes.pop(spoken.generation, LatencyProbe())
         self._texts.pop(spoken.generation, None)
         if turn is None:
+            if self._abandoned is not None:
+                probe.carry_over(self._abandoned)
+            self._abandoned = probe
             return
         self._history.add_agent(spoken.heard_text)
         started_at = spoken.started_at if spoken.started_at is not None else turn.started_at
@@ -120,9 +115,15 @@ class Transcript:
             started_ms=self._since_start(started_at),
             ended_ms=self._since_start(ended_at),
             interrupted=spoken.interrupted,
-            latency=probe.latency(),
+            latency=probe.latency(self._budgets),
         )
         self._put(record, state="ended")
+        self._on_reply(record, probe)
+
+    @property
+    def unheard_causes(self) -> list[str]:
+        """Why nothing was heard after the last turn, if that is how it stands."""
+        return [] if self._abandoned is None else list(self._abandoned.causes)
 
     def _put(self, record: TurnRecord, *, state: str) -> None:
         self._writer.turn(record)

@@ -6,74 +6,82 @@ or text of an abandoned reply can never be heard. Every wait has a timer, so eve
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from functools import singledispatchmethod
 
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.agent import AgentDefinition
+from serve_app.conversation.interruption import InterruptionJudge
 from serve_app.conversation.lease import Outcome
+from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, normalise_words, phrases_of
 from serve_app.errors import Stage
 
-# After a failure the callee has already waited: what repairs it must be heard soon, or the call ends. With
-# `reply_timeout_s` of 4 s the silence stays below 5 s.
+# After a failure the callee has already waited: what repairs it must be heard soon, or the call ends.
 REPAIR_TIMEOUT_S = 0.9
 # A farewell that neither ends nor fails must not keep a call open.
 ENDING_TIMEOUT_S = 45.0
 
 _MEANT_BEFORE_THE_CALL = (t.CallConnected, t.HangUpRequested, t.MediaClosed, t.TranscriberFailed)
+_LADDER: tuple[t.TimerName, ...] = ("filler", "failover", "reply")
 
 
-def normalise_words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
+@dataclass(frozen=True, slots=True)
+class DeadlineLadder:
+    """What happens while the callee waits for the agent's voice; seconds from the end of the callee's turn."""
 
-
-class EndPhrases:
-    """Recognises a goodbye in a text."""
-
-    def __init__(self, phrases: tuple[str, ...]) -> None:
-        self._phrases = [words for words in map(normalise_words, phrases) if words]
-
-    def at_end(self, text: str) -> bool:
-        words = normalise_words(text)
-        return any(words[-len(phrase) :] == phrase for phrase in self._phrases)
-
-    def anywhere(self, text: str) -> bool:
-        words = normalise_words(text)
-        return any(
-            words[i : i + len(phrase)] == phrase
-            for phrase in self._phrases
-            for i in range(len(words) - len(phrase) + 1)
-        )
+    filler_s: float = 1.2
+    failover_s: float = 2.5
+    give_up_s: float = 6.0
 
 
 class TurnMachine:
     """One call's turns."""
 
-    def __init__(self, agent: AgentDefinition, *, reply_timeout_s: float) -> None:
+    def __init__(self, agent: AgentDefinition, *, ladder: DeadlineLadder | None = None) -> None:
         self._agent = agent
-        self._reply_timeout_s = reply_timeout_s
-        self._goodbyes = EndPhrases(agent.policies.end_phrases)
+        self._policies = agent.policies
+        self._ladder = ladder or DeadlineLadder()
+        languages: list[Language] = [agent.language, *agent.languages]
+        phrases = [phrases_of(language) for language in languages]
+        self._judge = InterruptionJudge(agent.policies, languages)
+        self._goodbyes = PhraseMatcher([*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)])
+        self._opt_outs = PhraseMatcher([*agent.policies.opt_out_phrases, *(p for one in phrases for p in one.opt_out)])
+        self._requests: dict[Language, PhraseMatcher] = {
+            language: PhraseMatcher(phrases_of(language).language_requests) for language in languages
+        }
         self._commands: list[t.TurnCommand] = []
         self.state: t.TurnState = "listening"
+        self.language: Language = agent.language
         self.generation = 0
+        self.callee_turns = 0
         self._connected = False
-        self._reply_text = ""
-        self._is_reply = False
+        self._speech: t.LineKind | None = None
+        """The fixed line of the present generation; None: a reply."""
+        self._text = ""
+        """What the present generation says."""
         self._callee_said_goodbye = False
         self._callee_mentioned_goodbye = False
+        self._model_ends_the_call = False
         self._outcome: tuple[Outcome, str | None] | None = None
         """What to hang up with once the current speech is played."""
         self._sounding: int | None = None
         """The generation that the callee hears now."""
         self._deferred_timeout_s: float | None = None
         """The wait for audio begins when what still plays is over."""
+        self._filler: int | None = None
+        self._fillers_said = 0
+        self._failed_over: set[Stage] = set()
         self._transcriber_fault: str | None = None
         self._failures = 0
         """Replies that failed in a row."""
-        self._unanswered = ""
-        """What the callee said over an agent that may not be interrupted."""
-        self.callee_turns = 0
+        self._unanswered: list[t.CalleeTurnEnded] = []
+        """What the callee said over the agent without interrupting it."""
+        self._callee_speaks = False
+        self._silence_prompts = 0
+        self._warn_of_the_end = False
+        self._draft: tuple[int, list[str]] | None = None
+        self._drafts = 0
+        self._opted_out = False
 
     def handle(self, event: t.TurnEvent) -> list[t.TurnCommand]:
         """The commands, in the order in which they are to be carried out. After HangUp nothing more comes."""
@@ -98,7 +106,10 @@ class TurnMachine:
         if self._connected:
             return
         self._connected = True
-        self._do(t.SetTimer("max_duration", self._agent.limits.max_duration_s))
+        limits = self._agent.limits
+        self._do(t.SetTimer("max_duration", limits.max_duration_s))
+        if 0 < limits.duration_warning_s < limits.max_duration_s:
+            self._do(t.SetTimer("duration_warning", limits.max_duration_s - limits.duration_warning_s))
         if self._transcriber_fault is not None:
             self._fail(self._transcriber_fault, prepared_only=False)
             return
@@ -106,71 +117,178 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.CalleeSpeechStarted) -> None:
-        if self.state == "ending":
-            return
-        if self.state in ("speaking", "thinking"):
-            if not self._agent.policies.interruptible:
-                return
-            self._yield_to_callee()
-        self._wait_for_callee()
+        self._callee_speaks = True
+        self._hear(event.text)
 
     @_on.register
     def _(self, event: t.CalleePartial) -> None:
-        if self.state == "listening":
-            self._wait_for_callee()
+        self._callee_speaks = True
+        self._hear(event.text)
+
+    @_on.register
+    def _(self, event: t.CalleeTurnMayEnd) -> None:
+        self._hear(event.text)
+        self._drop_draft()
+        if self.state == "listening" and self._policies.speculate and event.text.strip():
+            self._drafts += 1
+            self._draft = self._drafts, normalise_words(event.text)
+            self._do(t.StartDraft(self._drafts, event.text.strip()))
+
+    @_on.register
+    def _(self, event: t.CalleeTurnResumed) -> None:
+        self._callee_speaks = True
+        self._drop_draft()
 
     @_on.register
     def _(self, event: t.KeyPressed) -> None:
-        if self.state == "listening":
+        if event.digit == self._policies.opt_out_key:
+            self._opt_out("key", event.digit)
+        elif self.state == "listening":
             self._wait_for_callee()
 
     @_on.register
     def _(self, event: t.CalleeTurnEnded) -> None:
-        if self.state == "ending":
-            return
+        self._callee_speaks = False
         text = event.text.strip()
-        if self.state in ("speaking", "thinking"):
-            if not text:
-                return
-            if not self._agent.policies.interruptible:
-                self._unanswered = f"{self._unanswered} {text}".strip()
-                return
-            self._yield_to_callee()
-        if not text:
-            self._wait_for_callee()
+        self._hear(text)
+        if self.state in ("ending", "over"):
             return
-        self._answer(text)
+        if self.state == "interrupted":
+            self._resume_speech()
+        if self.state in ("thinking", "speaking"):
+            # It did not interrupt: it is answered when the agent has finished, if it wants an answer.
+            if text:
+                self._unanswered.append(event)
+        elif text:
+            self._answer(text)
+        else:
+            self._drop_draft()
+            self._wait_for_callee()
+
+    def _hear(self, text: str) -> None:
+        """Words of the callee's turn so far, final or not: they may interrupt, and an opt-out counts at once."""
+        if text.strip():
+            self._silence_prompts = 0
+            if self._opt_outs.anywhere(text):
+                self._opt_out("phrase", text.strip())
+                return
+        if self.state == "listening":
+            self._wait_for_callee()
+        elif self.state == "interrupted":
+            if self._judge.says_something(text):
+                self._yield_to_callee()
+        elif self.state == "thinking":
+            if self._policies.interruptible and self._judge.says_something(text):
+                self._yield_to_callee()
+        elif self.state == "speaking" and self._interruptible:
+            verdict = self._judge.over_speech(text)
+            if verdict == "interrupt":
+                self._yield_to_callee()
+            elif verdict == "hold":
+                self._hold_speech()
+
+    @property
+    def _interruptible(self) -> bool:
+        opening = self._speech == "opening" and not self._policies.opening_interruptible
+        return self._policies.interruptible and not opening
 
     def _answer(self, text: str) -> None:
         self.callee_turns += 1
-        self._unanswered = ""
+        self._unanswered.clear()
         if self.callee_turns > self._agent.limits.max_turns:
+            self._drop_draft()
             self._end_politely("max_turns", None)
             return
+        for language, asked in self._requests.items():
+            if language != self.language and asked.anywhere(text):
+                self._switch_language(language)
         self._callee_said_goodbye = self._goodbyes.at_end(text)
         self._callee_mentioned_goodbye = self._goodbyes.anywhere(text)
-        self._next_generation(is_reply=True)
+        self._think(text)
+
+    def _think(self, text: str | None) -> None:
+        draft = None
+        if self._draft is not None and text is not None and self._draft[1] == normalise_words(text):
+            draft, self._draft = self._draft[0], None
+        self._drop_draft()
+        # The number before a reply's own is its filler's.
+        self.generation += 1
+        self._next_generation(None)
         self.state = "thinking"
         self._do(t.CancelTimer("silence"))
-        self._await_audio(self._reply_timeout_s)
-        self._do(t.StartReply(self.generation, text))
+        self._await_audio(self._ladder.give_up_s)
+        if self._fillers:
+            self._do(t.SetTimer("filler", self._ladder.filler_s))
+        self._do(t.StartReply(self.generation, text, draft))
 
     def _yield_to_callee(self) -> None:
         """Barge-in: whatever the agent says or thinks is over."""
         self._drop_reply()
-        self._callee_said_goodbye = self._callee_mentioned_goodbye = False
-        self.state = "listening"
+        self._unanswered.clear()
+        self._callee_said_goodbye = self._callee_mentioned_goodbye = self._model_ends_the_call = False
+        self._wait_for_callee()
+
+    def _hold_speech(self) -> None:
+        self.state = "interrupted"
+        self._do(
+            t.HoldPlayout(),
+            *(t.CancelTimer(name) for name in _LADDER),
+            t.SetTimer("resume", self._policies.interruption.resume_after_s),
+        )
+
+    def _resume_speech(self) -> None:
+        self.state = "speaking"
+        self._sounding = None
+        self._do(t.CancelTimer("resume"), t.ResumePlayout())
+        self._await_audio(self._ladder.give_up_s)
 
     def _wait_for_callee(self) -> None:
         self.state = "listening"
         self._do(t.SetTimer("silence", self._agent.limits.silence_timeout_s))
+
+    def _drop_draft(self) -> None:
+        if self._draft is not None:
+            self._do(t.DropDraft(self._draft[0]))
+            self._draft = None
+
+    def _opt_out(self, source: t.OptOutSource, text: str) -> None:
+        if self._opted_out:
+            return
+        self._opted_out = True
+        self._drop_draft()
+        self._drop_reply()
+        # First of all: whatever happens to the confirmation, it holds.
+        self._commands.insert(0, t.OptOut(source, text))
+        self._end("opted_out", None, "opted_out")
+
+    def _switch_language(self, language: Language) -> None:
+        self.language = language
+        self._drop_draft()
+        self._do(t.SwitchLanguage(language))
 
     # --- the agent ---
 
     @_on.register
     def _(self, event: t.ReplySentence) -> None:
         if event.generation == self.generation:
-            self._reply_text += event.text
+            self._text += event.text
+
+    @_on.register
+    def _(self, event: t.ToolCalled) -> None:
+        if event.generation != self.generation or self.state not in ("thinking", "speaking"):
+            return
+        language = event.arguments.get("language")
+        if event.name == "opt_out":
+            self._opt_out("model", str(event.arguments.get("reason") or "asked for by the callee"))
+        elif event.name == "end_call":
+            self._model_ends_the_call = True
+        elif event.name == "switch_language" and language in self._requests:
+            if language != self.language:
+                self._drop_reply()
+                self._switch_language(language)
+                self._think(None)
+        else:
+            self._do(t.NoteCause(event.generation, f"tool_refused: {event.name}"))
 
     @_on.register
     def _(self, event: t.PlayoutStarted) -> None:
@@ -178,20 +296,23 @@ class TurnMachine:
         if event.generation != self.generation:
             return
         self._deferred_timeout_s = None
-        self._do(t.CancelTimer("reply"))
+        self._do(*(t.CancelTimer(name) for name in _LADDER))
         if self.state == "thinking":
             self.state = "speaking"
 
     @_on.register
     def _(self, event: t.PlayoutDry) -> None:
         self._fell_silent(event.generation)
-        if event.generation == self.generation:
-            self._await_audio(self._reply_timeout_s)
+        if event.generation == self.generation and self.state != "interrupted":
+            self._await_audio(self._ladder.give_up_s)
 
     def _await_audio(self, timeout_s: float) -> None:
         """Audio of the current generation must be heard this long after the callee hears nothing."""
+        self._do(t.CancelTimer("filler"), t.CancelTimer("failover"))
         if self._sounding is None:
             self._do(t.SetTimer("reply", timeout_s))
+            if self._ladder.failover_s < timeout_s:
+                self._do(t.SetTimer("failover", self._ladder.failover_s))
         else:
             self._do(t.CancelTimer("reply"))
             self._deferred_timeout_s = timeout_s
@@ -201,41 +322,71 @@ class TurnMachine:
             return
         self._sounding = None
         if self._deferred_timeout_s is not None:
-            self._do(t.SetTimer("reply", self._deferred_timeout_s))
-            self._deferred_timeout_s = None
+            timeout_s, self._deferred_timeout_s = self._deferred_timeout_s, None
+            self._await_audio(timeout_s)
 
     @_on.register
     def _(self, event: t.ReplyFinished) -> None:
-        if event.generation == self.generation and self._is_reply:
+        if event.generation == self.generation and self._speech is None:
             self._failures = 0
 
     @_on.register
     def _(self, event: t.PlayoutDrained) -> None:
         self._fell_silent(event.generation)
-        if event.generation != self.generation:
+        if event.generation == self._filler:
+            self._filler = None
+            if self.state == "thinking":
+                self._do(t.SetTimer("filler", self._ladder.filler_s))
+        if event.generation != self.generation or self.state == "interrupted":
             return
-        self._do(t.CancelTimer("reply"))
+        self._do(*(t.CancelTimer(name) for name in _LADDER))
         if self._outcome is not None:
             self._hang_up(*self._outcome)
         elif self._closes_the_call():
             self._hang_up("completed", None)
-        elif self._callee_said_goodbye:
+        elif self._callee_said_goodbye or self._model_ends_the_call:
             self._end_politely("completed", None)
-        elif self._unanswered:
-            self._answer(self._unanswered)
+        elif answer := self._answer_due():
+            self._answer(answer)
+        elif self._warn_of_the_end and not self._callee_speaks:
+            self._say_warning()
         else:
+            self._unanswered.clear()
             self._wait_for_callee()
 
     def _closes_the_call(self) -> bool:
         """Both said goodbye, so nothing is left to say."""
-        return self._callee_mentioned_goodbye and self._is_reply and self._goodbyes.anywhere(self._reply_text)
+        ends = self._callee_mentioned_goodbye or self._model_ends_the_call
+        return ends and self._speech is None and self._goodbyes.anywhere(self._text)
+
+    def _answer_due(self) -> str:
+        """What the callee said over the agent and wants answered."""
+        question = self._text.rstrip().endswith("?")
+        opening = self._speech == "opening"
+        said = [
+            turn.text.strip()
+            for turn in self._unanswered
+            if self._judge.answers(turn.text, question=question, left_s=turn.agent_left_s, opening=opening)
+        ]
+        return " ".join(said)
 
     # --- failures ---
 
     @_on.register
     def _(self, event: t.ReplyFailed) -> None:
-        if event.generation == self.generation:
+        if event.generation != self.generation:
+            if event.generation == self._filler:
+                self._filler = None
+            return
+        if event.has_alternative and event.stage not in self._failed_over and self.state != "ending":
+            self._fail_over(event.stage, f"{event.stage}_failed")
+        else:
             self._recover(event.stage, event.detail)
+
+    def _fail_over(self, stage: Stage, cause: str) -> None:
+        self._failed_over.add(stage)
+        self._do(t.FailOver(self.generation, stage, cause))
+        self._do(t.SetTimer("failover", self._ladder.failover_s))
 
     @_on.register
     def _(self, event: t.TranscriberFailed) -> None:
@@ -247,65 +398,112 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.CalleeTurnLost) -> None:
+        self._callee_speaks = False
         if self.state == "listening":
+            self._drop_draft()
             self._recover("stt", event.detail)
 
     def _recover(self, stage: Stage, detail: str) -> None:
         """Say that something went wrong, once; the second time in a row, say goodbye; when even that fails, hang up."""
         synthesizer_down = stage == "tts"
+        self._do(t.CancelReply(self.generation))
         if self.state == "ending":
-            outcome = self._outcome or ("provider_failure", detail)
-            self._do(t.CancelReply(self.generation))
-            self._hang_up(*outcome)
+            self._hang_up(*(self._outcome or ("provider_failure", detail)))
             return
-        if not self._is_reply and synthesizer_down and self._failures:
+        if self._speech is not None and synthesizer_down and self._failures:
             # The apology itself could not be spoken.
-            self._do(t.CancelReply(self.generation))
             self._hang_up("provider_failure", detail)
             return
-        self._do(t.CancelReply(self.generation))
         self._failures += 1
         if self._failures >= 2:
             self._fail(detail, prepared_only=synthesizer_down)
             return
-        self._callee_said_goodbye = self._callee_mentioned_goodbye = False
-        self._speak("apology", self._agent.policies.apology, prepared_only=synthesizer_down, within=REPAIR_TIMEOUT_S)
+        self._callee_said_goodbye = self._callee_mentioned_goodbye = self._model_ends_the_call = False
+        self._do(t.NoteCause(self.generation, f"{stage}_failed"))
+        self._speak("apology", self._line("apology"), prepared_only=synthesizer_down, within=REPAIR_TIMEOUT_S)
 
     def _fail(self, detail: str, *, prepared_only: bool) -> None:
-        self._outcome = ("provider_failure", detail)
-        self._speak(
-            "failure_farewell",
-            self._agent.policies.failure_farewell,
-            prepared_only=prepared_only,
-            within=REPAIR_TIMEOUT_S,
-        )
-        self.state = "ending"
-        self._do(t.SetTimer("ending", ENDING_TIMEOUT_S))
+        self._end("provider_failure", detail, "failure_farewell", prepared_only=prepared_only, within=REPAIR_TIMEOUT_S)
 
     # --- timers and ends ---
 
     @_on.register
     def _(self, event: t.TimerFired) -> None:
-        if event.name == "reply":
-            self._on_reply_timeout()
-        elif event.name == "silence" and self.state == "listening":
-            self._end_politely("silence", None)
-        elif event.name == "max_duration" and self.state != "ending":
-            self._drop_reply()
-            self._end_politely("max_duration", None)
-        elif event.name == "ending" and self.state == "ending":
-            self._drop_reply()
-            self._hang_up(*(self._outcome or ("failed", "the farewell did not end")))
+        match event.name:
+            case "filler" if self.state == "thinking":
+                self._say_filler()
+            case "failover" if self.state in ("thinking", "speaking"):
+                self._on_late_stage()
+            case "reply" if self.state != "listening":
+                self._give_up()
+            case "resume" if self.state == "interrupted":
+                self._resume_speech()
+            case "silence" if self.state == "listening" and not self._callee_speaks:
+                self._on_silence()
+            case "silence" if self.state == "listening":
+                # A turn whose end is never told: words would have moved the timer.
+                self._callee_speaks = False
+                self._wait_for_callee()
+            case "duration_warning":
+                self._warn_of_the_end = True
+                if self.state == "listening" and not self._callee_speaks:
+                    self._say_warning()
+            case "max_duration" if self.state != "ending":
+                self._drop_draft()
+                self._drop_reply()
+                self._end_politely("max_duration", None)
+            case "ending" if self.state == "ending":
+                self._drop_reply()
+                self._hang_up(*(self._outcome or ("failed", "the farewell did not end")))
+            case _:
+                pass
 
-    def _on_reply_timeout(self) -> None:
-        if self.state == "listening":
-            return
+    def _late_stage(self) -> Stage:
         # A line needs no model; a reply that has text waits for the synthesizer.
-        stage: Stage = "llm" if self._is_reply and not self._reply_text else "tts"
-        self._recover(stage, f"no audio in time ({stage})")
+        return "llm" if self._speech is None and not self._text else "tts"
+
+    def _on_late_stage(self) -> None:
+        stage = self._late_stage()
+        if stage not in self._failed_over:
+            self._fail_over(stage, f"{stage}_late")
+
+    def _give_up(self) -> None:
+        stage = self._late_stage()
+        detail = f"no audio in time ({stage})"
+        if self._speech is not None or self.state == "ending":
+            self._recover("tts", detail)
+            return
+        self._do(t.NoteCause(self.generation, f"{stage}_gave_up"), t.CancelReply(self.generation))
+        self._fail(detail, prepared_only=stage == "tts")
+
+    def _say_filler(self) -> None:
+        text = self._fillers[self._fillers_said % len(self._fillers)]
+        self._fillers_said += 1
+        # Each filler of a reply has the same number: one is over before the next begins.
+        self._filler = self.generation - 1
+        self._do(
+            t.NoteCause(self.generation, f"{self._late_stage()}_late"),
+            t.SpeakLine(self._filler, "filler", text, prepared_only=True, before=self.generation),
+        )
+
+    @property
+    def _fillers(self) -> tuple[str, ...]:
+        return self._agent.fillers(self.language)
+
+    def _on_silence(self) -> None:
+        if self._silence_prompts >= self._agent.limits.silence_prompts:
+            self._end_politely("silence", None)
+            return
+        self._silence_prompts += 1
+        self._speak("still_there", self._line("still_there"))
+
+    def _say_warning(self) -> None:
+        self._warn_of_the_end = False
+        self._speak("duration_warning", self._line("duration_warning"))
 
     @_on.register
     def _(self, event: t.HangUpRequested) -> None:
+        self._drop_draft()
         self._drop_reply()
         self._hang_up("agent_hung_up", event.detail)
 
@@ -317,42 +515,61 @@ class TurnMachine:
             outcome, detail = self._outcome[0], self._outcome[1] or event.detail
         elif self._callee_mentioned_goodbye and outcome == "callee_hung_up":
             outcome = "completed"
+        self._drop_draft()
         self._drop_reply()
         self._hang_up(outcome, detail)
 
     def _end_politely(self, outcome: Outcome, detail: str | None) -> None:
+        self._end(outcome, detail, "farewell")
+
+    def _end(
+        self,
+        outcome: Outcome,
+        detail: str | None,
+        line: LineName,
+        *,
+        prepared_only: bool = False,
+        within: float | None = None,
+    ) -> None:
+        """Say a last line and hang up."""
         self._outcome = (outcome, detail)
-        self._speak("farewell", self._agent.policies.farewell)
+        kind: t.LineKind = line
+        self._speak(kind, self._line(line), prepared_only=prepared_only, within=within)
         self.state = "ending"
         self._do(t.SetTimer("ending", ENDING_TIMEOUT_S))
 
+    def _line(self, name: LineName) -> str:
+        return self._agent.line(name, self.language)
+
     def _hang_up(self, outcome: Outcome, detail: str | None) -> None:
-        self._do(
-            t.CancelTimer("reply"),
-            t.CancelTimer("silence"),
-            t.CancelTimer("max_duration"),
-            t.CancelTimer("ending"),
-            t.HangUp(outcome, detail),
-        )
+        names: tuple[t.TimerName, ...] = (*_LADDER, "resume", "silence", "duration_warning", "max_duration", "ending")
+        self._do(*(t.CancelTimer(name) for name in names), t.HangUp(outcome, detail))
         self.state = "over"
 
     # --- generations ---
 
-    def _next_generation(self, *, is_reply: bool) -> None:
+    def _next_generation(self, line: t.LineKind | None) -> None:
         self.generation += 1
-        self._reply_text = ""
-        self._is_reply = is_reply
+        self._text = ""
+        self._speech = line
+        self._filler = None
+        self._failed_over.clear()
 
     def _speak(self, kind: t.LineKind, text: str, *, prepared_only: bool = False, within: float | None = None) -> None:
-        self._next_generation(is_reply=False)
+        self._next_generation(kind)
+        self._text = text
         self.state = "speaking"
         self._do(t.CancelTimer("silence"))
-        self._await_audio(self._reply_timeout_s if within is None else within)
+        self._await_audio(self._ladder.give_up_s if within is None else within)
         self._do(t.SpeakLine(self.generation, kind, text, prepared_only))
 
     def _drop_reply(self) -> None:
         """Cancel what the agent is saying. Its generation is over: late events of it are ignored."""
-        if self.state in ("thinking", "speaking", "ending"):
-            self._do(t.CancelReply(self.generation), t.CancelTimer("reply"), t.ClearPlayout(self.generation))
+        if self.state in ("thinking", "speaking", "interrupted", "ending"):
+            self._do(
+                t.CancelReply(self.generation),
+                *(t.CancelTimer(name) for name in (*_LADDER, "resume")),
+                t.ClearPlayout(self.generation),
+            )
             self.generation += 1
             self._sounding = self._deferred_timeout_s = None

@@ -70,7 +70,10 @@ class CalleeTurnResumed:
 
 @dataclass(frozen=True, slots=True)
 class CalleeTurnEnded:
+    """`agent_left_s`: how much of the agent's speech was still to be heard; infinite while more of it is being made."""
+
     text: str
+    agent_left_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

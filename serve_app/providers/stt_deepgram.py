@@ -27,7 +27,7 @@ from serve_app.providers.base import SttEvent, TranscriptionRequest, Transcripti
 from serve_app.providers.errors import is_retryable, status_error
 from serve_app.providers.flux_audio import AudioQueue, StreamClock, binary_frame
 from serve_app.providers.flux_events import TurnReader
-from serve_app.settings import DeepgramSettings
+from serve_app.provider_settings import DeepgramSettings
 
 NAME = "deepgram"
 

@@ -23,7 +23,7 @@ from serve_app.errors import ProviderError
 from serve_app.providers.base import SynthesisConnection, SynthesisRequest
 from serve_app.providers.cartesia_utterance import CartesiaUtterance, Context
 from serve_app.providers.errors import status_error
-from serve_app.settings import CartesiaSettings
+from serve_app.provider_settings import CartesiaSettings
 
 NAME = "cartesia"
 

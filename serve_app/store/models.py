@@ -31,10 +31,11 @@ TERMINAL_CALL = ("completed", "failed")
 ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
 OPEN_CALL = text("status IN ('queued', 'dialing', 'ringing', 'answered', 'in_progress')")
 READY_JOB = text("status IN ('ready', 'leased')")
+LISTED = text("removed_at IS NULL")
 
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The newest migration: what these models describe. A test holds both together."""
 
 
@@ -139,6 +140,7 @@ class Call(Base):
     ended_at: Mapped[datetime | None]
     duration_s: Mapped[float | None]
     sample_rate_hz: Mapped[int | None]
+    opted_out_at: Mapped[datetime | None]
 
 
 class Attempt(Base):
@@ -171,6 +173,29 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     disposition: Mapped[str | None] = mapped_column(String(32))
     detail: Mapped[str | None]
+
+
+class DoNotCallEntry(Base):
+    """A number that must not be called, until a person takes it off, with a reason; what was taken off stays on record.
+
+    `call_id` is no foreign key: the wish must outlive the records of the call in which it was said.
+    """
+
+    __tablename__ = "do_not_call"
+    __table_args__ = (
+        Index("one_listed", "tenant_id", "number", unique=True, sqlite_where=LISTED, postgresql_where=LISTED),
+        Index("ix_do_not_call_tenant_id_id", "tenant_id", "id"),
+    )
+    id: Mapped[str] = _id_column()
+    tenant_id: Mapped[str] = mapped_column(String(64))
+    number: Mapped[str] = mapped_column(String(32))
+    source: Mapped[str] = mapped_column(String(16))
+    call_id: Mapped[str | None] = mapped_column(String(36))
+    text: Mapped[str]
+    created_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+    removed_by: Mapped[str | None] = mapped_column(String(100))
+    removed_reason: Mapped[str | None]
 
 
 class CallEvent(Base):

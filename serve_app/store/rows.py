@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 Row = TypeVar("Row")
 
@@ -48,6 +48,8 @@ class CallRow:
     ended_at: datetime | None
     duration_s: float | None
     sample_rate_hz: int | None
+    opted_out_at: datetime | None
+    """When the callee asked not to be called again."""
 
     @property
     def over(self) -> bool:
@@ -76,6 +78,26 @@ class AttemptRow:
     ended_at: datetime | None
     disposition: str | None
     detail: str | None
+
+
+DoNotCallSource = Literal["key", "phrase", "model", "person"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoNotCallRow:
+    """A number that must not be called (`removed_at` None), or must not have been from `created_at` to `removed_at`."""
+
+    id: str
+    number: str
+    source: DoNotCallSource
+    """How the wish was told: a key, words, the language model's reading of words; or a person listed the number."""
+    call_id: str | None
+    text: str
+    """The callee's words, or the person's note."""
+    created_at: datetime
+    removed_at: datetime | None
+    removed_by: str | None
+    removed_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

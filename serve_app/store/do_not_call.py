@@ -1,0 +1,141 @@
+"""The do-not-call list of a tenant: from the commit that puts a number on it, no call to it is claimed or placed.
+
+Who dials asks inside its own transaction (`listed`), so a list that cannot be read means that nothing is placed.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from serve_app.store.models import Attempt, Call, DoNotCallEntry, new_id
+from serve_app.store.rows import DoNotCallRow, DoNotCallSource, to_row
+from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+
+TEXT_CHARS = 2000
+"""Of a callee's words more is not kept here; the transcript has them all."""
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
+
+
+def listed(tenant_id: str, number: InstrumentedAttribute[str] | str) -> ColumnElement[bool]:
+    """The condition that a number (or the column with it) is on the list."""
+    on_list = DoNotCallEntry.tenant_id == tenant_id, DoNotCallEntry.number == number
+    return exists().where(*on_list, DoNotCallEntry.removed_at.is_(None))
+
+
+async def wait_for_listing(session: AsyncSession, tenant_id: str, attempt_id: str) -> None:
+    """Before an attempt passes its point of no return: whoever is just listing its number commits first.
+
+    On PostgreSQL a statement does not see what commits while it runs. SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        number = select(Attempt.to_number).where(Attempt.tenant_id == tenant_id, Attempt.id == attempt_id)
+        await session.execute(_lock(tenant_id, number.scalar_subquery()))
+
+
+def _lock(tenant_id: str, number: Any) -> Select[Any]:
+    return select(func.pg_advisory_xact_lock(func.hashtextextended(func.concat(tenant_id, ":", number), 0)))
+
+
+class DoNotCall(TenantScope):
+    async def opt_out(self, call_id: str, source: DoNotCallSource, text: str, at: datetime | None = None) -> bool:
+        """The callee of this call is not to be called again: the number is listed and the call marked, together.
+
+        Idempotent. False: this tenant has no such call. The callee of an inbound call is who called; one who withheld
+        the number cannot be listed, and nobody could call it: then the call alone is marked.
+        """
+        now = at or self.clock.now()
+        mark = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id)
+        marked = mark.values(opted_out_at=func.coalesce(Call.opted_out_at, now))
+        async with self.db.transaction() as session:
+            call = (
+                await session.execute(
+                    marked.returning(Call.direction, Call.from_number, Call.to_number).execution_options(
+                        synchronize_session=False
+                    )
+                )
+            ).first()
+            if call is None:
+                return False
+            number = call.to_number if call.direction == "outbound" else call.from_number
+            if _E164.fullmatch(number):
+                await self._list(session, number, source, text, call_id, now)
+            return True
+
+    async def add(self, number: str, text: str) -> DoNotCallRow:
+        """A person lists an E.164 number. One that is listed already stays as it is. Raises ValueError."""
+        if not _E164.fullmatch(number):
+            raise ValueError("not an E.164 number with a leading +")
+        async with self.db.transaction() as session:
+            await self._list(session, number, "person", text, None, self.clock.now())
+            return to_row(DoNotCallRow, (await session.scalars(self._entries().where(*self._on(number)))).one())
+
+    async def remove(self, number: str, *, reason: str, by: str) -> DoNotCallRow | None:
+        """Take a number off the list; who did it and why stays on record. None: it is not listed.
+
+        Raises ValueError without a reason.
+        """
+        if not reason.strip():
+            raise ValueError("a number is taken off the do-not-call list for a stated reason only")
+        off = update(DoNotCallEntry).where(*self._on(number)).returning(DoNotCallEntry)
+        values = {"removed_at": self.clock.now(), "removed_by": by, "removed_reason": reason.strip()[:TEXT_CHARS]}
+        async with self.db.transaction() as session:
+            found = await session.scalar(off.values(values).execution_options(synchronize_session=False))
+            return None if found is None else to_row(DoNotCallRow, found)
+
+    async def contains(self, number: str) -> bool:
+        async with self.db.session() as session:
+            return bool(await session.scalar(select(listed(self.tenant_id, number))))
+
+    async def list(
+        self, *, limit: int, before: str | None = None, number: str | None = None, removed: bool = False
+    ) -> tuple[list[DoNotCallRow], str | None]:
+        """Newest first, with the cursor for the next page. `removed`: also what was taken off."""
+        query = self._entries().order_by(DoNotCallEntry.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(DoNotCallEntry.id < before)
+        if number is not None:
+            query = query.where(DoNotCallEntry.number == number)
+        if not removed:
+            query = query.where(DoNotCallEntry.removed_at.is_(None))
+        async with self.db.session() as session:
+            rows = [to_row(DoNotCallRow, entry) for entry in await session.scalars(query)]
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+    async def _list(
+        self,
+        session: AsyncSession,
+        number: str,
+        source: DoNotCallSource,
+        text: str,
+        call_id: str | None,
+        at: datetime,
+    ) -> None:
+        if self.db.dialect == "postgresql":
+            await session.execute(_lock(self.tenant_id, number))
+        values = {
+            "id": new_id(),
+            "tenant_id": self.tenant_id,
+            "number": number,
+            "source": source,
+            "call_id": call_id,
+            "text": text[:TEXT_CHARS],
+            "created_at": at,
+        }
+        await changed(session, insert_or_ignore(session, DoNotCallEntry, values))
+
+    def _on(self, number: str) -> tuple[ColumnElement[bool], ...]:
+        return (
+            DoNotCallEntry.tenant_id == self.tenant_id,
+            DoNotCallEntry.number == number,
+            DoNotCallEntry.removed_at.is_(None),
+        )
+
+    def _entries(self) -> Select[tuple[DoNotCallEntry]]:
+        return select(DoNotCallEntry).where(DoNotCallEntry.tenant_id == self.tenant_id)
