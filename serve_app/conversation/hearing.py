@@ -7,10 +7,12 @@ import bisect
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
 from serve_app.conversation.deafness import DeafnessWatch
+from serve_app.conversation.phrases import Language
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     PartialTranscript,
@@ -110,6 +112,15 @@ class Hearing:
     def arrival_time(self, audio_s: float) -> float | None:
         """When the audio at a position of the present stream arrived (monotonic)."""
         return self._arrivals.at(self._stream_start + max(0.0, audio_s - self._inserted_s) * self._bytes_per_s)
+
+    def switch_language(self, language: Language) -> None:
+        """Expect this language from now on, on the present stream and on those that replace it."""
+        self._request = replace(self._request, language=language)
+        if self._stream is not None:
+            try:
+                self._stream.configure(language)
+            except ProviderError as error:
+                self._break(error)
 
     async def run(self) -> None:
         """Transcribe until cancelled. After a second failure without a turn in between, `on_failed`, and return."""

@@ -23,6 +23,7 @@ from serve_app.conversation.journal_writer import JournalWriter
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.leg_end import hang_up, outcome_of_close
 from serve_app.conversation.player import Player
+from serve_app.conversation.phrases import Language
 from serve_app.conversation.playout import Notice, Playout
 from serve_app.conversation.recorder import PartStore, Recorder
 from serve_app.conversation.speaker import LineCache, Speaker
@@ -32,6 +33,7 @@ from serve_app.conversation.turn import DeadlineLadder, TurnMachine
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     AudioFormat,
+    EagerTurnEnded,
     PartialTranscript,
     Providers,
     SpeechStarted,
@@ -39,6 +41,7 @@ from serve_app.providers.base import (
     SynthesisRequest,
     TranscriptionRequest,
     TurnEnded,
+    TurnResumed,
 )
 from serve_app.settings import CallSettings
 from serve_app.telephony.base import (
@@ -231,7 +234,13 @@ class CallSession:
         transcript = Transcript(self._writer, self._history, zero=zero)
         hearing = Hearing(
             self._providers.stt,
-            TranscriptionRequest(call_id, audio, agent.language),
+            TranscriptionRequest(
+                call_id,
+                audio,
+                agent.language,
+                eager=agent.policies.speculate,
+                languages=(agent.language, *agent.languages),
+            ),
             on_event=self._post,
             on_turn_lost=self._on_turn_lost,
             on_failed=lambda error: self._post(t.TranscriberFailed(str(error))),
@@ -289,12 +298,14 @@ class CallSession:
                     self._dispatch(event)
             case Notice():
                 self._on_notice(event)
-            case SpeechStarted() | PartialTranscript() | TurnEnded():
+            case SpeechStarted() | PartialTranscript() | EagerTurnEnded() | TurnResumed():
                 self._on_speech(event)
+            case TurnEnded():
+                self._on_turn_ended(event)
             case _ if isinstance(event, t.TurnEvent):
                 self._dispatch(event)
             case _:
-                pass  # PlaybackCleared, eager ends and resumed turns decide nothing here
+                pass  # PlaybackCleared decides nothing
 
     def _begin(self) -> None:
         media, group = self._of_media(), self._of_group()
@@ -312,6 +323,8 @@ class CallSession:
         if notice.kind == "playing":
             media.transcript.agent_started(notice.generation, self._clock.monotonic())
             self._dispatch(t.PlayoutStarted(notice.generation))
+        elif notice.kind == "confirmed":
+            media.transcript.confirmed(notice.generation, self._clock.monotonic())
         elif notice.kind == "dry":
             self._dispatch(t.PlayoutDry(notice.generation))
         else:
@@ -319,18 +332,23 @@ class CallSession:
                 media.transcript.agent_ended(notice.spoken)
             self._dispatch(t.PlayoutDrained(notice.generation))
 
-    def _on_speech(self, event: SpeechStarted | PartialTranscript | TurnEnded) -> None:
+    def _on_speech(self, event: SpeechStarted | PartialTranscript | EagerTurnEnded | TurnResumed) -> None:
+        match event:
+            case SpeechStarted(text=text):
+                self._speech_started_at = self._clock.monotonic()
+                self._forget_lost_turn()
+                self._writer.live({"type": "speech_started"})
+                self._dispatch(t.CalleeSpeechStarted(text))
+            case PartialTranscript(text=text):
+                self._writer.live({"type": "partial", "text": text})
+                self._dispatch(t.CalleePartial(text))
+            case EagerTurnEnded(text=text):
+                self._dispatch(t.CalleeTurnMayEnd(text))
+            case TurnResumed():
+                self._dispatch(t.CalleeTurnResumed())
+
+    def _on_turn_ended(self, event: TurnEnded) -> None:
         now = self._clock.monotonic()
-        if isinstance(event, SpeechStarted):
-            self._speech_started_at = now
-            self._forget_lost_turn()
-            self._writer.live({"type": "speech_started"})
-            self._dispatch(t.CalleeSpeechStarted())
-            return
-        if isinstance(event, PartialTranscript):
-            self._writer.live({"type": "partial", "text": event.text})
-            self._dispatch(t.CalleePartial())
-            return
         media = self._of_media()
         self._turn_ended_at = now
         self._speech_ended_at = self._arrived(event.speech_end_s)
@@ -345,7 +363,7 @@ class CallSession:
                 ended_at=self._speech_ended_at or now,
             )
         self._speech_started_at = None
-        self._dispatch(t.CalleeTurnEnded(event.text))
+        self._dispatch(t.CalleeTurnEnded(event.text, media.playout.left_s(now)))
 
     def _on_turn_lost(self, error: ProviderError) -> None:
         self._forget_lost_turn()
@@ -371,20 +389,34 @@ class CallSession:
 
     def _carry_out(self, command: t.TurnCommand) -> None:
         match command:
-            case t.StartReply(generation=generation, user_text=user_text):
-                self._history.add_callee(user_text)
-                probe = self._of_media().transcript.probe(generation)
-                probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._speech_ended_at
-                self._of_media().speaker.start_reply(
-                    self._of_group(), generation, self._history.request(self._lease.call_id)
-                )
+            case t.StartReply():
+                self._start_reply(command)
+            case t.StartDraft(draft=draft, user_text=user_text):
+                request = self._history.draft_request(self._lease.call_id, user_text)
+                self._of_media().speaker.start_draft(self._of_group(), draft, request)
+            case t.DropDraft(draft=draft):
+                self._of_media().speaker.drop_draft(draft)
             case t.SpeakLine():
                 self._of_media().speaker.start_line(self._of_group(), command)
+            case t.FailOver(generation=generation, cause=cause):
+                self._of_media().transcript.probe(generation).causes.append(cause)
+                self._of_media().speaker.fail_over(self._of_group(), command)
             case t.CancelReply(generation=generation):
                 if self._media is not None:
                     self._media.speaker.cancel(generation)
             case t.ClearPlayout():
                 self._clear()
+            case t.HoldPlayout():
+                self._of_media().player.hold()
+            case t.ResumePlayout():
+                self._of_media().player.release()
+            case t.NoteCause(generation=generation, cause=cause):
+                self._of_media().transcript.probe(generation).causes.append(cause)
+            case t.OptOut(source=source, text=text):
+                self._log.info("the callee opted out", source=source)
+                self._writer.opt_out(source, text)
+            case t.SwitchLanguage(language=language):
+                self._switch_language(language)
             case t.SetTimer(name=name, seconds=seconds):
                 self._timers.set(name, seconds)
             case t.CancelTimer(name=name):
@@ -392,6 +424,23 @@ class CallSession:
             case t.HangUp():
                 self._ending = command
                 self._over.set()
+
+    def _start_reply(self, command: t.StartReply) -> None:
+        media = self._of_media()
+        if command.user_text is not None:
+            self._history.add_callee(command.user_text)
+        probe = media.transcript.probe(command.generation)
+        probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._last_sound_at
+        media.speaker.start_reply(
+            self._of_group(), command.generation, self._history.request(self._lease.call_id), draft=command.draft
+        )
+
+    def _switch_language(self, language: Language) -> None:
+        media = self._of_media()
+        self._writer.live({"type": "language", "language": language})
+        self._history.switch_language(language)
+        media.hearing.switch_language(language)
+        media.speaker.switch_language(language, self._lease.agent.voice_in(language))
 
     def _clear(self) -> None:
         if self._media is not None:
