@@ -430,7 +430,7 @@ class CallSession:
         if command.user_text is not None:
             self._history.add_callee(command.user_text)
         probe = media.transcript.probe(command.generation)
-        probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._last_sound_at
+        probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._speech_ended_at
         media.speaker.start_reply(
             self._of_group(), command.generation, self._history.request(self._lease.call_id), draft=command.draft
         )
