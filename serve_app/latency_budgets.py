@@ -1,4 +1,4 @@
-"""How long the stages of a reply may take. The names of the stages are those of every turn's record (docs/latency.md)."""
+"""How long the stages of a reply may take. Their names are those of every turn's record (docs/latency.md)."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as EnvSettingsError
 
 from serve_app.errors import SettingsError
+from serve_app.latency_budgets import LatencyBudgets
 from serve_app.paths import configs_dir
 from serve_app.provider_settings import (
     STAGE_KEYS,
@@ -142,6 +143,7 @@ class CallSettings(Section):
     failover_after_s: float = Field(2.5, gt=0, le=30, description="a stage so late gives the turn to its next provider")
     give_up_after_s: float = Field(6, gt=0, le=30, description="a turn so late ends in an apology and a hang-up")
     speculation: SpeculationSettings = SpeculationSettings()
+    budgets: LatencyBudgets = LatencyBudgets()
     recording_part_s: float = Field(5, gt=0, le=5)
     recording_format: Literal["flac", "wav"] = "flac"
 

@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 
 from serve_app.latency_budgets import Excess, LatencyBudgets
 
-STAGES = ("stt_ms", "llm_ms", "sentence_ms", "tts_ms", "frame_ms")
-"""One after the other, they are the caller's wait."""
+STAGE_ENDS = {
+    "stt_ms": "turn_ended",
+    "llm_ms": "first_token",
+    "sentence_ms": "first_sentence",
+    "tts_ms": "first_audio",
+    "frame_ms": "first_frame",
+}
+"""The stages of the caller's wait, one after the other, and the moment at which each is over."""
+STAGES = tuple(STAGE_ENDS)
 MEASURES = (*STAGES, "confirm_ms", "total_ms")
 
 
@@ -66,29 +73,24 @@ class LatencyProbe:
     """In the order in which they were noted."""
     speculative: bool = False
 
-    def moments(self) -> list[tuple[str, float]]:
-        """(stage that ends there, time) of those that happened before the first confirmation; in order, clamped so
-        that no stage lasts less than nothing. The first pair is the beginning."""
-        times = (
-            ("", self.speech_ended_at),
-            ("stt_ms", self.turn_ended_at),
-            ("llm_ms", self.first_token_at),
-            ("sentence_ms", self.first_sentence_at),
-            ("tts_ms", self.first_audio_at),
-            ("frame_ms", self.first_frame_at),
-        )
-        found: list[tuple[str, float]] = []
-        for stage, at in times:
+    def stages(self) -> list[tuple[str, float]]:
+        """(stage, time of its end), in order, after ("", time at which the first one began).
+
+        What did not happen is left out, and nothing ends before it began. Empty as long as nothing happened.
+        """
+        found = [] if self.speech_ended_at is None else [("", self.speech_ended_at)]
+        for stage, moment in STAGE_ENDS.items():
+            at: float | None = getattr(self, f"{moment}_at")
             if at is not None:
-                found.append((stage, max(at, found[-1][1]) if found else at))
+                found.append((stage, max(at, found[-1][1])) if found else ("", at))
         return found
 
     def latency(self, budgets: LatencyBudgets) -> TurnLatency:
         measured: dict[str, float | None] = dict.fromkeys(MEASURES)
-        moments = self.moments()
-        offsets_ms = [_ms(moments[0][1], at) for _, at in moments]
+        stages = self.stages()
+        offsets_ms = [_ms(stages[0][1], at) for _, at in stages]
         # Differences of rounded offsets add up; rounded differences would not.
-        for (stage, _), before_ms, at_ms in zip(moments[1:], offsets_ms, offsets_ms[1:], strict=False):
+        for (stage, _), before_ms, at_ms in zip(stages[1:], offsets_ms, offsets_ms[1:], strict=False):
             measured[stage] = round(at_ms - before_ms, 1)
         if self.first_frame_at is not None and self.speech_ended_at is not None:
             measured["total_ms"] = offsets_ms[-1]

@@ -16,6 +16,7 @@ import structlog
 
 from serve_app.clock import Clock
 from serve_app.conversation import turn_types as t
+from serve_app.conversation.call_report import CallReport
 from serve_app.conversation.hearing import Hearing
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import CallJournal
@@ -106,6 +107,7 @@ class CallSession:
         )
         self._history = History(lease.agent)
         self._writer = JournalWriter(journal, lease)
+        self._report = CallReport(lease, clock)
         self._recorder = Recorder(lease.tenant_id, lease.call_id, parts, part_s=settings.recording_part_s, clock=clock)
         self._media: _Media | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -231,7 +233,13 @@ class CallSession:
         agent, call_id = self._lease.agent, self._lease.call_id
         self._recorder.open(audio, zero)
         playout = Playout(audio, lead_ms=self._settings.lead_ms)
-        transcript = Transcript(self._writer, self._history, zero=zero)
+        transcript = Transcript(
+            self._writer,
+            self._history,
+            zero=zero,
+            budgets=self._settings.budgets,
+            on_reply=self._report.replied,
+        )
         hearing = Hearing(
             self._providers.stt,
             TranscriptionRequest(
@@ -502,7 +510,7 @@ class CallSession:
                 await self._journal.finished(self._lease, result)
         except Exception as error:  # noqa: BLE001  root of the call: the reconciler finishes what is left here
             self._log.error("the call's end was not written", error=repr(error))
-        self._log.info("call ended", outcome=result.outcome, detail=result.detail, duration_s=result.duration_s)
+        self._report.ended(result, self._media.transcript.unheard_causes if self._media is not None else ())
 
 
 @dataclass(slots=True)

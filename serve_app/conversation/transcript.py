@@ -89,7 +89,7 @@ class Transcript:
         self._put(record, state="started")
         self._writer.live({"type": "latency", "index": turn.index, **asdict(record.latency)})
 
-    def agent_confirmed(self, generation: int, now: float) -> None:
+    def confirmed(self, generation: int, now: float) -> None:
         """The network told that the first frame was played. It is stored with the end of the turn."""
         if generation in self._agent_turns and (probe := self.probe(generation)).first_confirmed_at is None:
             probe.first_confirmed_at = now
