@@ -22,7 +22,7 @@ from serve_app.conversation.lease import Outcome
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.reconcile import AttemptReconciler
-from serve_app.dialing.rules import Deny, decide, facts_from
+from serve_app.dialing.rules import ON_DO_NOT_CALL_LIST, Deny, decide, facts_from
 from serve_app.dialing.slot_queue import SlotQueue
 from serve_app.dialing.tenants import intended_work
 from serve_app.errors import ProviderError, UnavailableError
@@ -46,6 +46,8 @@ LATE_S = 10.0
 SHORTEST_WAIT_S = 0.05
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 15.0
+# Ended in one look, so that many of them do not hold up those that may be placed.
+MOST_BARRED = 20
 # After a 429 that names no time. It means that somebody else uses the account, or that our own pacing is wrong.
 RATE_LIMITED_S = 2.0
 
@@ -149,6 +151,8 @@ class Dialer:
         now, leased_at = self._clock.now(), self._clock.monotonic()
         wait_s = IDLE_S
         for work in await intended_work(self._db, now):
+            if work.barred:
+                await self._end_barred(work.tenant_id)
             room = self._most_in_flight - self._in_flight - len(claims)
             if work.due and room > 0:
                 repository = Attempts(self._db, work.tenant_id, clock=self._clock)
@@ -157,6 +161,16 @@ class Dialer:
             if work.next_at is not None:
                 wait_s = min(wait_s, max(SHORTEST_WAIT_S, (work.next_at - now).total_seconds()))
         return claims, wait_s
+
+    async def _end_barred(self, tenant: str) -> None:
+        """Calls to numbers that were put on the do-not-call list while they waited; some, and the others next time."""
+        deny = ON_DO_NOT_CALL_LIST
+        barred = await Attempts(self._db, tenant).barred(limit=MOST_BARRED)
+        if len(barred) == MOST_BARRED:
+            self.wake()
+        for attempt in barred:
+            if await self._end(attempt, "not_allowed", f"{deny.reason}: {deny.explanation}", unsent_only=True):
+                ATTEMPTS.labels("not_allowed").inc()
 
     async def _renew_waiting(self) -> None:
         """Renew the claims of the calls that wait, all of a tenant in one statement. Until cancelled."""
@@ -334,8 +348,10 @@ class Dialer:
         retry_at = min(self._clock.now() + timedelta(seconds=delay_s), attempt.give_up_at)
         await self._attempts(attempt).release(attempt.id, attempt.epoch, retry_at)
 
-    async def _end(self, attempt: AttemptRow, outcome: Outcome, detail: str) -> None:
-        await end_without_media(
+    async def _end(
+        self, attempt: AttemptRow, outcome: Outcome, detail: str, *, unsent_only: bool = False
+    ) -> bool:
+        return await end_without_media(
             self._db,
             self._live,
             attempt.tenant_id,
@@ -344,6 +360,7 @@ class Dialer:
             detail=detail,
             slot_id=attempt.id,
             at=self._clock.now(),
+            unsent_only=unsent_only,
         )
 
     def _attempts(self, attempt: AttemptRow) -> Attempts:

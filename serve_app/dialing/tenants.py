@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import case, func, select
 
 from serve_app.store.db import Database
+from serve_app.store.do_not_call import listed
 from serve_app.store.models import ONE_LIVE, Attempt
 
 
@@ -20,6 +21,8 @@ class IntendedWork:
     """Attempts that can be claimed now."""
     next_at: datetime | None
     """When the next one after them can be; None: there is none."""
+    barred: int = 0
+    """Attempts, due or not, to numbers on the tenant's do-not-call list: never claimed, to be ended."""
 
 
 async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
@@ -31,6 +34,7 @@ async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
             Attempt.tenant_id,
             func.sum(case((claimable_at <= now, 1), else_=0)),
             func.min(case((claimable_at > now, claimable_at))),
+            func.sum(case((listed(Attempt.tenant_id, Attempt.to_number), 1), else_=0)),
         )
         # The predicate is that of the partial index `one_live`, so this reads live attempts only, whatever the history.
         .where(ONE_LIVE, Attempt.status == "intended")
@@ -38,7 +42,8 @@ async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
         .order_by(Attempt.tenant_id)
     )
     async with db.session() as session:
-        return [IntendedWork(tenant, int(due), next_at) for tenant, due, next_at in await session.execute(query)]
+        found = await session.execute(query)
+        return [IntendedWork(tenant, int(due), next_at, int(barred)) for tenant, due, next_at, barred in found]
 
 
 async def tenants_with_live_attempts(db: Database) -> list[str]:

@@ -10,9 +10,10 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import case, func, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from serve_app.store.do_not_call import listed, wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
 from serve_app.store.rows import AttemptRow, RawEvent, to_row
@@ -38,7 +39,7 @@ class Attempts(TenantScope):
     async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AttemptRow]:
         """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt.
 
-        In the order in which they are due.
+        In the order in which they are due. A number on the do-not-call list is not claimed (`barred` tells of it).
         """
         due = (
             select(Attempt.id)
@@ -47,6 +48,7 @@ class Attempts(TenantScope):
                 Attempt.status == "intended",
                 Attempt.next_at <= now,
                 or_(Attempt.lease_until.is_(None), Attempt.lease_until <= now),
+                not_(listed(self.tenant_id, Attempt.to_number)),
             )
             .order_by(Attempt.next_at, Attempt.id)
             .limit(limit)
@@ -64,6 +66,16 @@ class Attempts(TenantScope):
             claimed = [to_row(AttemptRow, attempt) for attempt in await session.scalars(claim)]
         return sorted(claimed, key=lambda row: (row.next_at, row.id))
 
+    async def barred(self, *, limit: int) -> list[AttemptRow]:
+        """Intended attempts whose number is on the do-not-call list: they are to be ended, whoever holds them."""
+        query = select(Attempt).where(
+            Attempt.tenant_id == self.tenant_id,
+            Attempt.status == "intended",
+            listed(self.tenant_id, Attempt.to_number),
+        )
+        async with self.db.session() as session:
+            return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id).limit(limit))]
+
     async def renew(self, attempt_ids: Collection[str], owner: str, *, lease_s: float, now: datetime) -> set[str]:
         """Hold claims of `owner` on for `lease_s`, and return which of them it still has."""
         keep = update(Attempt).where(
@@ -77,10 +89,15 @@ class Attempts(TenantScope):
             return set(await session.scalars(held.execution_options(synchronize_session=False)))
 
     async def fence_placing(self, attempt_id: str, epoch: int) -> bool:
-        """The point of no return before the one create-call request. False: the claim is lost, do not send it."""
+        """The point of no return before the one create-call request. False: do not send it.
+
+        The claim is lost, or the number was put on the do-not-call list.
+        """
         now = self.clock.now()
+        fence = update(Attempt).where(*self._is(attempt_id), Attempt.epoch == epoch, Attempt.status == "intended")
+        fence = fence.where(not_(listed(self.tenant_id, Attempt.to_number)))
         async with self.db.transaction() as session:
-            fence = update(Attempt).where(*self._is(attempt_id), Attempt.epoch == epoch, Attempt.status == "intended")
+            await wait_for_listing(session, self.tenant_id, attempt_id)
             if not await changed(session, fence.values(status="placing", placing_at=now)):
                 return False
             await self._mirror(session, attempt_id, status="dialing")

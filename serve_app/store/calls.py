@@ -6,14 +6,15 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.errors import ParleyError
+from serve_app.store.do_not_call import listed
 from serve_app.store.jobs import insert_job
-from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call, Transcript, Turn, new_id
-from serve_app.store.records import insert_event
+from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call, new_id
+from serve_app.store.records import insert_event, insert_transcript
 from serve_app.store.rows import AttemptRow, CallRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 
@@ -30,6 +31,10 @@ class LiveCallExists(ParleyError):  # noqa: N818  (a state of affairs, not a fau
     """A call of this tenant to this number is live; a second one is not placed."""
 
 
+class NotToBeCalled(ParleyError):  # noqa: N818  (a state of affairs, not a fault)
+    """The number is on this tenant's do-not-call list."""
+
+
 class Calls(TenantScope):
     async def create_outbound(
         self,
@@ -41,7 +46,7 @@ class Calls(TenantScope):
         metadata: dict[str, Any],
         give_up_at: datetime,
     ) -> tuple[CallRow, AttemptRow]:
-        """A queued call and its intended attempt, in one transaction. Raises LiveCallExists."""
+        """A queued call and its intended attempt, in one transaction. Raises LiveCallExists or NotToBeCalled."""
         now = self.clock.now()
         call = self._call("outbound", "queued", now, from_number, to_number, agent_name, agent_version, metadata)
         call.give_up_at = give_up_at
@@ -59,6 +64,8 @@ class Calls(TenantScope):
         )
         try:
             async with self.db.transaction() as session:
+                if await session.scalar(select(listed(self.tenant_id, to_number))):
+                    raise NotToBeCalled("this number is on the do-not-call list")
                 session.add(call)
                 await session.flush()
                 session.add(attempt)
@@ -177,14 +184,22 @@ class Calls(TenantScope):
 
         It also ends the attempt (disposition = outcome), writes the transcript from the turns, and, if media ever
         started, adds the job `mix_recording`. `started_at`, `sample_rate_hz` None: keep what the call already has.
+        A call in which the callee opted out has that as its outcome, however it ended.
         """
-        ended: dict[str, Any] = {"outcome": outcome, "detail": detail, "ended_at": ended_at, "duration_s": duration_s}
+        opted_out = Call.opted_out_at.is_not(None)
+        ended: dict[str, Any] = {
+            "status": case((opted_out, "completed"), else_=status),
+            "outcome": case((opted_out, "opted_out"), else_=outcome),
+            "detail": detail,
+            "ended_at": ended_at,
+            "duration_s": duration_s,
+        }
         if started_at is not None:
             ended["started_at"] = started_at
         if sample_rate_hz is not None:
             ended["sample_rate_hz"] = sample_rate_hz
         over = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
-        end_of_call = over.values(status=status, updated_at=self.clock.now(), **ended).returning(Call.started_at)
+        end_of_call = over.values(updated_at=self.clock.now(), **ended).returning(Call.started_at)
         async with self.db.transaction() as session:
             # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock
             # otherwise.
@@ -195,7 +210,7 @@ class Calls(TenantScope):
             if first is None:
                 await session.rollback()
                 return False
-            await self._write_transcript(session, call_id)
+            await insert_transcript(session, self.tenant_id, call_id, self.clock.now())
             if first.started_at is not None:
                 await insert_job(
                     session,
@@ -234,25 +249,10 @@ class Calls(TenantScope):
         live = update(Attempt).where(
             Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.status.in_(LIVE_ATTEMPT)
         )
-        ended = live.values(status="ended", disposition=outcome, detail=detail, ended_at=at)
+        opted_out = select(Call.opted_out_at.is_not(None)).where(*self._is(call_id)).scalar_subquery()
+        disposition = case((opted_out, "opted_out"), else_=outcome)
+        ended = live.values(status="ended", disposition=disposition, detail=detail, ended_at=at)
         await session.execute(ended.execution_options(synchronize_session=False))
-
-    async def _write_transcript(self, session: AsyncSession, call_id: str) -> None:
-        query = select(Turn.role, Turn.heard_text, Turn.approximate).where(
-            Turn.tenant_id == self.tenant_id, Turn.call_id == call_id
-        )
-        turns = (await session.execute(query.order_by(Turn.turn_index))).all()
-        # What the callee did not hear was not said.
-        lines = [f"{turn.role.capitalize()}: {turn.heard_text}" for turn in turns if turn.heard_text]
-        transcript = {
-            "tenant_id": self.tenant_id,
-            "call_id": call_id,
-            "text": "\n".join(lines),
-            "turn_count": len(turns),
-            "approximate": any(turn.approximate for turn in turns),
-            "created_at": self.clock.now(),
-        }
-        await session.execute(insert_or_ignore(session, Transcript, transcript))
 
     async def _advance(
         self, call_id: str, status: str, at: datetime, values: dict[str, Any], event: RawEvent | None = None

@@ -23,8 +23,8 @@ TEXT_CHARS = 2000
 _E164 = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 
 
-def listed(tenant_id: str, number: InstrumentedAttribute[str] | str) -> ColumnElement[bool]:
-    """The condition that a number (or the column with it) is on the list."""
+def listed(tenant_id: InstrumentedAttribute[str] | str, number: InstrumentedAttribute[str] | str) -> ColumnElement[bool]:
+    """The condition that a number is on the list of a tenant: values, or the columns that hold them."""
     on_list = DoNotCallEntry.tenant_id == tenant_id, DoNotCallEntry.number == number
     return exists().where(*on_list, DoNotCallEntry.removed_at.is_(None))
 
@@ -51,21 +51,16 @@ class DoNotCall(TenantScope):
         the number cannot be listed, and nobody could call it: then the call alone is marked.
         """
         now = at or self.clock.now()
-        mark = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id)
-        marked = mark.values(opted_out_at=func.coalesce(Call.opted_out_at, now))
+        this = Call.tenant_id == self.tenant_id, Call.id == call_id
+        mark = update(Call).where(*this).values(opted_out_at=func.coalesce(Call.opted_out_at, now))
         async with self.db.transaction() as session:
-            call = (
-                await session.execute(
-                    marked.returning(Call.direction, Call.from_number, Call.to_number).execution_options(
-                        synchronize_session=False
-                    )
-                )
-            ).first()
+            call = (await session.execute(select(Call.direction, Call.from_number, Call.to_number).where(*this))).first()
             if call is None:
                 return False
             number = call.to_number if call.direction == "outbound" else call.from_number
             if _E164.fullmatch(number):
                 await self._list(session, number, source, text, call_id, now)
+            await session.execute(mark.execution_options(synchronize_session=False))
             return True
 
     async def add(self, number: str, text: str) -> DoNotCallRow:

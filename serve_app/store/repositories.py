@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from serve_app.store.agents import Agents
 from serve_app.store.attempts import Attempts
-from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists
+from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists, NotToBeCalled
+from serve_app.store.do_not_call import DoNotCall
 from serve_app.store.jobs import Jobs, insert_job
 from serve_app.store.keys import ApiKeys
 from serve_app.store.records import Events, Recordings, Transcripts, Turns
@@ -13,6 +14,7 @@ from serve_app.store.rows import (
     ApiKeyRow,
     AttemptRow,
     CallRow,
+    DoNotCallRow,
     EventContext,
     JobRow,
     RawEvent,
@@ -31,11 +33,14 @@ __all__ = [
     "Attempts",
     "CallRow",
     "Calls",
+    "DoNotCall",
+    "DoNotCallRow",
     "EventContext",
     "Events",
     "JobRow",
     "Jobs",
     "LiveCallExists",
+    "NotToBeCalled",
     "RawEvent",
     "RecordingRow",
     "Recordings",
