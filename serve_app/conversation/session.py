@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -88,8 +88,12 @@ class CallSession:
         clock: Clock,
         *,
         lines: LineCache | None = None,
+        observe: Callable[[t.TurnEvent, Sequence[t.TurnCommand]], None] | None = None,
     ) -> None:
-        """`lines`: prepared lines shared by the calls of a process, so that only the first call makes them."""
+        """`lines`: prepared lines shared by the calls of a process, so that only the first call makes them.
+
+        `observe`: told of every event of the turn machine and of the commands that it answered with.
+        """
         self._lease = lease
         self._leg = leg
         self._port = port
@@ -99,6 +103,7 @@ class CallSession:
         self._settings = settings
         self._clock = clock
         self._lines = lines if lines is not None else LineCache()
+        self._observe = observe
         self._log = log.bind(call_id=lease.call_id)
 
         self._machine = TurnMachine(
@@ -389,7 +394,10 @@ class CallSession:
     # --- the turn machine's commands ---
 
     def _dispatch(self, event: t.TurnEvent) -> None:
-        for command in self._machine.handle(event):
+        commands = self._machine.handle(event)
+        if self._observe is not None:
+            self._observe(event, commands)
+        for command in commands:
             self._carry_out(command)
         if self._machine.state != self._state:
             self._state = self._machine.state

@@ -14,7 +14,7 @@ from serve_app.audio.mix import PartPlace, mix_parts, parts_prefix
 from serve_app.conversation.recorder import PUT_TRIES, QUEUE_PARTS, Recorder
 from serve_app.errors import UnavailableError
 from serve_app.providers.base import AudioFormat
-from tests.unit.virtual_time import LoopClock, run_virtual
+from serve_app.scenarios.virtual_time import LoopClock, run_virtual
 
 RATE = 8000
 SAMPLES = 160

@@ -39,7 +39,7 @@ def test_a_model_that_fails_once_costs_an_apology(plan: LlmPlan) -> None:
     result = scene.play(hangs_up_after_two)
     assert result.outcome == "callee_hung_up"
     assert agent_heard(scene)[1:] == [APOLOGY, "This is answer number 2."]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
@@ -53,7 +53,7 @@ def test_a_model_that_stops_in_the_middle_is_heard_up_to_there_and_apologises(pl
     heard = agent_heard(scene)
     assert heard[1] == "The first sentence is whole."
     assert heard[2:] == [APOLOGY, "Good."]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
@@ -65,7 +65,7 @@ def test_a_model_that_fails_twice_in_a_row_ends_the_call_with_words(plan: LlmPla
     assert result.outcome == "provider_failure"
     assert agent_heard(scene)[-1] == FAILURE_FAREWELL
     assert scene.net.hang_ups == ["carrier-1"]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
@@ -89,7 +89,7 @@ def test_a_synthesizer_that_fails_once_costs_the_prepared_apology(plan: TtsPlan)
     result = scene.play(hangs_up_after_two)
     assert result.outcome == "callee_hung_up"
     assert agent_heard(scene)[1:] == [APOLOGY, "This is answer number 2."]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
@@ -102,7 +102,7 @@ def test_a_synthesizer_that_stops_in_the_middle_of_a_sentence_costs_an_apology()
     heard = agent_heard(scene)
     assert "A sentence that is long enough to be cut.".startswith(heard[1])
     assert heard[2:] == [APOLOGY, "Fine."]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
 
 
 def test_a_synthesizer_that_stays_down_says_goodbye_with_prepared_words() -> None:
@@ -119,7 +119,7 @@ def test_a_synthesizer_that_stays_down_says_goodbye_with_prepared_words() -> Non
     result = scene.play(callee)
     assert result.outcome == "provider_failure"
     assert agent_heard(scene)[1:] == [APOLOGY, FAILURE_FAREWELL]
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
@@ -134,7 +134,7 @@ def test_a_synthesizer_that_is_down_from_the_start_hangs_up_at_once(plan: TtsPla
     assert scene.nothing_is_left()
 
 
-@pytest.mark.parametrize("plan", ["drop", "end", "refuse"])
+@pytest.mark.parametrize("plan", ["cut", "end", "refuse"])
 def test_a_transcriber_that_fails_once_is_opened_again(plan: SttPlan) -> None:
     scene = Scene()
     scene.stt.plans = [plan]
@@ -152,7 +152,7 @@ def test_a_transcriber_that_fails_once_is_opened_again(plan: SttPlan) -> None:
     assert scene.nothing_is_left()
 
 
-@pytest.mark.parametrize("plans", [["401"], ["refuse", "refuse"], ["drop", "drop"], ["end", "refuse"]])
+@pytest.mark.parametrize("plans", [["401"], ["refuse", "refuse"], ["cut", "cut"], ["end", "refuse"]])
 def test_a_transcriber_that_fails_for_good_ends_the_call_with_words(plans: list[SttPlan]) -> None:
     scene = Scene()
     scene.stt.plans = plans
@@ -165,13 +165,13 @@ def test_a_transcriber_that_fails_for_good_ends_the_call_with_words(plans: list[
     result = scene.play(callee)
     assert result.outcome == "provider_failure"
     assert agent_heard(scene)[-1] == FAILURE_FAREWELL
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
 def test_no_audio_is_lost_between_two_transcriber_streams() -> None:
     scene = Scene()
-    scene.stt.plans = ["drop"]
+    scene.stt.plans = ["cut"]
     scene.stt.open_after_s = 1.0
 
     async def callee(scene: Scene) -> None:
@@ -186,7 +186,7 @@ def test_no_audio_is_lost_between_two_transcriber_streams() -> None:
     assert len(scene.net.sent) - len(joined) <= 5 * 320
 
 
-@pytest.mark.parametrize("plan", ["deaf", "lost"])
+@pytest.mark.parametrize("plan", ["silent", "lost"])
 def test_a_transcriber_that_never_tells_of_a_turn_costs_an_apology(plan: SttPlan) -> None:
     scene = Scene()
     scene.stt.plans = [plan]
@@ -194,7 +194,6 @@ def test_a_transcriber_that_never_tells_of_a_turn_costs_an_apology(plan: SttPlan
     async def callee(scene: Scene) -> None:
         await scene.net.agent_has_spoken()
         await scene.say("Nobody hears this", ms=1500)
-        scene.stt.texts.clear()
         await scene.net.agent_has_spoken()
         await scene.say("I said hello")
         await scene.net.agent_has_spoken()
@@ -204,18 +203,18 @@ def test_a_transcriber_that_never_tells_of_a_turn_costs_an_apology(plan: SttPlan
     assert result.outcome == "callee_hung_up"
     assert scene.memory.texts()[1:3] == [("agent", APOLOGY), ("callee", "I said hello")]
     assert scene.stt.opened == 2
-    assert scene.net.longest_silence_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 
 def test_noise_that_is_no_speech_costs_nothing() -> None:
     scene = Scene()
-    scene.stt.plans = ["deaf"]
+    scene.stt.plans = ["silent"]
 
     async def callee(scene: Scene) -> None:
         await scene.net.agent_has_spoken()
         for _ in range(3):
-            scene.net.speak(300)
+            scene.net.noise(0.3)
             await asyncio.sleep(4)
         scene.net.drop(1000)
 
