@@ -39,6 +39,7 @@ from serve_app.providers.registry import make_providers
 from serve_app.store.mailroom import Mailroom
 from serve_app.telephony.base import Leg
 from serve_app.telephony.vonage.wire import VonageLeg
+from serve_app.tracing import configure_tracing
 
 BEAT_S = 1.0
 WAKE_TIMEOUT_S = 2.0
@@ -56,6 +57,7 @@ class CallSessions:
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         self._runtime: Runtime = await open_runtime(args, "sessions")
         settings = self._runtime.settings
+        configure_tracing(self._runtime.owner)
         self._providers: Providers = make_providers(settings)
         self._journal = SqlJournal(self._runtime.db, self._runtime.live)
         self._mailroom = Mailroom(self._runtime.live)

@@ -1,4 +1,4 @@
-"""What a replica holds: tasks, open calls, file descriptors, threads, memory. A leak shows here first.
+"""What a replica holds: tasks, open calls, file descriptors, threads, memory. A leak shows here first. And its replies.
 
 Every replica reports it to Redis every few seconds; `/metrics` exports all reports: one scrape of one API process shows
 what the others hold.
@@ -19,8 +19,9 @@ import psutil
 import structlog
 
 from serve_app.errors import UnavailableError
+from serve_app.latency_counts import LATENCIES
 from serve_app.store.live import LiveState
-from serve_app.store.reports import VITALS, Reports
+from serve_app.store.reports import TURNS, VITALS, Reports
 
 INTERVAL_S = 5.0
 TTL_S = 20.0
@@ -82,11 +83,13 @@ class Vitals:
 
     async def run(self) -> None:
         """Report until cancelled. Redis being away costs reports, nothing else."""
-        reports = Reports(self._live, VITALS)
+        vitals, turns = Reports(self._live, VITALS), Reports(self._live, TURNS)
         while True:
             self._collect()
             try:
-                await reports.put(self._replica, self.measure(), TTL_S)
+                await vitals.put(self._replica, self.measure(), TTL_S)
+                if replies := LATENCIES.report():
+                    await turns.put(self._replica, replies, TTL_S)
             except UnavailableError as error:
                 log.warning("Redis does not take the vital signs", error=str(error))
             except Exception:  # the root of the loop: figures are never worth the replica

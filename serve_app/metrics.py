@@ -1,12 +1,20 @@
 """Every metric that Parley exports, by name. Labels are bounded sets; no call id, number or tenant is ever a label.
 
-These are the counters of one process. What the whole platform did (calls by outcome, turn latencies) is read from SQL
-when `/metrics` is scraped, because sessions run in other processes than the API.
+These are the counters of one process. What the whole platform did is read when `/metrics` is scraped, because sessions
+run in other processes than the API: calls by outcome from SQL, latencies from the replicas' reports in Redis.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serve_app.latency_counts import BUCKETS_MS
 
 CALLS_REQUESTED = Counter("parley_calls_requested_total", "Outbound calls asked for through the API.", ["result"])
 CALLS_INBOUND = Counter("parley_calls_inbound_total", "Inbound calls at the answer webhook.", ["result"])
@@ -18,11 +26,6 @@ ANSWER_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 HTTP_REQUESTS = Counter("parley_http_requests_total", "Requests to the API.", ["method", "route", "status"])
-TURN_SECONDS = Histogram(
-    "parley_turn_latency_seconds",
-    "From the callee's last sound to the first frame of the reply on the wire, in this process.",
-    buckets=(0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 5),
-)
 
 # Read at scrape time.
 SLOTS_TOTAL = Gauge("parley_slots", "Calls that the live session replicas can hold.")
@@ -44,3 +47,36 @@ LOOP_LAG_MS = Gauge(
     "parley_loop_lag_ms", "Event-loop lag over the last 5 s, of the worst replica of a role.", ["role", "quantile"]
 )
 CALLS_WAITING = Gauge("parley_calls_waiting", "Outbound calls that could be placed now if there were slots.")
+
+
+class TurnLatencies(Collector):
+    """The replies of every session replica, as `serve_app.latency_counts` counts them there."""
+
+    def __init__(self) -> None:
+        self.reports: Mapping[str, Mapping[str, Any]] = {}
+        """Replica -> its report."""
+
+    def collect(self) -> Iterator[Metric]:
+        latency = HistogramMetricFamily(
+            "parley_turn_latency_ms",
+            "Milliseconds of a reply, by stage. within_target is empty for a stage without a budget.",
+            labels=["stage", "within_target", "replica"],
+        )
+        causes = CounterMetricFamily(
+            "parley_turn_causes",
+            "Why a callee waited, or heard something else than a reply.",
+            labels=["cause", "replica"],
+        )
+        for replica, report in self.reports.items():
+            for stage, within_target, sum_ms, counts in report["stages"]:
+                bounds = [*map(str, BUCKETS_MS), "+Inf"]
+                buckets = list(zip(bounds, accumulate(counts), strict=True))
+                latency.add_metric([stage, within_target, replica], buckets, sum_ms)
+            for cause, count in report["causes"].items():
+                causes.add_metric([cause, replica], count)
+        yield latency
+        yield causes
+
+
+TURN_LATENCIES = TurnLatencies()
+REGISTRY.register(TURN_LATENCIES)

@@ -21,7 +21,8 @@ from load_tests.control_cost.tally import Tally, acting_for
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
-from serve_app.conversation.journal import TurnLatency, TurnRecord
+from serve_app.conversation.journal import TurnRecord
+from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.dialing.dialer import Dialer
@@ -301,7 +302,7 @@ class ControlPlane:
 
 def _turn(index: int, *, callee: bool) -> TurnRecord:
     text = "Where can I park?" if callee else "There is parking behind the house, free for patients."
-    latency = TurnLatency() if callee else TurnLatency(400.0, 250.0, 150.0, 3.0, 803.0)
+    latency = TurnLatency() if callee else TurnLatency(400.0, 200.0, 50.0, 150.0, 3.0, 40.0, 803.0, False)
     return TurnRecord(
         index, "callee" if callee else "agent", text, text, index * 3000.0, index * 3000.0 + 2500, latency=latency
     )

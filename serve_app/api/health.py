@@ -14,7 +14,7 @@ from serve_app.api.problems import ProblemError
 from serve_app.api.report import Activity, read_activity
 from serve_app.errors import UnavailableError
 from serve_app.media_address import describe_media
-from serve_app.store.reports import DEMAND, LOAD, VITALS, Reports
+from serve_app.store.reports import DEMAND, LOAD, TURNS, VITALS, Reports
 
 router = APIRouter(tags=["platform"])
 CHECK_TIMEOUT_S = 2.0
@@ -66,6 +66,7 @@ async def scrape(deps: Deps) -> Response:
         metrics.SLOTS_USED.set(capacity[1])
     _export_replicas(await _reports(deps, VITALS))
     _export_load(await _reports(deps, LOAD), await _reports(deps, DEMAND))
+    metrics.TURN_LATENCIES.reports = await _reports(deps, TURNS)
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             _export(await read_activity(deps.db, deps.clock.now()))

@@ -80,13 +80,23 @@ class CallPage(BaseModel):
 
 
 class LatencyView(BaseModel):
-    """Milliseconds of one agent reply; null where a stage did not happen."""
+    """Milliseconds of one agent reply; null where a stage did not happen. The first five add up to the total."""
 
-    end_of_turn_ms: float | None = None
-    llm_first_token_ms: float | None = None
-    tts_first_audio_ms: float | None = None
-    first_frame_ms: float | None = None
-    total_ms: float | None = None
+    stt_ms: float | None = Field(None, description="the callee's last sound -> end of turn")
+    llm_ms: float | None = Field(None, description="end of turn -> first token")
+    sentence_ms: float | None = Field(None, description="first token -> first sentence given to the synthesizer")
+    tts_ms: float | None = Field(None, description="first sentence -> first audio")
+    frame_ms: float | None = Field(None, description="first audio -> first frame to the network")
+    confirm_ms: float | None = Field(None, description="first frame to the network -> its word that it was played")
+    total_ms: float | None = Field(None, description="the callee's last sound -> first frame to the network")
+    within_target: bool | None = Field(None, description="whether the total is within its target (call.budgets)")
+    over: dict[str, Literal["target", "limit"]] = Field(
+        default_factory=dict, description="stage -> what of its budget it is above; the others are within"
+    )
+    causes: list[str] = Field(
+        default_factory=list, description="why the callee waited, or heard something else than the reply"
+    )
+    speculative: bool = Field(False, description="the reply began as a draft, before the end of the turn was certain")
 
 
 class TurnView(BaseModel):

@@ -35,7 +35,7 @@ LISTED = text("removed_at IS NULL")
 
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration: what these models describe. A test holds both together."""
 
 
@@ -81,6 +81,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: JsonDocument,
         list[list[float]]: JsonDocument,
+        list[str]: JsonDocument,
         str: Text(),
         int: Integer(),
         float: Float(),
@@ -260,18 +261,25 @@ class Recording(Base):
 
 
 class LatencyMeasurement(Base):
-    """Milliseconds of one agent reply (`conversation.journal.TurnLatency`)."""
+    """One agent reply (`conversation.latency.TurnLatency`). Null where a stage did not happen, and in the last four
+    columns of rows that are older than these."""
 
     __tablename__ = "latency_measurements"
     __table_args__ = (_call_reference(),)
     tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     call_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     turn_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    end_of_turn_ms: Mapped[float | None]
-    llm_first_token_ms: Mapped[float | None]
-    tts_first_audio_ms: Mapped[float | None]
-    first_frame_ms: Mapped[float | None]
+    stt_ms: Mapped[float | None]
+    llm_ms: Mapped[float | None]
+    sentence_ms: Mapped[float | None]
+    tts_ms: Mapped[float | None]
+    frame_ms: Mapped[float | None]
+    confirm_ms: Mapped[float | None]
     total_ms: Mapped[float | None]
+    within_target: Mapped[bool | None]
+    over: Mapped[dict[str, Any] | None]
+    causes: Mapped[list[str] | None]
+    speculative: Mapped[bool | None]
     created_at: Mapped[datetime]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, exists, select
@@ -34,7 +35,15 @@ from serve_app.store.rows import (
 )
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore, upsert
 
-LATENCIES = ("end_of_turn_ms", "llm_first_token_ms", "tts_first_audio_ms", "first_frame_ms", "total_ms")
+# What is stored where nothing is told; the names are those of `conversation.latency.TurnLatency`.
+_MEASURES = ("stt_ms", "llm_ms", "sentence_ms", "tts_ms", "frame_ms", "confirm_ms", "total_ms")
+_LATENCY: dict[str, Any] = {
+    **dict.fromkeys(_MEASURES),
+    "within_target": None,
+    "over": {},
+    "causes": [],
+    "speculative": False,
+}
 
 
 async def put_turns(db: Database, turns: Sequence[tuple[str, TurnRow]], clock: Clock | None = None) -> None:
@@ -47,8 +56,8 @@ async def put_turns(db: Database, turns: Sequence[tuple[str, TurnRow]], clock: C
     for tenant_id, turn in turns:
         key = {"tenant_id": tenant_id, "call_id": turn.call_id, "turn_index": turn.index}
         rows.append(key | {name: getattr(turn, name) for name in _TURN_FIELDS})
-        latency = {name: turn.latency.get(name) for name in LATENCIES}
-        if any(value is not None for value in latency.values()):
+        if turn.latency.get("causes") or any(turn.latency.get(name) is not None for name in _MEASURES):
+            latency = {name: turn.latency.get(name, default) for name, default in _LATENCY.items()}
             measured.append(key | latency | {"created_at": now})
     async with db.transaction() as session:
         connection = await session.connection()
@@ -73,7 +82,7 @@ class Turns(TenantScope):
         ended_ms: float,
         approximate: bool,
         interrupted: bool,
-        latency: Mapping[str, float | None],
+        latency: Mapping[str, Any],
     ) -> None:
         """Store or replace one turn, as `put_turns` does."""
         turn = TurnRow(
@@ -111,12 +120,37 @@ def _turn_row(turn: Turn, measured: LatencyMeasurement | None) -> TurnRow:
         ended_ms=turn.ended_ms,
         approximate=turn.approximate,
         interrupted=turn.interrupted,
-        latency={} if measured is None else {name: getattr(measured, name) for name in LATENCIES},
+        latency={} if measured is None else _latency(measured),
     )
 
 
+def _latency(measured: LatencyMeasurement) -> dict[str, Any]:
+    found = {name: getattr(measured, name) for name in _LATENCY}
+    # A row that is older than a column has a null in it.
+    return {name: _LATENCY[name] if value is None else value for name, value in found.items()}
+
+
+async def insert_transcript(session: AsyncSession, tenant_id: str, call_id: str, at: datetime) -> None:
+    """The whole conversation as text, from the turns, in the transaction that ends the call. The first one stays."""
+    query = select(Turn.role, Turn.heard_text, Turn.approximate).where(
+        Turn.tenant_id == tenant_id, Turn.call_id == call_id
+    )
+    turns = (await session.execute(query.order_by(Turn.turn_index))).all()
+    # What the callee did not hear was not said.
+    lines = [f"{turn.role.capitalize()}: {turn.heard_text}" for turn in turns if turn.heard_text]
+    transcript = {
+        "tenant_id": tenant_id,
+        "call_id": call_id,
+        "text": "\n".join(lines),
+        "turn_count": len(turns),
+        "approximate": any(turn.approximate for turn in turns),
+        "created_at": at,
+    }
+    await session.execute(insert_or_ignore(session, Transcript, transcript))
+
+
 class Transcripts(TenantScope):
-    """Written by `Calls.finish`."""
+    """Written by `Calls.finish`, through `insert_transcript`."""
 
     async def get(self, call_id: str) -> TranscriptRow | None:
         async with self.db.session() as session:

@@ -19,6 +19,8 @@ VITALS = "vitals"
 """Of a replica: `deployment`, `pid`, `calls_open`, `calls_held`, `calls_begun`, `tasks`, `fds`, `threads`, `rss_bytes`,
 `task_kinds` (coroutine -> tasks of it), `collect_ms` (the last full garbage collection).
 """
+TURNS = "turns"
+"""Of a session replica: its replies since it began (`serve_app.latency_counts.LatencyCounts.report`)."""
 DEMAND = "demand"
 """Of a dialer: `waiting`, the calls that could be placed now if slots were free."""
 

@@ -134,8 +134,8 @@ class TurnRow:
     ended_ms: float
     approximate: bool
     interrupted: bool
-    latency: dict[str, float | None]
-    """The fields of `conversation.journal.TurnLatency`; empty where nothing was measured."""
+    latency: dict[str, Any]
+    """The fields of `conversation.latency.TurnLatency`; empty where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)

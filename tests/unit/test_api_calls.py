@@ -186,7 +186,7 @@ async def test_unknown_paths_methods_and_faults_are_problems_without_a_traceback
 
 async def _turns(plane: Plane, call_id: str) -> None:
     turns = Turns(plane.db, "default")
-    latency = {"total_ms": 812.5, "end_of_turn_ms": 240.0}
+    latency = {"total_ms": 812.5, "stt_ms": 240.0, "over": {"total_ms": "limit"}, "causes": ["llm_late"]}
     await turns.put(call_id, 0, "agent", "Hello there.", "Hello there.", 0, 900, False, False, {})
     await turns.put(call_id, 1, "callee", "Hi.", "Hi.", 1200, 1500, True, False, {})
     await turns.put(call_id, 2, "agent", "Fine, thank you so much.", "Fine, thank", 2300, 3000, False, True, latency)
@@ -198,7 +198,9 @@ async def test_the_transcript_has_turns_latencies_and_text_as_heard(plane: Plane
     body = (await plane.http.get(f"{CALLS}/{call['id']}/transcript", headers=plane.auth)).json()
     assert [turn["role"] for turn in body["turns"]] == ["agent", "callee", "agent"]
     assert body["turns"][2]["latency"]["total_ms"] == 812.5
-    assert body["turns"][2]["latency"]["llm_first_token_ms"] is None
+    assert body["turns"][2]["latency"]["llm_ms"] is None
+    assert body["turns"][2]["latency"]["over"] == {"total_ms": "limit"}
+    assert body["turns"][2]["latency"]["causes"] == ["llm_late"]
     assert body["turns"][1]["approximate"] is True
     assert body["text"] == "agent: Hello there.\ncallee: Hi.\nagent: Fine, thank"
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.journal import CallJournal, TurnLatency, TurnRecord
+from serve_app.conversation.journal import CallJournal, TurnRecord
+from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.errors import ProviderError, UnavailableError

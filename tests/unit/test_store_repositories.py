@@ -285,11 +285,13 @@ async def test_a_turn_is_replaced_with_its_latency(db: Database) -> None:
     call = await inbound(db)
     turns = Turns(db, "acme")
     await turns.put(call.id, 1, "callee", "Hi", "Hi", 5, 6, False, False, {})
-    await turns.put(call.id, 0, "agent", "Hello", "Hel", 0, 5, False, True, {"total_ms": 700.5, "first_frame_ms": 3})
-    await turns.put(call.id, 0, "agent", "Hello", "Hello", 0, 5, False, False, {"total_ms": 800.5})
+    await turns.put(call.id, 0, "agent", "Hello", "Hel", 0, 5, False, True, {"total_ms": 700.5, "frame_ms": 3})
+    measured = {"total_ms": 800.5, "tts_ms": 0.0, "within_target": False, "over": {"total_ms": "limit"}}
+    await turns.put(call.id, 0, "agent", "Hello", "Hello", 0, 5, False, False, {**measured, "causes": ["llm_late"]})
     rows = await turns.list(call.id)
     assert [(row.index, row.heard_text, row.interrupted) for row in rows] == [(0, "Hello", False), (1, "Hi", False)]
-    assert rows[0].latency["total_ms"] == 800.5 and rows[0].latency["first_frame_ms"] is None
+    assert {**rows[0].latency, **measured} == rows[0].latency and rows[0].latency["causes"] == ["llm_late"]
+    assert rows[0].latency["frame_ms"] is None and rows[0].latency["speculative"] is False
     assert rows[1].latency == {}
 
 
