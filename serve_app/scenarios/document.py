@@ -1,249 +1,311 @@
-"""A scenario as a validated document: what the callee does, what the model answers, what must come of it."""
+"""A scenario as a document: an agent, what the callee does step by step, what the model answers, what is expected."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import Outcome
 from serve_app.conversation.phrases import Language
-from serve_app.conversation.turn_types import LineKind, OptOutSource
+from serve_app.conversation.turn_types import LineKind
+from serve_app.scenarios.scripted_llm import LlmPlan
+from serve_app.scenarios.scripted_stt import SttPlan
+from serve_app.scenarios.scripted_tts import TtsPlan
 from serve_app.settings import CallSettings
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 FaultStage = Literal["stt", "llm", "tts"]
-
-FAULT_KINDS: dict[FaultStage, tuple[str, ...]] = {
-    "stt": ("401", "refuse", "cut", "end", "silent", "lost"),
-    "llm": ("401", "429", "500", "hang", "half_open", "slow_drip", "stall", "cut", "empty"),
-    "tts": ("429", "fail", "hang", "half_open", "silent", "slow_drip", "stall", "cut", "endless"),
+KINDS: Mapping[FaultStage, frozenset[str]] = {
+    "stt": frozenset(get_args(SttPlan)) - {"ok"},
+    "llm": frozenset(get_args(LlmPlan)) - {"ok"},
+    "tts": frozenset(get_args(TtsPlan)) - {"ok"},
 }
-PAUSE = "|"
-"""In the callee's text: a pause within the utterance, where a transcriber may think that the turn is over."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Tool(_Document):
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+# --- what the model answers -------------------------------------------------------------------------------------------
+
+
+class ToolUse(Document):
     name: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 
-class _Answered(_Document):
-    """What the model answers to the callee's words. Without `reply` and `tool`: something harmless."""
+class Reply(Document):
+    """A text, a tool call, or a text before a tool call."""
 
-    reply: Text | None = None
-    tool: Tool | None = Field(None, description="called before the reply, once")
-    first_token_ms: float | None = Field(None, ge=0, le=60_000)
-
-
-class _Spoken(_Document):
-    words_per_s: float = Field(3, ge=0.5, le=10)
-    pause_s: float = Field(0.4, gt=0, lt=5, description=f"length of each pause that a `{PAUSE}` in the text stands for")
-    confidence: float = Field(0.95, ge=0, le=1, description="of the recognised words")
-
-
-class Say(_Answered, _Spoken):
-    """Speak once the agent has answered and then been quiet for `after_s`."""
-
-    say: Text
-    after_s: float = Field(0.6, ge=0, le=60)
-    at_once: bool = Field(False, description="do not wait for the agent")
-
-
-class Interruption(_Spoken):
-    text: Text
-    at_s: float | None = Field(None, ge=0, le=600, description="since the agent began to be heard")
-    after_words: int | None = Field(None, ge=1, le=1000, description="of the agent's that were heard")
+    text: str = ""
+    tool: ToolUse | None = None
+    first_token_ms: float | None = Field(None, ge=0, le=120_000, description="instead of the scenario's own")
 
     @model_validator(mode="after")
-    def _one_moment(self) -> Self:
-        if (self.at_s is None) == (self.after_words is None):
-            raise ValueError("give either at_s or after_words")
+    def _says_something(self) -> Self:
+        if not self.text.strip() and self.tool is None:
+            raise ValueError("give text, tool, or both")
         return self
 
 
-class BargeIn(_Answered):
-    """Speak while the agent is heard: its present utterance, or its next."""
+def _reply(value: Any) -> Any:
+    return {"text": value} if isinstance(value, str) else value
+
+
+Replies = Annotated[tuple[Annotated[Reply, BeforeValidator(_reply)], ...], BeforeValidator(_one_or_more)]
+
+
+# --- what the callee does ---------------------------------------------------------------------------------------------
+
+
+class Say(Document):
+    """Speak once the agent has answered and been quiet for `after_s`; after `patience_s` all the same.
+
+    A list of texts is one utterance with pauses of `pause_s` inside, in which the turn may seem to be over.
+    """
+
+    say: Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    after_s: float = Field(0.7, ge=0, le=60)
+    patience_s: float = Field(8, ge=0, le=600)
+    words_per_s: float = Field(2.5, gt=0, le=10)
+    pause_s: float = Field(0.35, gt=0, le=5)
+    eager: bool = Field(True, description="the transcriber tells that the turn may be over before it is")
+    confidence: float = Field(0.95, ge=0, le=1)
+    reply: Replies = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.say)
+
+
+class Interruption(Document):
+    """`at_s`, `after_words`: of the first utterance of the agent's that began after the callee's last."""
+
+    text: str = Field("", max_length=4000)
+    noise_s: float | None = Field(None, gt=0, le=10, description="instead of a text: a sound without words")
+    at_s: float | None = Field(None, ge=0, le=600)
+    after_words: int | None = Field(None, ge=1, le=1000)
+    words_per_s: float = Field(2.5, gt=0, le=10)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if bool(self.text.strip()) == (self.noise_s is not None):
+            raise ValueError("give text or noise_s")
+        if (self.at_s is None) == (self.after_words is None):
+            raise ValueError("give at_s or after_words: how much of the agent's speech is heard first")
+        return self
+
+
+class BargeIn(Document):
+    """Speak while the agent does."""
 
     barge_in: Interruption
+    reply: Replies = ()
 
 
-class Silence(_Document):
+class Quiet(Document):
     """Say nothing for so long."""
 
     silence: float = Field(gt=0, le=3600)
 
 
-class Keys(_Document):
-    keys: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{1,32}$")]
-    at_s: float | None = Field(None, ge=0, le=600, description="since the agent began to be heard; unset: at once")
+class Press(Document):
+    """Press keys, at once or when the agent has been heard for `at_s`."""
+
+    dtmf: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{1,32}$")] = Field(description="in quotes")
+    at_s: float | None = Field(None, ge=0, le=600)
 
 
-class Dtmf(_Document):
-    """Press keys, one per 300 ms."""
-
-    dtmf: Keys
-
-    @field_validator("dtmf", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"keys": value} if isinstance(value, str) else value
-
-
-class HangUp(_Document):
-    """Hang up once the agent has answered and then been quiet for `after_s`."""
+class HangUp(Document):
+    """Hang up once the agent has answered and been quiet for `after_s`, or when it has been heard for `at_s`."""
 
     hang_up: Literal[True]
-    after_s: float = Field(0.6, ge=0, le=60)
-    at_once: bool = False
+    after_s: float = Field(0.7, ge=0, le=60)
+    patience_s: float = Field(8, ge=0, le=600)
+    at_s: float | None = Field(None, ge=0, le=600)
 
 
-class FaultOrder(_Document):
+class FaultPlan(Document):
     stage: FaultStage
     kind: str
-    times: int = Field(1, ge=1, le=1000)
-    everywhere: bool = Field(False, description="at the stage's second provider too")
+    times: int = Field(1, ge=1, le=1000, description="requests, utterances or connections in a row")
+    provider: Literal[1, 2] = Field(1, description="which entry of the stage's list; 2 needs fallbacks")
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="after")
-    def _stage_has_it(self) -> Self:
-        known = FAULT_KINDS[self.stage]
-        if self.kind not in known:
-            raise ValueError(f"{self.stage} has no fault {self.kind!r}; it has {', '.join(known)}")
+    def _stage_can(self) -> Self:
+        if self.kind not in KINDS[self.stage]:
+            raise ValueError(f"{self.stage} has no fault {self.kind!r}; it has {', '.join(sorted(KINDS[self.stage]))}")
         return self
 
 
-class Fault(_Document):
-    """Break the next `times` requests (streams, utterances) of a provider."""
+class Fault(Document):
+    """From now on a provider fails: its next requests, and of `stt` the stream that is open."""
 
-    fault: FaultOrder
+    fault: FaultPlan
 
 
-class Expected(_Document):
-    """All that is set must hold within `patience_s`, of what happened since the callee's latest step."""
+# --- what is expected -------------------------------------------------------------------------------------------------
 
-    text: Text | None = Field(None, description="an utterance of the agent's was heard, word for word")
-    contains: Text | None = Field(None, description="... with these words in it; case does not matter")
-    regex: Text | None = Field(None, description="... that matches")
-    heard: Text | None = Field(None, description="the agent's interrupted utterance, as far as it was heard")
-    line: LineKind | None = Field(None, description="a fixed line began to be heard")
-    tool: Text | None = Field(None, description="the model called it")
-    language: Language | None = Field(None, description="the agent switched to it")
-    draft: Literal["started", "committed", "dropped"] | None = None
-    resumed: Literal[True] | None = Field(None, description="the agent went on where it had fallen silent")
-    cause: Text | None = Field(None, description="recorded with the agent's turn, or as the end's detail")
-    opted_out: OptOutSource | Literal[False] | None = Field(None, description="by which of the three ways; false: not")
-    outcome: Outcome | None = Field(None, description="the call is over, and how")
-    within_ms: float | None = Field(
-        None, gt=0, le=600_000, description="from the callee's last sound to the agent's first, in its answer"
-    )
-    silence_below_s: float | None = Field(
-        None, gt=0, le=600, description="no wait for the agent's voice was longer, in the whole call"
-    )
-    absent: bool = Field(False, description="none of what is set may hold, for `patience_s`")
-    patience_s: float = Field(20, gt=0, le=3600)
+
+class Expectation(Document):
+    """Of what happened since the callee's last step. Conditions on an utterance all hold for the same one.
+
+    Texts are compared by their words, without case and punctuation.
+    """
+
+    text: Text | None = None
+    contains: Annotated[tuple[Text, ...], BeforeValidator(_one_or_more)] = ()
+    regex: str | None = None
+    heard: str | None = Field(None, description="what was heard of it, at most one word more or less")
+    interrupted: bool | None = None
+    line: LineKind | Literal["reply"] | None = Field(None, description="a fixed line, or a reply of the model's")
+    language: Language | None = None
+    within_ms: float | None = Field(None, gt=0, description="from the end of the callee's step to its first sound")
+
+    tool: str | None = Field(None, description="the model called it")
+    arguments: Mapping[str, Any] = Field(default_factory=dict, description="of the tool; others may be there too")
+    draft: Literal["committed", "dropped"] | None = None
+    cause: str | None = Field(None, description="recorded for a wait or a failure")
+    outcome: Outcome | None = None
+    opted_out: bool | None = None
+    silence_below_s: float | None = Field(None, gt=0, description="the longest wait for the agent")
+
+    absent: bool = Field(False, description="nothing of the kind happened")
 
     @field_validator("regex")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
         return value
 
     @model_validator(mode="after")
-    def _expects_something(self) -> Self:
-        if not self.wishes:
-            raise ValueError(f"expects nothing; set one of {', '.join(sorted(_WISHES))}")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set - {"absent"}:
+            raise ValueError(f"give at least one of {', '.join(name for name in type(self).model_fields)}")
+        if self.absent and (self.outcome is not None or self.silence_below_s is not None):
+            raise ValueError("absent does not go with outcome or silence_below_s")
+        if self.arguments and self.tool is None:
+            raise ValueError("arguments belong to a tool: name it")
         return self
 
     @property
-    def wishes(self) -> dict[str, Any]:
-        """What is set, by name."""
-        return {name: value for name in sorted(_WISHES) if (value := getattr(self, name)) is not None}
+    def of_utterance(self) -> bool:
+        """Whether an utterance must be found."""
+        names = {"text", "contains", "regex", "heard", "interrupted", "line", "language", "within_ms"}
+        return bool(self.model_fields_set & names)
 
 
-_WISHES = frozenset(Expected.model_fields) - {"absent", "patience_s"}
+class Expect(Document):
+    expect: Expectation
 
 
-class Expect(_Document):
-    expect: Expected
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+ACTIONS: tuple[str, ...] = ("say", "barge_in", "silence", "dtmf", "hang_up", "fault", "expect")
 
 
-_STEPS: dict[str, type[_Document]] = {
-    "say": Say,
-    "barge_in": BargeIn,
-    "silence": Silence,
-    "dtmf": Dtmf,
-    "hang_up": HangUp,
-    "fault": Fault,
-    "expect": Expect,
-}
-
-
-def _kind_of(step: Any) -> str | None:
-    if isinstance(step, dict):
-        return next((key for key in step if key in _STEPS), None)
-    return next((name for name, kind in _STEPS.items() if type(step) is kind), None)
+def action_of(step: Any) -> str | None:
+    """The key that says what a step does; None where it has none."""
+    if isinstance(step, Document):
+        return next(iter(type(step).model_fields))
+    return next((action for action in ACTIONS if action in step), None) if isinstance(step, Mapping) else None
 
 
 Step = Annotated[
     Annotated[Say, Tag("say")]
     | Annotated[BargeIn, Tag("barge_in")]
-    | Annotated[Silence, Tag("silence")]
-    | Annotated[Dtmf, Tag("dtmf")]
+    | Annotated[Quiet, Tag("silence")]
+    | Annotated[Press, Tag("dtmf")]
     | Annotated[HangUp, Tag("hang_up")]
     | Annotated[Fault, Tag("fault")]
     | Annotated[Expect, Tag("expect")],
     Discriminator(
-        _kind_of,
-        custom_error_type="unknown_step",
-        custom_error_message=f"unknown step; a step is a mapping with one of {', '.join(_STEPS)}",
+        action_of, custom_error_type="no_action", custom_error_message=f"a step has one of {', '.join(ACTIONS)}"
     ),
 ]
 
 
-class ProviderDelays(_Document):
-    """How the scripted providers behave. Milliseconds."""
+class Latencies(Document):
+    """Of the scripted providers, and of the simulators on the wire. Milliseconds."""
 
-    speech_start_ms: float = Field(100, ge=0, le=5000, description="sound before the beginning of speech is told")
-    eager_ms: float = Field(250, ge=0, le=5000, description="silence before the turn may be over")
-    end_of_turn_ms: float = Field(500, ge=20, le=10_000, description="silence before the turn is over")
-    eager: bool = Field(True, description="the transcriber tells that a turn may be over")
-    first_token_ms: float = Field(150, ge=0, le=60_000)
-    first_audio_ms: float = Field(90, ge=0, le=60_000)
-    word_times: bool = Field(True, description="the synthesizer tells when each word is spoken")
-    second: tuple[FaultStage, ...] = Field((), description="stages with a second provider to fail over to")
+    stt_start: float = Field(220, ge=0, description="sound of a turn before its beginning is told")
+    stt_eager: float = Field(250, ge=0, description="silence after which the turn may be over")
+    stt_end: float = Field(420, gt=0, description="silence after which it is")
+    first_token: float = Field(200, ge=0)
+    token: float = Field(5, ge=0)
+    first_audio: float = Field(100, ge=0)
+
+    @model_validator(mode="after")
+    def _eager_is_earlier(self) -> Self:
+        if self.stt_eager >= self.stt_end:
+            raise ValueError("stt_eager must be below stt_end")
+        return self
 
 
-class Scenario(_Document):
-    """One conversation."""
+class Scenario(Document):
+    """One conversation. Every call ends: by the agent, or by a step `hang_up`."""
 
     name: Text
     agent: AgentDefinition
+    wire: bool = Field(False, description="also played on the wire by `parley simulate --wire`")
+    latencies: Latencies = Latencies()
     call: CallSettings = CallSettings()
-    providers: ProviderDelays = ProviderDelays()
-    confirms: bool = Field(True, description="the phone network tells what it has played")
-    wire: bool = Field(False, description="also run on the wire, in real time")
-    max_duration_s: float = Field(600, gt=0, le=7200, description="the callee hangs up then, and the scenario failed")
-    steps: tuple[Step, ...] = Field(min_length=1, max_length=2000)
+    fallbacks: tuple[Literal["llm", "tts"], ...] = Field((), description="stages whose list has a second provider")
+    marks: bool = Field(True, description="the network tells when audio was played")
+    word_timings: bool = Field(True, description="the synthesizer tells when each word is spoken")
+    max_duration_s: float = Field(300, gt=0, le=7200, description="a call that is longer is stuck")
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    expect: Expectation | None = Field(None, description="of the whole call")
 
     @model_validator(mode="after")
-    def _wire_can(self) -> Self:
-        for number, step in enumerate(self.steps, 1):
-            if not self.wire:
-                break
-            if isinstance(step, BargeIn) and step.barge_in.after_words is not None:
-                raise ValueError(f"step {number}: after_words cannot be counted on the wire; use at_s, or wire: false")
-            if isinstance(step, Fault):
-                raise ValueError(f"step {number}: faults are for virtual time; use wire: false")
-            if isinstance(step, Say | BargeIn) and step.tool is not None:
-                raise ValueError(f"step {number}: the model on the wire calls no tools; use wire: false")
+    def _faults_have_their_provider(self) -> Self:
+        for number, step in enumerate(self.steps):
+            if isinstance(step, Fault) and step.fault.provider == 2 and step.fault.stage not in self.fallbacks:
+                raise ValueError(f"steps.{number}.fault.provider: list {step.fault.stage} under fallbacks")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_wired(self) -> Self:
+        problem = next(filter(None, map(_not_on_the_wire, range(len(self.steps)), self.steps)), None)
+        if self.wire and problem:
+            raise ValueError(problem)
+        return self
+
+
+def _not_on_the_wire(number: int, step: Any) -> str | None:
+    """Why a step needs virtual time."""
+    place = f"steps.{number}.{action_of(step)}"
+    if isinstance(step, Fault):
+        return f"{place}: faults are played on virtual time; remove wire"
+    if isinstance(step, BargeIn) and step.barge_in.after_words is not None:
+        return f"{place}.after_words: only the virtual callee counts words; give at_s, or remove wire"
+    replies: Sequence[Reply] = step.reply if isinstance(step, Say | BargeIn) else ()
+    if any(reply.tool is not None for reply in replies):
+        return f"{place}: the simulated model calls tools by itself; remove reply.tool, or wire"
+    return None

@@ -47,6 +47,9 @@ class ScriptedSynthesizer:
     utterances_open: int = 0
     connections_open: int = 0
 
+    def identify(self, request: SynthesisRequest) -> str:
+        return f"{self.name}/{request.voice}/{request.language}/{request.audio.sample_rate_hz}"
+
     async def open(self, request: SynthesisRequest) -> ScriptedConnection:
         self.requests.append(request)
         await asyncio.sleep(0.05)
