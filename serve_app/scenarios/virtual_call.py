@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from serve_app.conversation import turn_types as t
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.session import CallSession
@@ -15,6 +14,7 @@ from serve_app.conversation.speaker import LineCache
 from serve_app.providers.base import Providers
 from serve_app.providers.ranking import Ranking
 from serve_app.scenarios.memory import Memory
+from serve_app.scenarios.record import CallRecord
 from serve_app.scenarios.scripted_llm import ScriptedModel
 from serve_app.scenarios.scripted_stt import ScriptedTranscriber
 from serve_app.scenarios.scripted_tts import ScriptedSynthesizer
@@ -25,7 +25,6 @@ from serve_app.settings import CallSettings
 from serve_app.telephony.vonage.wire import VonageLeg
 
 Call = TypeVar("Call", bound="VirtualCall")
-TurnObserver = Callable[[t.TurnEvent, Sequence[t.TurnCommand]], None]
 
 
 def lease_of(agent: AgentDefinition, call_id: str) -> CallLease:
@@ -59,9 +58,9 @@ class VirtualCall:
     confirms: bool = True
     connects: bool = True
     settings: CallSettings = field(default_factory=CallSettings)
-    observe: TurnObserver | None = None
     leftover_tasks: int = -1
     net: VirtualNetwork = field(init=False)
+    record: CallRecord = field(init=False)
     session: CallSession = field(init=False)
     running: asyncio.Task[CallResult] = field(init=False)
 
@@ -95,6 +94,8 @@ class VirtualCall:
 
     def _set_up(self) -> None:
         self.net = VirtualNetwork(self.words, confirms=self.confirms, connects=self.connects)
+        opened_at = self.net.opened_at
+        self.record = CallRecord(self.agent.language, lambda: now() - opened_at, self.net.silence)
         self.session = CallSession(
             lease=lease_of(self.agent, "c1"),
             leg=VonageLeg(RATE_HZ),
@@ -110,16 +111,9 @@ class VirtualCall:
             settings=self.settings,
             clock=LoopClock(),
             lines=self.lines,
-            observe=self._on_turn,
+            observe=self.record.turn,
         )
         self.net.session = self.session
-
-    def _on_turn(self, event: t.TurnEvent, commands: Sequence[t.TurnCommand]) -> None:
-        self.net.silence.event(event, now())
-        for command in commands:
-            self.net.silence.command(command, now())
-        if self.observe is not None:
-            self.observe(event, commands)
 
     # --- what a callee in a test does ---
 

@@ -58,8 +58,9 @@ class VirtualNetwork:
         self.agent_began_at: float | None = None
         self.agent_sounded_at: float | None = None
         self._cut = False
-        self.quiet_since = now()
-        self.silence = SilenceWatch(now())
+        self.opened_at = self.quiet_since = now()
+        self.silence = SilenceWatch(0.0)
+        """On the call's clock: seconds since `opened_at`."""
 
     # --- what the session calls ---
 
@@ -149,7 +150,7 @@ class VirtualNetwork:
             self._deliver(frame)
             sounds = self._play()
             words = frame is not QUIET_FRAME and any(word and word.text for word, _ in self._words.hear(frame))
-            self.silence.tick(now(), agent=sounds, callee=words)
+            self.silence.tick(now() - self.opened_at, agent=sounds, callee=words)
 
     def _play(self) -> bool:
         """Play the next frame of the buffer. Whether there was one."""
