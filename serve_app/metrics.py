@@ -26,6 +26,12 @@ ANSWER_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 HTTP_REQUESTS = Counter("parley_http_requests_total", "Requests to the API.", ["method", "route", "status"])
+# Of a session process, which nobody scrapes: its log and its tests read them.
+DRAFTS = Counter("parley_drafts_total", "Answers begun before the callee's turn was certainly over.", ["result"])
+DRAFT_SAVED_SECONDS = Counter("parley_draft_saved_seconds_total", "Waiting for first tokens that drafts saved.")
+TOKENS = Counter("parley_llm_tokens_total", "Tokens of answers, and of drafts that were dropped.", ["use"])
+FAILOVERS = Counter("parley_failovers_total", "Turns that the next provider of a stage took over.", ["stage"])
+LINES = Counter("parley_lines_total", "Fixed lines spoken: from prepared audio, or synthesized live.", ["source"])
 
 # Read at scrape time.
 SLOTS_TOTAL = Gauge("parley_slots", "Calls that the live session replicas can hold.")

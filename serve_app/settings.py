@@ -126,7 +126,7 @@ class AgentSettings(Section):
 
 
 class SpeculationSettings(Section):
-    """Drafts of an answer, begun when the callee's turn may be over. A process that drafts in vain stops for a while."""
+    """Drafts of an answer, begun when the callee's turn may be over. Where they are in vain, they stop for a while."""
 
     enabled: bool = True
     min_hit_rate: float = Field(0.5, ge=0, le=1, description="share of drafts that became the answer")

@@ -23,6 +23,7 @@ from serve_app.providers.base import (
     TranscriptionStream,
     TurnEnded,
 )
+from serve_app.providers.ranking import Ranking
 
 OPEN_TIMEOUT_S = 4.5
 CLOSE_TIMEOUT_S = 2.0
@@ -61,11 +62,11 @@ class ArrivalTimes:
 
 
 class Hearing:
-    """One call's transcription, through at most one failure in a row."""
+    """One call's transcription, through at most one failure in a row: then the next transcriber, if there is one."""
 
     def __init__(
         self,
-        transcriber: Transcriber,
+        transcribers: Ranking[Transcriber],
         request: TranscriptionRequest,
         *,
         on_event: Callable[[SttEvent], None],
@@ -73,7 +74,8 @@ class Hearing:
         on_failed: Callable[[ProviderError], None],
     ) -> None:
         """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again."""
-        self._transcriber = transcriber
+        self._transcribers = transcribers
+        self._transcriber = transcribers.clients[0]
         self._request = request
         self._on_event = on_event
         self._on_turn_lost = on_turn_lost
@@ -130,8 +132,10 @@ class Hearing:
                     await self._listen()
                 except ProviderError as error:
                     self._failures += 1
+                    self._transcribers.failed(self._transcriber, asyncio.get_running_loop().time())
                     self._log.warning("transcriber failed", error=str(error), retryable=error.retryable)
-                    if not error.retryable or self._failures > 1:
+                    last = not error.retryable and len(self._transcribers.clients) == 1
+                    if last or self._failures > 1:
                         self._on_failed(error)
                         return
                     if self._in_turn:
@@ -167,6 +171,8 @@ class Hearing:
                     await stream.close()
 
     async def _open(self) -> TranscriptionStream:
+        best = self._transcribers.best(asyncio.get_running_loop().time())
+        self._transcriber = best or self._transcriber
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 return await self._transcriber.open(self._request)

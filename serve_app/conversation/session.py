@@ -23,11 +23,13 @@ from serve_app.conversation.journal import CallJournal
 from serve_app.conversation.journal_writer import JournalWriter
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.leg_end import hang_up, outcome_of_close
-from serve_app.conversation.player import Player
+from serve_app.conversation.lines import LineCache
 from serve_app.conversation.phrases import Language
+from serve_app.conversation.player import Player
 from serve_app.conversation.playout import Notice, Playout
 from serve_app.conversation.recorder import PartStore, Recorder
-from serve_app.conversation.speaker import LineCache, Speaker
+from serve_app.conversation.speaker import Speaker
+from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.timers import CallTimers
 from serve_app.conversation.transcript import Transcript
 from serve_app.conversation.turn import DeadlineLadder, TurnMachine
@@ -88,9 +90,11 @@ class CallSession:
         clock: Clock,
         *,
         lines: LineCache | None = None,
+        speculation: Speculation | None = None,
         observe: Callable[[t.TurnEvent, Sequence[t.TurnCommand]], None] | None = None,
     ) -> None:
-        """`lines`: prepared lines shared by the calls of a process, so that only the first call makes them.
+        """`lines`: prepared lines shared by the calls of a process, so that only the first call makes them; so is
+        `speculation`, which judges by all of them whether drafts pay.
 
         `observe`: told of every event of the turn machine and of the commands that it answered with.
         """
@@ -103,6 +107,7 @@ class CallSession:
         self._settings = settings
         self._clock = clock
         self._lines = lines if lines is not None else LineCache()
+        self._speculation = speculation if speculation is not None else Speculation(settings.speculation)
         self._observe = observe
         self._log = log.bind(call_id=lease.call_id)
 
@@ -251,7 +256,7 @@ class CallSession:
                 call_id,
                 audio,
                 agent.language,
-                eager=agent.policies.speculate,
+                eager=agent.policies.speculate and self._speculation.allowed(now),
                 languages=(agent.language, *agent.languages),
             ),
             on_event=self._post,
@@ -268,12 +273,14 @@ class CallSession:
         )
         speaker = Speaker(
             agent=agent,
+            tenant_id=self._lease.tenant_id,
             providers=self._providers,
             request=SynthesisRequest(call_id, audio, agent.voice, agent.language),
             playout=playout,
             transcript=transcript,
             clock=self._clock,
             lines=self._lines,
+            speculation=self._speculation,
             emit=self._post,
             kick=player.kick,
         )
@@ -328,7 +335,6 @@ class CallSession:
         group.create_task(media.hearing.run(), name="hearing")
         group.create_task(media.player.run(), name="player")
         group.create_task(media.speaker.prepare(), name="prepare")
-        group.create_task(self._providers.llm.warm(), name="warm")
         self._dispatch(t.CallConnected())
 
     def _on_notice(self, notice: Notice) -> None:

@@ -1,70 +1,34 @@
-"""The agent's voice: model -> sentences -> synthesizer -> playout, and fixed lines, some of them made beforehand.
+"""The agent's voice, as the turn machine orders it: replies, drafts of replies, and fixed lines.
 
-One task per generation. Whatever goes wrong in it becomes one `ReplyFailed`; cancelling it stops model and synthesizer.
+Whatever goes wrong in a generation becomes `ReplyFailed`; cancelling one closes the model's stream and the
+synthesizer's context.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable
 
 import structlog
 
 from serve_app.clock import Clock
 from serve_app.conversation.agent import AgentDefinition
+from serve_app.conversation.call_lines import CallLines
+from serve_app.conversation.drafts import Draft
+from serve_app.conversation.lines import LineCache, PreparedLine, speakable_line
+from serve_app.conversation.phrases import Language
 from serve_app.conversation.playout import Playout
-from serve_app.conversation.sentences import SentenceSplitter
+from serve_app.conversation.reply import Reply
+from serve_app.conversation.speculation import Speculation
+from serve_app.conversation.speech import Speech
 from serve_app.conversation.transcript import Transcript
-from serve_app.conversation.turn_types import LineKind, ReplyFailed, ReplyFinished, ReplySentence, SpeakLine, TurnEvent
+from serve_app.conversation.turn_types import FailOver, ReplyFailed, ReplyFinished, SpeakLine, TurnEvent
+from serve_app.conversation.voice import Voice
 from serve_app.errors import ProviderError
-from serve_app.providers.base import (
-    AudioChunk,
-    ChatEvent,
-    ChatFinished,
-    ChatRequest,
-    Providers,
-    SynthesisConnection,
-    SynthesisRequest,
-    TextDelta,
-    Utterance,
-    Word,
-)
-
-OPEN_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 2.0
-LINE_TIMEOUT_S = 15.0
-LINE_TRIES = 3
-PREPARED_KINDS: tuple[LineKind, ...] = ("apology", "failure_farewell")
+from serve_app.metrics import FAILOVERS, LINES
+from serve_app.providers.base import ChatRequest, Providers, SynthesisRequest
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedLine:
-    """Speech made beforehand, in the leg's format."""
-
-    audio: bytes
-    words: tuple[Word, ...]
-
-
-class LineCache:
-    """Prepared lines by everything that shapes them. A process may share one over its calls."""
-
-    def __init__(self, limit: int = 64) -> None:
-        self._limit = limit
-        self._lines: OrderedDict[tuple[object, ...], PreparedLine] = OrderedDict()
-
-    def get(self, key: tuple[object, ...]) -> PreparedLine | None:
-        return self._lines.get(key)
-
-    def put(self, key: tuple[object, ...], line: PreparedLine) -> None:
-        self._lines[key] = line
-        while len(self._lines) > self._limit:
-            self._lines.popitem(last=False)
 
 
 class Speaker:
@@ -74,256 +38,231 @@ class Speaker:
         self,
         *,
         agent: AgentDefinition,
+        tenant_id: str,
         providers: Providers,
         request: SynthesisRequest,
         playout: Playout,
         transcript: Transcript,
         clock: Clock,
         lines: LineCache,
+        speculation: Speculation,
         emit: Callable[[TurnEvent], None],
         kick: Callable[[], None],
     ) -> None:
         self._agent = agent
-        self._llm = providers.llm
-        self._tts = providers.tts
-        self._request = request
+        self._models = providers.llm
+        self._synthesizers = providers.tts
         self._playout = playout
         self._transcript = transcript
         self._clock = clock
-        self._lines = lines
+        self._speculation = speculation
         self._emit = emit
         self._kick = kick
         self._log = log.bind(call_id=request.call_id)
-        self._connection: SynthesisConnection | None = None
-        self._connecting = asyncio.Lock()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._voice = Voice(request, agent.language)
+        self._live: dict[int, Reply | Speech | asyncio.Task[None]] = {}
+        """What a generation does now; the task waits for a line to be loaded."""
+        self._drafts: dict[int, Draft] = {}
         self._first_line_done = asyncio.Event()
-
-    # --- what the turn machine orders ---
-
-    def start_reply(self, group: asyncio.TaskGroup, generation: int, request: ChatRequest) -> None:
-        self._playout.begin(generation)
-        self._start(group, generation, self._reply(generation, request))
-
-    def start_line(self, group: asyncio.TaskGroup, line: SpeakLine) -> None:
-        self._playout.begin(line.generation)
-        prepared = self._lines.get(self._line_key(line.text))
-        if prepared is not None:
-            self._play_prepared(line, prepared)
-        elif line.prepared_only:
-            self._fail(line.generation, ProviderError("tts", self._tts.name, "no line was prepared", retryable=False))
-        else:
-            self._start(group, line.generation, self._line(line))
-
-    def cancel(self, generation: int) -> None:
-        """Stop the generation's task. What it has in the playout stays there, and is its end."""
-        if (task := self._tasks.pop(generation, None)) is not None:
-            task.cancel()
-        self._playout.finish(generation, failed=True)
-        self._kick()
-
-    def _start(self, group: asyncio.TaskGroup, generation: int, work: Coroutine[None, None, None]) -> None:
-        task = group.create_task(work, name=f"reply-{generation}")
-        self._tasks[generation] = task
-        task.add_done_callback(lambda _: self._tasks.pop(generation, None))
+        self._switched = asyncio.Event()
+        self._lines = CallLines(agent, tenant_id, self._voice, providers.tts.clients[0], lines, clock)
 
     # --- replies ---
 
-    async def _reply(self, generation: int, request: ChatRequest) -> None:
-        try:
-            utterance = (await self._connected()).utterance()
-            try:
-                await self._converse(generation, request, utterance)
-            finally:
-                await _cancel(utterance)
-        except ProviderError as error:
-            self._fail(generation, error)
+    def start_reply(
+        self, group: asyncio.TaskGroup, generation: int, request: ChatRequest, *, draft: int | None = None
+    ) -> None:
+        """Answer, with the draft if it is good for that; else the model is asked now."""
+        self._playout.begin(generation)
+        reply = Reply(
+            generation,
+            request,
+            self._speech(generation),
+            models=self._models,
+            speculation=self._speculation,
+            probe=self._transcript.probe(generation),
+            clock=self._clock,
+            on_piece=lambda text: self._transcript.agent_text(generation, text),
+            emit=self._emit,
+            on_failed=lambda error: self._fail(generation, error),
+        )
+        self._live[generation] = reply
+        reply.start(group, self._take_draft(draft, request))
+
+    def start_draft(self, group: asyncio.TaskGroup, draft: int, request: ChatRequest) -> None:
+        """Ask the model, and keep what it says. Nothing where drafts do not pay at the moment."""
+        now = self._clock.monotonic()
+        model = self._models.best(now)
+        if model is not None and self._speculation.allowed(now):
+            self._drafts[draft] = Draft(model, request, self._clock)
+            self._drafts[draft].start(group)
+
+    def drop_draft(self, draft: int) -> None:
+        if (dropped := self._drafts.pop(draft, None)) is not None:
+            dropped.drop()
+            self._count_unused(dropped)
+
+    def _take_draft(self, number: int | None, request: ChatRequest) -> Draft | None:
+        draft = self._drafts.pop(number, None) if number is not None else None
+        if draft is None:
+            return None
+        if draft.error is None and draft.answers(request):
+            self._speculation.committed(self._clock.monotonic())
+            return draft
+        draft.drop()
+        self._count_unused(draft)
+        return None
+
+    def _count_unused(self, draft: Draft) -> None:
+        now = self._clock.monotonic()
+        if draft.error is None:
+            self._speculation.dropped(draft.tokens, now)
         else:
-            self._finish(generation)
-
-    async def _converse(self, generation: int, request: ChatRequest, utterance: Utterance) -> None:
-        model_error: ProviderError | None = None
-        with _one_provider_error():
-            async with asyncio.TaskGroup() as group:
-                reader: asyncio.Task[None] | None = None
-                try:
-                    async with aclosing(self._pieces(generation, request)) as pieces:
-                        async for piece in pieces:
-                            await self._push(generation, utterance, piece)
-                            # The synthesizer's deadlines begin with the first text, not with the model's thinking.
-                            reader = reader or group.create_task(self._hear(generation, utterance))
-                except ProviderError as error:
-                    if error.stage != "llm":
-                        raise
-                    # What the model said so far is still spoken.
-                    model_error = error
-                if reader is not None:
-                    await utterance.finish()
-        if model_error is not None:
-            raise model_error
-
-    async def _pieces(self, generation: int, request: ChatRequest) -> AsyncGenerator[str, None]:
-        """The model's text as pieces to speak. Raises ProviderError(stage='llm'), also for an answer without text."""
-        splitter = SentenceSplitter()
-        probe = self._transcript.probe(generation)
-        spoken = finished = False
-        # The interface promises that leaving early closes the HTTP stream.
-        stream = cast("AsyncGenerator[ChatEvent, None]", self._llm.stream(request))
-        async with aclosing(stream):
-            async for event in stream:
-                if isinstance(event, TextDelta):
-                    if probe.first_token_at is None:
-                        probe.first_token_at = self._clock.monotonic()
-                    for piece in splitter.feed(event.text):
-                        spoken = True
-                        yield piece
-                elif isinstance(event, ChatFinished):
-                    finished = True
-        if not finished:
-            raise ProviderError("llm", self._llm.name, "the answer ended without its end mark", retryable=True)
-        for piece in splitter.flush():
-            spoken = True
-            yield piece
-        if not spoken:
-            raise ProviderError("llm", self._llm.name, "the answer has no text", retryable=True)
-
-    async def _push(self, generation: int, utterance: Utterance, text: str) -> None:
-        probe = self._transcript.probe(generation)
-        if probe.first_sentence_at is None:
-            probe.first_sentence_at = self._clock.monotonic()
-        self._playout.push_text(generation, text)
-        self._transcript.agent_text(generation, text)
-        self._emit(ReplySentence(generation, text))
-        await utterance.push(text)
-
-    async def _hear(self, generation: int, utterance: Utterance) -> None:
-        """The synthesizer's audio into the playout."""
-        probe = self._transcript.probe(generation)
-        async for event in utterance.events():
-            if isinstance(event, AudioChunk):
-                if probe.first_audio_at is None:
-                    probe.first_audio_at = self._clock.monotonic()
-                if self._playout.push_audio(generation, event.audio):
-                    self._kick()
-            else:
-                self._playout.push_words(generation, event.words)
-        if probe.first_audio_at is None:
-            raise ProviderError("tts", self._tts.name, "no audio for the text", retryable=True)
+            self._models.failed(draft.model, now)
+            self._speculation.failed(now)
 
     # --- fixed lines ---
 
-    async def _line(self, line: SpeakLine) -> None:
-        try:
-            utterance = (await self._connected()).utterance()
-            try:
-                await self._push(line.generation, utterance, line.text)
-                await utterance.finish()
-                await self._hear(line.generation, utterance)
-            finally:
-                await _cancel(utterance)
-        except ProviderError as error:
-            self._fail(line.generation, error)
+    def start_line(self, group: asyncio.TaskGroup, line: SpeakLine) -> None:
+        """Speak a fixed text: from prepared audio, else live where the line allows it."""
+        prepared = self._lines.find(line.text)
+        if line.before is not None:
+            if prepared is not None and self._playout.begin(line.generation, before=line.before):
+                self._play_prepared(line, prepared)
+            return
+        self._playout.begin(line.generation)
+        if prepared is not None:
+            self._play_prepared(line, prepared)
+        elif self._lines.is_coming(line.text):
+            waiting = group.create_task(self._when_loaded(group, line), name=f"line-{line.generation}")
+            self._live[line.generation] = waiting
         else:
-            self._finish(line.generation)
-        finally:
-            self._first_line_done.set()
+            self._without_prepared(group, line)
+
+    async def _when_loaded(self, group: asyncio.TaskGroup, line: SpeakLine) -> None:
+        prepared = await self._lines.wait_for(line.text)
+        if prepared is not None:
+            self._play_prepared(line, prepared)
+        else:
+            self._without_prepared(group, line)
+
+    def _without_prepared(self, group: asyncio.TaskGroup, line: SpeakLine) -> None:
+        generation = line.generation
+        if line.prepared_only:
+            name = self._synthesizers.clients[0].name
+            self._fail(generation, ProviderError("tts", name, "no line was prepared", retryable=False))
+            return
+        LINES.labels("live").inc()
+        speech = self._live[generation] = self._speech(generation)
+        self._transcript.agent_text(generation, line.text)
+        speech.add(line.text)
+        speech.complete()
+        speech.start(group)
 
     def _play_prepared(self, line: SpeakLine, prepared: PreparedLine) -> None:
-        self._first_line_done.set()
+        LINES.labels("prepared").inc()
         generation, now = line.generation, self._clock.monotonic()
         probe = self._transcript.probe(generation)
         probe.first_sentence_at = probe.first_audio_at = now
-        self._playout.push_text(generation, line.text)
         self._transcript.agent_text(generation, line.text)
+        self._playout.push_text(generation, speakable_line(line.text, self._voice.language))
         self._playout.push_words(generation, prepared.words)
         self._playout.push_audio(generation, prepared.audio)
         self._finish(generation)
 
-    async def prepare(self) -> None:
-        """Make the lines that are needed when the synthesizer is down. After the opening, which must not wait."""
-        await self._first_line_done.wait()
-        texts = {"apology": self._agent.policies.apology, "failure_farewell": self._agent.policies.failure_farewell}
-        for kind in PREPARED_KINDS:
-            key = self._line_key(texts[kind])
-            for attempt in range(LINE_TRIES):
-                if self._lines.get(key) is not None:
-                    break
-                try:
-                    async with asyncio.timeout(LINE_TIMEOUT_S):
-                        self._lines.put(key, await self._synthesize(texts[kind]))
-                except (ProviderError, TimeoutError) as error:
-                    self._log.info("a line is not prepared yet", kind=kind, attempt=attempt + 1, error=str(error))
-                    await self._clock.sleep(2.0**attempt)
+    # --- control ---
 
-    async def _synthesize(self, text: str) -> PreparedLine:
-        utterance = (await self._connected()).utterance()
-        audio, words = bytearray(), list[Word]()
-        try:
-            await utterance.push(text)
-            await utterance.finish()
-            async for event in utterance.events():
-                if isinstance(event, AudioChunk):
-                    audio += event.audio
-                else:
-                    words += event.words
-        finally:
-            await _cancel(utterance)
-        if not audio:
-            raise ProviderError("tts", self._tts.name, "no audio for the text", retryable=True)
-        return PreparedLine(bytes(audio), tuple(words))
+    def fail_over(self, group: asyncio.TaskGroup, command: FailOver) -> None:
+        """The next provider of the stage takes the generation over; nothing where there is none."""
+        live = self._live.get(command.generation)
+        taker: Reply | Speech | None = None
+        if command.stage == "llm" and isinstance(live, Reply):
+            taker = live
+        elif command.stage == "tts" and isinstance(live, Reply | Speech):
+            taker = live.speech if isinstance(live, Reply) else live
+        if taker is not None and taker.fail_over(group):
+            FAILOVERS.labels(command.stage).inc()
+            self._log.warning("the next provider takes over", generation=command.generation, cause=command.cause)
 
-    def _line_key(self, text: str) -> tuple[object, ...]:
-        return (self._tts.name, self._request.voice, self._request.language, self._request.audio, text)
+    def cancel(self, generation: int) -> None:
+        """Stop the generation. What it has in the playout stays there, and is its end."""
+        if (live := self._live.pop(generation, None)) is not None:
+            live.cancel()
+        self._first_line_done.set()
+        self._playout.finish(generation, failed=True)
+        self._kick()
 
-    # --- the end of a generation ---
+    def switch_language(self, language: Language, voice: str | None) -> None:
+        """What begins from now on is spoken in this language."""
+        self._voice.switch(language, voice)
+        self._lines.take()
+        self._switched.set()
+
+    def _speech(self, generation: int) -> Speech:
+        return Speech(
+            generation,
+            voice=self._voice,
+            synthesizers=self._synthesizers,
+            playout=self._playout,
+            probe=self._transcript.probe(generation),
+            clock=self._clock,
+            kick=self._kick,
+            on_end=lambda error: self._on_speech_end(generation, error),
+        )
+
+    def _on_speech_end(self, generation: int, error: ProviderError | None) -> None:
+        live = self._live.get(generation)
+        if error is None and isinstance(live, Reply):
+            error = live.error
+        if error is None:
+            self._finish(generation)
+        else:
+            self._fail(generation, error)
 
     def _finish(self, generation: int) -> None:
+        self._live.pop(generation, None)
+        self._first_line_done.set()
         self._playout.finish(generation)
         self._emit(ReplyFinished(generation))
         self._kick()
 
     def _fail(self, generation: int, error: ProviderError) -> None:
+        live = self._live.get(generation)
+        speech = live.speech if isinstance(live, Reply) else live
+        other_model = error.stage == "llm" and isinstance(live, Reply) and live.has_alternative
+        other_voice = error.stage == "tts" and isinstance(speech, Speech) and speech.has_alternative
         self._log.warning("a reply failed", generation=generation, stage=error.stage, error=str(error))
-        self._playout.finish(generation, failed=True)
-        self._emit(ReplyFailed(generation, error.stage, error.retryable, str(error)))
+        self._first_line_done.set()
+        self._emit(ReplyFailed(generation, error.stage, error.retryable, str(error), other_model or other_voice))
         self._kick()
 
-    # --- the connection ---
+    # --- what is had ready ---
 
-    async def _connected(self) -> SynthesisConnection:
-        """The call's connection; opened on first use, and again if that failed."""
-        async with self._connecting:
-            if self._connection is None:
-                try:
-                    async with asyncio.timeout(OPEN_TIMEOUT_S):
-                        self._connection = await self._tts.open(self._request)
-                except TimeoutError as error:
-                    raise ProviderError("tts", self._tts.name, "no connection in time", retryable=True) from error
-            return self._connection
+    async def prepare(self) -> None:
+        """Have connections and lines ready: the ones at once, the others when the opening is through."""
+        await asyncio.gather(self._warm_model(), self._warm_voice())
+        await self._first_line_done.wait()
+        await self._lines.make_missing()
+        while self._agent.languages:
+            self._switched.clear()
+            await self._switched.wait()
+            await self._warm_voice()
+            await self._lines.make_missing()
+
+    async def _warm_model(self) -> None:
+        if (model := self._models.best(self._clock.monotonic())) is not None:
+            await model.warm()
+
+    async def _warm_voice(self) -> None:
+        synthesizer = self._synthesizers.best(self._clock.monotonic())
+        if synthesizer is not None:
+            try:
+                await self._voice.connect(synthesizer, self._voice.request)
+            except ProviderError as error:
+                self._synthesizers.failed(synthesizer, self._clock.monotonic())
+                self._log.warning("the voice has no connection yet", error=str(error))
 
     async def close(self) -> None:
-        if self._connection is not None:
-            with suppress(ProviderError, TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._connection.close()
-
-
-async def _cancel(utterance: Utterance) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await utterance.cancel()
-
-
-@contextmanager
-def _one_provider_error() -> Iterator[None]:
-    """Around a task group: its ProviderError comes out as itself. Anything else in the group wins, as the group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        failures, others = group.split(ProviderError)
-        if failures is None or others is not None:
-            raise
-        error: BaseException = failures
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        for draft in list(self._drafts):
+            self.drop_draft(draft)
+        await self._voice.close()

@@ -7,8 +7,10 @@ deadline from the settings), and never retries on its own: the turn machine deci
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from serve_app.providers.ranking import Ranking
 
 Encoding = Literal["linear16", "mulaw"]
 
@@ -104,6 +106,8 @@ class TranscriptionRequest:
     audio: AudioFormat
     language: str = "en"
     keyterms: tuple[str, ...] = ()
+    eager: bool = False
+    """Tell also when a turn may be over (`EagerTurnEnded`, `TurnResumed`), where the provider can."""
 
 
 class TranscriptionStream(Protocol):
@@ -251,22 +255,35 @@ class SynthesisConnection(Protocol):
 class Synthesizer(Protocol):
     name: str
 
+    def identify(self, request: SynthesisRequest) -> str:
+        """All that shapes the sound of a text: two requests with the same answer sound the same, to the byte's format.
+
+        In an object store it outlives the process: it tells a stand-in from the real provider.
+        """
+        ...
+
     async def open(self, request: SynthesisRequest) -> SynthesisConnection: ...
 
     async def aclose(self) -> None: ...
 
 
-@dataclass(slots=True)
 class Providers:
-    """The three clients of a process, shared by its calls."""
+    """The clients of a process, shared by its calls: for each stage a list, mostly of one."""
 
-    stt: Transcriber
-    llm: LanguageModel
-    tts: Synthesizer
-    _closed: bool = field(default=False, repr=False)
+    def __init__(
+        self,
+        stt: Transcriber | Ranking[Transcriber],
+        llm: LanguageModel | Ranking[LanguageModel],
+        tts: Synthesizer | Ranking[Synthesizer],
+    ) -> None:
+        self.stt: Ranking[Transcriber] = stt if isinstance(stt, Ranking) else Ranking(stt)
+        self.llm: Ranking[LanguageModel] = llm if isinstance(llm, Ranking) else Ranking(llm)
+        self.tts: Ranking[Synthesizer] = tts if isinstance(tts, Ranking) else Ranking(tts)
+        self._closed = False
 
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            for client in (self.stt, self.llm, self.tts):
-                await client.aclose()
+            for ranking in (self.stt, self.llm, self.tts):
+                for client in ranking.clients:
+                    await client.aclose()

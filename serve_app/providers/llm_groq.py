@@ -8,9 +8,9 @@ from typing import Any
 import groq
 import httpx
 
+from serve_app.provider_settings import GroqSettings
 from serve_app.providers.base import ChatEvent, ChatRequest
 from serve_app.providers.chat_stream import KEEP_CONNECTED_S, ChatStreamer, Dialect
-from serve_app.provider_settings import GroqSettings
 
 NAME = "groq"
 # One stream per call in its reply; the SDK's default of 100 connections would queue the calls of a busy process.

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 import httpx2
 import openai
 
+from serve_app.provider_settings import OpenAISettings
 from serve_app.providers.base import ChatEvent, ChatRequest
 from serve_app.providers.chat_stream import KEEP_CONNECTED_S, ChatStreamer, Dialect
-from serve_app.provider_settings import OpenAISettings
 
 NAME = "openai"
 _MAX_CONNECTIONS = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cartesia
 import groq
@@ -13,6 +13,7 @@ import httpx2
 import openai
 
 from serve_app.errors import ProviderError
+from serve_app.provider_settings import ProviderSettings
 from serve_app.providers.base import AudioFormat, SynthesisRequest, TranscriptionRequest
 from serve_app.providers.registry import key_of
 from serve_app.providers.stt_deepgram import DeepgramTranscriber
@@ -30,26 +31,29 @@ class ProviderCheck:
     ok: bool
     detail: str
     remedy: str = ""
+    provider: str = ""
+    """The provider's name alone; `name` also tells which entry of its stage it is."""
 
 
 async def check_providers(settings: Settings) -> list[ProviderCheck]:
-    """Check the three providers in use, at the same time. Never raises for what a provider does."""
-    checks: dict[str, Callable[[Settings], Awaitable[ProviderCheck]]] = {
+    """Check every provider that a call may use, at the same time. Never raises for what a provider does."""
+    checks: dict[str, Callable[[ProviderSettings], Awaitable[ProviderCheck]]] = {
         "deepgram": _check_deepgram,
         "groq": _check_groq,
         "openai": _check_openai,
         "cartesia": _check_cartesia,
     }
-    names = (settings.speech_to_text, settings.language_model, settings.text_to_speech)
-    return list(await asyncio.gather(*(_bounded(name, checks[name], settings) for name in names)))
+    entries = settings.entries()
+    found = await asyncio.gather(*(_bounded(entry.name, checks[entry.name], entry.providers) for entry in entries))
+    return [replace(check, name=entry.label, provider=entry.name) for entry, check in zip(entries, found, strict=True)]
 
 
 async def _bounded(
-    name: str, check: Callable[[Settings], Awaitable[ProviderCheck]], settings: Settings
+    name: str, check: Callable[[ProviderSettings], Awaitable[ProviderCheck]], providers: ProviderSettings
 ) -> ProviderCheck:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            return await check(settings)
+            return await check(providers)
     except ProviderError as error:
         remedy = "try again later" if error.retryable else f"see providers.{name} in the settings"
         if error.status in (401, 403):
@@ -75,19 +79,19 @@ def _unreachable(name: str, error: BaseException) -> ProviderCheck:
     return ProviderCheck(name, ok=False, detail=detail, remedy=f"check the network and providers.{name}.base_url")
 
 
-async def _check_deepgram(settings: Settings) -> ProviderCheck:
+async def _check_deepgram(providers: ProviderSettings) -> ProviderCheck:
     """A handshake with the model and the thresholds of a call: the only check that covers them all."""
-    transcriber = DeepgramTranscriber(settings.providers.deepgram, key_of(settings.providers.deepgram.api_key))
+    transcriber = DeepgramTranscriber(providers.deepgram, key_of(providers.deepgram.api_key))
     try:
-        stream = await transcriber.open(TranscriptionRequest("preflight", AudioFormat("linear16", 16000)))
+        stream = await transcriber.open(TranscriptionRequest("preflight", AudioFormat("linear16", 16000), eager=True))
         await stream.close()
     finally:
         await transcriber.aclose()
-    return ProviderCheck("deepgram", ok=True, detail=f"model {settings.providers.deepgram.model} accepts a stream")
+    return ProviderCheck("deepgram", ok=True, detail=f"model {providers.deepgram.model} accepts a stream")
 
 
-async def _check_groq(settings: Settings) -> ProviderCheck:
-    wanted = settings.providers.groq
+async def _check_groq(providers: ProviderSettings) -> ProviderCheck:
+    wanted = providers.groq
     async with groq.AsyncGroq(
         api_key=key_of(wanted.api_key), base_url=wanted.base_url, max_retries=0, timeout=_TIMEOUT_S
     ) as client:
@@ -95,8 +99,8 @@ async def _check_groq(settings: Settings) -> ProviderCheck:
     return _model_check("groq", wanted.model, served)
 
 
-async def _check_openai(settings: Settings) -> ProviderCheck:
-    wanted = settings.providers.openai
+async def _check_openai(providers: ProviderSettings) -> ProviderCheck:
+    wanted = providers.openai
     async with openai.AsyncOpenAI(
         api_key=key_of(wanted.api_key), base_url=wanted.base_url, max_retries=0, timeout=_TIMEOUT_S
     ) as client:
@@ -112,9 +116,9 @@ def _model_check(name: str, wanted: str, served: list[str]) -> ProviderCheck:
     return ProviderCheck(name, ok=False, detail=detail, remedy=f"set providers.{name}.model to one of: {known}")
 
 
-async def _check_cartesia(settings: Settings) -> ProviderCheck:
+async def _check_cartesia(providers: ProviderSettings) -> ProviderCheck:
     """The voice, and the model by speaking one short word: no list of models exists."""
-    wanted = settings.providers.cartesia
+    wanted = providers.cartesia
     voice = wanted.voice or DEFAULT_VOICE
     async with cartesia.AsyncCartesia(
         api_key=key_of(wanted.api_key), base_url=wanted.base_url, max_retries=0, timeout=_TIMEOUT_S
@@ -124,12 +128,12 @@ async def _check_cartesia(settings: Settings) -> ProviderCheck:
         except cartesia.NotFoundError:
             remedy = "set CARTESIA_VOICE to the id of a voice of your account"
             return ProviderCheck("cartesia", ok=False, detail=f"no voice {voice}", remedy=remedy)
-    await _speak_one_word(settings)
+    await _speak_one_word(providers)
     return ProviderCheck("cartesia", ok=True, detail=f"model {wanted.model} speaks with voice {voice}")
 
 
-async def _speak_one_word(settings: Settings) -> None:
-    synthesizer = CartesiaSynthesizer(settings.providers.cartesia, key_of(settings.providers.cartesia.api_key))
+async def _speak_one_word(providers: ProviderSettings) -> None:
+    synthesizer = CartesiaSynthesizer(providers.cartesia, key_of(providers.cartesia.api_key))
     try:
         connection = await synthesizer.open(SynthesisRequest("preflight", AudioFormat("linear16", 8000)))
         try:

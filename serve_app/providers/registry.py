@@ -8,8 +8,10 @@ from typing import TypeVar
 from pydantic import SecretStr
 
 from serve_app.errors import SettingsError
+from serve_app.provider_settings import ProviderEntry, ProviderSettings, StageKey
 from serve_app.providers.base import LanguageModel, Providers, Synthesizer, Transcriber
-from serve_app.settings import ProviderSettings, Settings
+from serve_app.providers.ranking import Ranking
+from serve_app.settings import Settings
 
 _T = TypeVar("_T")
 
@@ -55,18 +57,28 @@ def key_of(secret: SecretStr | None) -> str:
 
 
 def make_providers(settings: Settings) -> Providers:
-    """The three clients of a process. Call it inside the event loop that uses them. Raises SettingsError."""
+    """The clients of a process. Call it inside the event loop that uses them. Raises SettingsError."""
     return Providers(
-        stt=_make(TRANSCRIBERS, "speech_to_text", settings.speech_to_text, settings.providers),
-        llm=_make(LANGUAGE_MODELS, "language_model", settings.language_model, settings.providers),
-        tts=_make(SYNTHESIZERS, "text_to_speech", settings.text_to_speech, settings.providers),
+        stt=_make(TRANSCRIBERS, "speech_to_text", settings),
+        llm=_make(LANGUAGE_MODELS, "language_model", settings),
+        tts=_make(SYNTHESIZERS, "text_to_speech", settings),
     )
 
 
+def make_synthesizer(settings: Settings) -> Synthesizer:
+    """The first entry of text to speech alone, for speech that is made beforehand. Raises SettingsError."""
+    return _client(SYNTHESIZERS, settings.entries("text_to_speech")[0])
+
+
 def _make(
-    factories: Mapping[str, Callable[[ProviderSettings], _T]], key: str, name: str, settings: ProviderSettings
-) -> _T:
-    factory = factories.get(name)
+    factories: Mapping[str, Callable[[ProviderSettings], _T]], stage: StageKey, settings: Settings
+) -> Ranking[_T]:
+    clients = [_client(factories, entry) for entry in settings.entries(stage)]
+    return Ranking(*clients, avoid_failed_s=settings.fallbacks.avoid_failed_s)
+
+
+def _client(factories: Mapping[str, Callable[[ProviderSettings], _T]], entry: ProviderEntry) -> _T:
+    factory = factories.get(entry.name)
     if factory is None:
-        raise SettingsError(f"{key}: no provider {name!r}; known: {', '.join(sorted(factories))}")
-    return factory(settings)
+        raise SettingsError(f"{entry.stage}: no provider {entry.name!r}; known: {', '.join(sorted(factories))}")
+    return factory(entry.providers)

@@ -23,11 +23,11 @@ from websockets.frames import Opcode
 
 from serve_app.audio.level import may_sound
 from serve_app.errors import ProviderError
+from serve_app.provider_settings import DeepgramSettings
 from serve_app.providers.base import SttEvent, TranscriptionRequest, TranscriptionStream
 from serve_app.providers.errors import is_retryable, status_error
 from serve_app.providers.flux_audio import AudioQueue, StreamClock, binary_frame
 from serve_app.providers.flux_events import TurnReader
-from serve_app.provider_settings import DeepgramSettings
 
 NAME = "deepgram"
 
@@ -105,9 +105,8 @@ class DeepgramTranscriber:
             "mip_opt_out": settings.mip_opt_out,
             "tag": request.call_id,
         }
-        if settings.eager_eot_threshold is not None:
-            # An eager threshold above the final one is refused with HTTP 400.
-            parameters["eager_eot_threshold"] = min(settings.eager_eot_threshold, settings.eot_threshold)
+        if request.eager:
+            parameters["eager_eot_threshold"] = settings.eager_eot_threshold
         if request.keyterms:
             # More than 100 terms, or one that is blank or longer than 100 characters, is refused with HTTP 400.
             terms = [term.strip() for term in request.keyterms if 0 < len(term.strip()) <= 100]

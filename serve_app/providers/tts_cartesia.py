@@ -20,10 +20,10 @@ from cartesia._exceptions import CartesiaError
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from serve_app.errors import ProviderError
+from serve_app.provider_settings import CartesiaSettings
 from serve_app.providers.base import SynthesisConnection, SynthesisRequest
 from serve_app.providers.cartesia_utterance import CartesiaUtterance, Context
 from serve_app.providers.errors import status_error
-from serve_app.provider_settings import CartesiaSettings
 
 NAME = "cartesia"
 
@@ -55,6 +55,15 @@ class CartesiaSynthesizer:
         if urlsplit(settings.websocket_url).scheme == "wss":
             # Loading the system's certificates takes tens of milliseconds: once per process, not once per call.
             self._socket_options["ssl"] = ssl.create_default_context()
+
+    def identify(self, request: SynthesisRequest) -> str:
+        """See Synthesizer.identify."""
+        settings, audio = self._settings, request.audio
+        voice = request.voice or settings.voice or DEFAULT_VOICE
+        # Without the port: that of the stand-in is another one at each start.
+        server = urlsplit(settings.websocket_url).hostname
+        sound = (NAME, server, settings.model, voice, request.language, audio.encoding, audio.sample_rate_hz)
+        return "/".join(map(str, sound))
 
     async def open(self, request: SynthesisRequest) -> SynthesisConnection:
         """Connect. Raises ProviderError."""

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from serve_app.providers.base import AudioFormat
-from serve_app.settings import (
+from serve_app.provider_settings import (
     CartesiaSettings,
     DeepgramSettings,
     GroqSettings,
     OpenAISettings,
     ProviderSettings,
-    Settings,
 )
+from serve_app.providers.base import AudioFormat
+from serve_app.settings import Settings
 from serve_app.simulators.app import make_app
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, Fault

@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from serve_app.errors import ProviderError
+from serve_app.provider_settings import GroqSettings, OpenAISettings
 from serve_app.providers.base import ChatEvent, ChatFinished, ChatRequest, LanguageModel, Message, TextDelta, ToolCall
 from serve_app.providers.chat_stream import ChatStreamer, Dialect
 from serve_app.providers.llm_groq import GroqModel
 from serve_app.providers.llm_openai import OpenAIModel
-from serve_app.settings import GroqSettings, OpenAISettings
 from serve_app.simulators.chat import CHAT
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.latency import Constant

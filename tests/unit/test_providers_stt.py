@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -121,7 +122,7 @@ async def test_two_turns_are_numbered_and_scripted_in_order(bed: Bed, stt: Deepg
 
 async def test_a_pause_inside_an_utterance_resumes_the_turn(bed: Bed) -> None:
     stt = DeepgramTranscriber(bed.deepgram(eager_eot_threshold=0.5), "k")
-    stream = await stt.open(REQUEST)
+    stream = await stt.open(replace(REQUEST, eager=True))
     bed.scripts.expect_segments("call-1", ["Well let me think", "yes that works"])
     await feed(stream.send, spoken("Well let me think", silence_s=0.8) + spoken("yes that works"))
     events = await until_turn_end(stream)
@@ -134,12 +135,13 @@ async def test_a_pause_inside_an_utterance_resumes_the_turn(bed: Bed) -> None:
     assert isinstance(eager, EagerTurnEnded) and eager.text == ended.text
 
 
-async def test_an_eager_threshold_above_the_final_one_is_lowered(bed: Bed) -> None:
-    # The server answers HTTP 400 to it.
-    stt = DeepgramTranscriber(bed.deepgram(eot_threshold=0.6, eager_eot_threshold=0.9), "k")
+async def test_without_being_asked_it_never_tells_that_a_turn_may_be_over(bed: Bed, stt: DeepgramTranscriber) -> None:
     stream = await stt.open(REQUEST)
+    bed.scripts.expect("call-1", "That is all")
+    await feed(stream.send, spoken("That is all"))
+    events = await until_turn_end(stream)
     await stream.close()
-    await stt.aclose()
+    assert not any(isinstance(event, EagerTurnEnded) for event in events)
 
 
 async def test_keyterms_that_the_server_refuses_are_left_out(stt: DeepgramTranscriber) -> None:
