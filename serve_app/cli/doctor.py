@@ -106,12 +106,12 @@ async def _redis(settings: Settings) -> Check:
 
 
 async def _providers(settings: Settings) -> list[Check]:
-    names = {settings.speech_to_text, settings.language_model, settings.text_to_speech}
+    names = {entry.name for entry in settings.entries()}
     simulated = sorted(names & settings.simulated)
     checks = [Check(name, "ok", "no key: a simulator on this machine stands in") for name in simulated]
     if names - settings.simulated:
         for found in await check_providers(settings):
-            if found.name not in simulated:
+            if found.provider not in simulated:
                 checks.append(Check(found.name, "ok" if found.ok else "failed", found.detail, found.remedy or ""))
     return checks
 
