@@ -24,7 +24,7 @@ def configure_tracing(instance: str) -> bool:
     `instance` names the process among those of the service. A provider that somebody installed before (Ray's tracing
     hook) stays. Raises SettingsError, naming the variable.
     """
-    exporter = _wanted()
+    exporter = traces_exporter()
     if exporter is None:
         return False
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
@@ -52,8 +52,8 @@ def configure_tracing(instance: str) -> bool:
     return True
 
 
-def _wanted() -> str | None:
-    """`otlp`, `console`, or None."""
+def traces_exporter() -> str | None:
+    """`otlp`, `console`, or None: what the environment asks for. Raises SettingsError, naming the variable."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     # The specification's default is otlp to a collector on this machine; without any variable nothing is exported.

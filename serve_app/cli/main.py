@@ -6,6 +6,7 @@ import asyncio
 import base64
 import difflib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 import yaml
@@ -23,9 +24,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from serve_app.cli.client import ApiClient, api_key
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
 from serve_app.cli.platform import Platform, running_platform
-from serve_app.cli.show import LiveTranscript, print_result
+from serve_app.cli.show import LiveTranscript, print_call, print_result, print_transcript
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.errors import ParleyError, SettingsError
 from serve_app.local_endpoints import sqlite_url
@@ -144,6 +146,24 @@ def call(
         )
 
     _run_and_exit(as_json, play, placing)
+
+
+@app.command()
+def show(
+    call_id: Annotated[str, typer.Argument(help="The call's id, as the API and the log tell it.")],
+    as_json: Json = False,
+) -> None:
+    """Show a call: what was said and heard, and for every reply how long which stage made the callee wait.
+
+    Asks the platform at PARLEY_URL, else at server.public_url. What the stages mean: docs/latency.md.
+    """
+    with _clear_errors():
+        call, turns = asyncio.run(_read_call(call_id))
+        if as_json:
+            sys.stdout.write(json.dumps({**call, "turns": turns}, indent=2) + "\n")
+            return
+        print_transcript(out, turns)
+        print_call(out, call, turns)
 
 
 @app.command()
@@ -280,6 +300,13 @@ async def _demo(url: str, health: dict[str, Any], console: Console) -> PlacedCal
         ),
         on_event=LiveTranscript(console),
     )
+
+
+async def _read_call(call_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    url = os.environ.get("PARLEY_URL", "").rstrip("/") or load_settings().public_url
+    path = f"/api/v1/calls/{quote(call_id, safe='')}"
+    async with ApiClient(url, await api_key()) as api:
+        return await api.get(path), (await api.get(f"{path}/transcript"))["turns"]
 
 
 def _run_and_exit(as_json: bool, play: bool, placing: Any) -> None:

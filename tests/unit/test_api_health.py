@@ -9,9 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve_app.errors import UnavailableError
+from serve_app.latency_counts import LatencyCounts
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.reports import VITALS, Reports
+from serve_app.store.reports import TURNS, VITALS, Reports
 from serve_app.store.repositories import Calls, Turns
 from tests.unit.api_support import TO, Plane
 
@@ -102,6 +103,30 @@ async def test_metrics_show_what_every_replica_holds(plane: Plane) -> None:
     assert 'parley_replica_open_fds{deployment="sessions",replica="sessions@node:1"} 40.0' in text
     await Reports(plane.live, VITALS).drop("sessions@node:1")
     assert "sessions@node:1" not in (await plane.http.get("/metrics")).text
+
+
+async def test_metrics_show_the_latencies_that_the_sessions_report(plane: Plane) -> None:
+    counts = LatencyCounts()
+    counts.reply({"llm_ms": 40.0, "frame_ms": 2.0, "total_ms": None}, {}, [])
+    counts.reply({"llm_ms": 95.0}, {"llm_ms": "target"}, ["llm_late", "failover: 429"])
+    await Reports(plane.live, TURNS).put("sessions@node:1", counts.report(), 60)
+
+    async def sample(name: str, **labels: str) -> float | None:
+        text = (await plane.http.get("/metrics")).text
+        found = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+        return next((s.value for s in found if labels.items() <= s.labels.items()), None)
+
+    latency, replica = "parley_turn_latency_ms", "sessions@node:1"
+    assert await sample(f"{latency}_bucket", stage="llm_ms", within_target="true", replica=replica, le="50") == 1
+    assert await sample(f"{latency}_bucket", stage="llm_ms", within_target="false", replica=replica, le="90") == 0
+    assert await sample(f"{latency}_bucket", stage="llm_ms", within_target="false", replica=replica, le="100") == 1
+    assert await sample(f"{latency}_bucket", stage="llm_ms", within_target="false", replica=replica, le="+Inf") == 1
+    assert await sample(f"{latency}_sum", stage="llm_ms", within_target="false", replica=replica) == 95
+    assert await sample(f"{latency}_count", stage="frame_ms", within_target="", replica=replica) == 1
+    assert await sample(f"{latency}_count", stage="total_ms", replica=replica) is None
+    assert await sample("parley_turn_causes_total", cause="failover", replica=replica) == 1
+    await Reports(plane.live, TURNS).drop(replica)
+    assert await sample(f"{latency}_count", replica=replica) is None
 
 
 async def test_the_documentation_opens(plane: Plane) -> None:

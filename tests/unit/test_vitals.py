@@ -10,8 +10,9 @@ import pytest
 
 import deployments.vitals as vitals_module
 from deployments.vitals import Vitals
+from serve_app.latency_counts import LatencyCounts
 from serve_app.store.live import LiveState
-from serve_app.store.reports import VITALS, Reports
+from serve_app.store.reports import TURNS, VITALS, Reports
 from tests.unit.providers_fixtures import eventually
 
 pytest_plugins = ("tests.unit.store_fixtures",)
@@ -60,6 +61,25 @@ async def test_a_call_is_held_until_it_is_freed(live: LiveState, no_chance_colle
     with vitals.call(Call()):
         pass
     await reported(0, 0)
+    running.cancel()
+
+
+async def test_the_replies_of_the_process_are_reported_once_there_are_any(
+    live: LiveState, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, reports = LatencyCounts(), Reports(live, TURNS)
+    monkeypatch.setattr(vitals_module, "LATENCIES", counts)
+    running = asyncio.create_task(Vitals(live, "sessions", "replica").run())
+    vitals = Reports(live, VITALS)
+    async with asyncio.timeout(30):
+        while "replica" not in await vitals.all():
+            await asyncio.sleep(0.01)
+        assert await reports.all() == {}
+        counts.reply({"total_ms": 390.0}, {}, ["llm_late"])
+        while "replica" not in (said := await reports.all()):
+            await asyncio.sleep(0.01)
+    assert said["replica"] == counts.report()
+    assert said["replica"]["causes"] == {"llm_late": 1}
     running.cancel()
 
 
