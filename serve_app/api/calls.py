@@ -29,10 +29,19 @@ from serve_app.api.schemas import (
     TranscriptView,
     TurnView,
 )
-from serve_app.dialing.rules import Deny, decide
+from serve_app.dialing.rules import ON_DO_NOT_CALL_LIST, Deny, decide
 from serve_app.metrics import CALLS_REQUESTED
 from serve_app.store.models import TERMINAL_CALL
-from serve_app.store.repositories import Agents, CallRow, Calls, LiveCallExists, Recordings, TurnRow, Turns
+from serve_app.store.repositories import (
+    Agents,
+    CallRow,
+    Calls,
+    LiveCallExists,
+    NotToBeCalled,
+    Recordings,
+    TurnRow,
+    Turns,
+)
 
 router = APIRouter(prefix="/api/v1/calls", tags=["calls"])
 
@@ -50,10 +59,7 @@ async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
     """Queue an outbound call. It is placed when the rules, a free session and the network's rate allow."""
     decision = decide(body.to, deps.dialing_facts())
     if isinstance(decision, Deny):
-        CALLS_REQUESTED.labels("denied").inc()
-        raise ProblemError(
-            403, "not_allowed", f"to: {decision.explanation}", remedy=decision.remedy, reason=decision.reason
-        )
+        raise _denied(decision)
     from_number = _calling_number(body, deps)
     name = body.agent or deps.settings.agents.default
     agent = await Agents(deps.db, caller.tenant_id).get(name)
@@ -71,6 +77,8 @@ async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
             metadata=dict(body.metadata),
             give_up_at=give_up_at,
         )
+    except NotToBeCalled as error:
+        raise _denied(ON_DO_NOT_CALL_LIST) from error
     except LiveCallExists as error:
         CALLS_REQUESTED.labels("conflict").inc()
         raise ProblemError(
@@ -82,6 +90,11 @@ async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
     CALLS_REQUESTED.labels("accepted").inc()
     await deps.call_placed()
     return call_view(call)
+
+
+def _denied(deny: Deny) -> ProblemError:
+    CALLS_REQUESTED.labels("denied").inc()
+    return ProblemError(403, "not_allowed", f"to: {deny.explanation}", remedy=deny.remedy, reason=deny.reason)
 
 
 def _calling_number(body: CallRequest, deps: ApiDeps) -> str:
@@ -254,6 +267,7 @@ def call_view(row: CallRow) -> CallView:
             "started_at": row.started_at,
             "ended_at": row.ended_at,
             "duration_s": row.duration_s,
+            "opted_out_at": row.opted_out_at,
         }
     )
 

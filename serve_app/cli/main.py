@@ -22,14 +22,16 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 
+from serve_app.cli import do_not_call
 from serve_app.cli.client import ApiClient, api_key
+from serve_app.cli.common import clear_errors, err, out, with_database
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
 from serve_app.cli.platform import Platform, running_platform
 from serve_app.cli.show import LiveTranscript, print_call, print_result, print_transcript
+from serve_app.cli.simulate import simulate
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.errors import ParleyError, SettingsError
+from serve_app.errors import SettingsError
 from serve_app.local_endpoints import sqlite_url
 from serve_app.paths import configs_dir
 from serve_app.settings import load_settings
@@ -49,30 +51,13 @@ key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(agent_app, name="agent")
 app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+app.add_typer(do_not_call.app, name="do-not-call")
+app.command()(simulate)
 
 DEMO_NUMBER = "+12025550123"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Play = Annotated[bool, typer.Option("--play", help="Play the recording afterwards, where a player is installed.")]
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """A ParleyError is a message for the user, not a traceback."""
-    try:
-        yield
-    except ParleyError as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        # Files and folders that the user named, or that PARLEY_DATA_DIR does.
-        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -84,7 +69,7 @@ def up(
     config: Annotated[Path | None, typer.Option(help="Another serve config file.", exists=True, dir_okay=False)] = None,
 ) -> None:
     """Start the platform on this machine and serve until Ctrl-C."""
-    with _clear_errors():
+    with clear_errors():
         settings = load_settings()
         wanted = port if port is not None else (urlsplit(settings.public_url).port or 8000)
         err.print("starting the platform (Ray, six deployments, local services)")
@@ -157,7 +142,7 @@ def show(
 
     Asks the platform at PARLEY_URL, else at server.public_url. What the stages mean: docs/latency.md.
     """
-    with _clear_errors():
+    with clear_errors():
         call, turns = asyncio.run(_read_call(call_id))
         if as_json:
             sys.stdout.write(json.dumps({**call, "turns": turns}, indent=2) + "\n")
@@ -173,7 +158,7 @@ def doctor(as_json: Json = False) -> None:
         run_doctor,  # imports every provider's SDK: seconds that other commands need not wait
     )
 
-    with _clear_errors():
+    with clear_errors():
         raise typer.Exit(asyncio.run(run_doctor(out, as_json=as_json)))
 
 
@@ -197,7 +182,7 @@ def simulators(
         err.print_json(account.model_dump_json(exclude={"public_key"}))
         # Their own process: it loads a GPL voice, which the product must not.
         command = [sys.executable, "-m", "serve_app.simulators", "--port", str(port), "--config", str(config)]
-        with _clear_errors():
+        with clear_errors():
             code = subprocess.call(command)  # noqa: S603
     raise typer.Exit(code)
 
@@ -205,7 +190,7 @@ def simulators(
 @agent_app.command("apply")
 def agent_apply(path: Annotated[Path, typer.Argument(help="A YAML file, or a folder of them.", exists=True)]) -> None:
     """Store agent definitions. Equal content keeps its version; changed content becomes the next one."""
-    with _clear_errors():
+    with clear_errors():
         files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
         if not files:
             raise SettingsError(f"{path} holds no *.yaml file")
@@ -216,7 +201,7 @@ def agent_apply(path: Annotated[Path, typer.Argument(help="A YAML file, or a fol
                 row = await Agents(db, tenant).apply(definition.name, definition.model_dump(mode="json"))
                 out.print(f"{row.name} version {row.version}")
 
-        asyncio.run(_with_database(store))
+        asyncio.run(with_database(store))
 
 
 @db_app.command("upgrade")
@@ -224,7 +209,7 @@ def db_upgrade() -> None:
     """Bring the database to this version's schema."""
     from serve_app.store.migrate import current_revision, upgrade
 
-    with _clear_errors():
+    with clear_errors():
         settings = load_settings()
         url = settings.database.url or sqlite_url(settings)
         settings.data_dir.expanduser().mkdir(parents=True, exist_ok=True)
@@ -235,23 +220,13 @@ def db_upgrade() -> None:
 @key_app.command("create")
 def key_create(name: Annotated[str, typer.Argument(help="What the key is for.")]) -> None:
     """Make an API key of the configured tenant and show it once."""
-    with _clear_errors():
+    with clear_errors():
 
         async def create(db: Database, tenant: str) -> None:
             plaintext, _ = await ApiKeys(db, tenant).create(name)
             out.print(plaintext)
 
-        asyncio.run(_with_database(create))
-
-
-async def _with_database(work: Any) -> None:
-    settings = load_settings()
-    db = await Database.connect(settings.database.url or sqlite_url(settings))
-    try:
-        await db.check_schema()
-        await work(db, settings.tenant)
-    finally:
-        await db.aclose()
+        asyncio.run(with_database(create))
 
 
 def _agent(file: Path) -> AgentDefinition:
@@ -310,7 +285,7 @@ async def _read_call(call_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]
 
 
 def _run_and_exit(as_json: bool, play: bool, placing: Any) -> None:
-    with _clear_errors(), _terminated_like_ctrl_c():
+    with clear_errors(), _terminated_like_ctrl_c():
         console = err if as_json else out
         with running_platform(show=lambda line: err.print(line, markup=False)) as (url, health):
             placed = asyncio.run(placing(url, health, console))

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.turn_types import OptOutSource
 
 TurnRole = Literal["agent", "callee"]
 
@@ -39,6 +40,13 @@ class CallJournal(Protocol):
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:
         """A transient event for whoever watches the call now."""
+        ...
+
+    async def opt_out(self, lease: CallLease, source: OptOutSource, text: str) -> None:
+        """The callee is not to be called again. From the commit on no call to the number is claimed or placed.
+
+        Idempotent; it may return late, and whoever stops waiting does not stop the writing.
+        """
         ...
 
     async def finished(self, lease: CallLease, result: CallResult) -> None: ...

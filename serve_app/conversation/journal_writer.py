@@ -11,8 +11,11 @@ import structlog
 
 from serve_app.conversation.journal import CallJournal, TurnRecord
 from serve_app.conversation.lease import CallLease
+from serve_app.conversation.turn_types import OptOutSource
 
 WRITE_TIMEOUT_S = 12.0
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 10.0
 QUEUE_ENTRIES = 512
 QUEUE_LIVE = 64
 """Live events are worth nothing later: beyond so many waiting entries they are dropped."""
@@ -31,6 +34,7 @@ class JournalWriter:
         self._queue: deque[Callable[[], Awaitable[None]]] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._opting_out: asyncio.Task[None] | None = None
         self.dropped = 0
 
     def started(self, at: datetime) -> None:
@@ -42,6 +46,11 @@ class JournalWriter:
     def live(self, event: dict[str, object]) -> None:
         if len(self._queue) < QUEUE_LIVE:
             self._add(lambda: self._journal.live(self._lease, event))
+
+    def opt_out(self, source: OptOutSource, text: str) -> None:
+        """Ahead of everything that waits, and tried until it is written. A second wish of the same call adds nothing."""
+        if self._opting_out is None:
+            self._opting_out = asyncio.create_task(self._write_opt_out(source, text), name="opt-out")
 
     def _add(self, write: Callable[[], Awaitable[None]]) -> None:
         if len(self._queue) >= QUEUE_ENTRIES:
@@ -56,14 +65,20 @@ class JournalWriter:
         self._wake.set()
 
     async def run(self) -> None:
-        while True:
-            while self._queue:
-                waiting, self._queue = self._queue, deque()
-                await asyncio.gather(*map(self._write, waiting))
-            if self._closing:
-                break
-            self._wake.clear()
-            await self._wake.wait()
+        try:
+            while True:
+                while self._queue:
+                    waiting, self._queue = self._queue, deque()
+                    await asyncio.gather(*map(self._write, waiting))
+                if self._closing:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+            if self._opting_out is not None:
+                await self._opting_out
+        finally:
+            if self._opting_out is not None:
+                self._opting_out.cancel()
         if self.dropped:
             self._log.error("journal entries are lost", entries=self.dropped)
 
@@ -74,3 +89,15 @@ class JournalWriter:
         except Exception as error:  # noqa: BLE001  root of the writer's loop: any store, any fault
             self.dropped += 1
             self._log.warning("a journal entry was not written", error=repr(error))
+
+    async def _write_opt_out(self, source: OptOutSource, text: str) -> None:
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                await self._journal.opt_out(self._lease, source, text)
+            except Exception as error:  # noqa: BLE001  any store, any fault: this one entry is never given up
+                self._log.error("an opt-out is not written yet", error=repr(error))
+            else:
+                return
+            await asyncio.sleep(retry_s)
+            retry_s = min(LONGEST_RETRY_S, retry_s * 2)

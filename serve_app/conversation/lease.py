@@ -50,6 +50,11 @@ class CallLease(BaseModel):
     slot_id: str
     epoch: int = 1
 
+    @property
+    def callee_number(self) -> str:
+        """Of the person who talks with the agent; no phone number where a caller withheld it."""
+        return self.to_number if self.direction == "outbound" else self.from_number
+
 
 class CallResult(BaseModel):
     """How a call ended."""

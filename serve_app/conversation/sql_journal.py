@@ -11,17 +11,21 @@ from typing import get_args
 
 import structlog
 
+from serve_app.clock import SystemClock
 from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.lease import CallLease, CallResult, Outcome
+from serve_app.conversation.opt_out_keeper import OptOutKeeper
 from serve_app.conversation.turn_batch import WRITE_TIMEOUT_S, TurnBatch
+from serve_app.conversation.turn_types import OptOutSource
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
+from serve_app.store.parked_opt_outs import HeardOptOut
 from serve_app.store.repositories import Calls
 from serve_app.store.rows import TurnRow
 
 COMPLETED: frozenset[str] = frozenset(
-    {"completed", "callee_hung_up", "agent_hung_up", "silence", "max_duration", "max_turns"}
+    {"completed", "callee_hung_up", "agent_hung_up", "opted_out", "silence", "max_duration", "max_turns"}
 )
 """Outcomes of a conversation that took place. Every other outcome is a failed call."""
 assert set(get_args(Outcome)) >= COMPLETED
@@ -45,6 +49,7 @@ class SqlJournal:
         self._live = live
         self._live_every_s = live_every_s
         self._turns = TurnBatch(db)
+        self._opt_outs = OptOutKeeper(db, live)
         self._unsent: dict[str, list[dict[str, object]]] = {}
         self._sending: asyncio.Task[None] | None = None
         self._publishing = asyncio.Lock()
@@ -70,6 +75,11 @@ class SqlJournal:
                     asdict(record.latency),
                 ),
             )
+
+    async def opt_out(self, lease: CallLease, source: OptOutSource, text: str) -> None:
+        """Returns once it is in SQL, however long that takes; the keeper goes on when nobody waits any more."""
+        at = SystemClock().now()
+        await self._opt_outs.write(HeardOptOut(lease.tenant_id, lease.call_id, lease.callee_number, source, text, at))
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:
         events = self._unsent.setdefault(lease.call_id, [])

@@ -16,6 +16,7 @@ from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.models import OPEN_CALL, Call
 from serve_app.store.objects import ObjectStore
+from serve_app.store.parked_opt_outs import write_parked
 from serve_app.store.repositories import Attempts, CallRow, Calls, Turns
 from serve_app.store.rows import to_row
 from serve_app.telephony.base import CallControl
@@ -126,10 +127,12 @@ async def run_reconciler(
     token_life_s: float = TOKEN_LIFE_S,
     objects: ObjectStore | None = None,
 ) -> None:
-    """`reconcile` for ever; a service that is away is logged and waited out."""
+    """`reconcile` for ever, and what sessions left to be written; a service that is away is logged and waited out."""
     clock = clock or SystemClock()
     while True:
         try:
+            # First, so that a call which is closed now says that its callee opted out.
+            await write_parked(db, live)
             await reconcile(db, live, control, clock.now(), token_life_s=token_life_s, objects=objects)
         except UnavailableError as error:
             log.warning("reconcile_waits", error=str(error))

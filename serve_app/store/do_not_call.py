@@ -44,24 +44,20 @@ def _lock(tenant_id: str, number: Any) -> Select[Any]:
 
 
 class DoNotCall(TenantScope):
-    async def opt_out(self, call_id: str, source: DoNotCallSource, text: str, at: datetime | None = None) -> bool:
+    async def opt_out(
+        self, call_id: str, number: str, source: DoNotCallSource, text: str, *, at: datetime | None = None
+    ) -> None:
         """The callee of this call is not to be called again: the number is listed and the call marked, together.
 
-        Idempotent. False: this tenant has no such call. The callee of an inbound call is who called; one who withheld
-        the number cannot be listed, and nobody could call it: then the call alone is marked.
+        Idempotent. A callee who withheld the number cannot be listed, and nobody could call it: the call alone is marked.
         """
         now = at or self.clock.now()
-        this = Call.tenant_id == self.tenant_id, Call.id == call_id
-        mark = update(Call).where(*this).values(opted_out_at=func.coalesce(Call.opted_out_at, now))
+        mark = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id)
+        marked = mark.values(opted_out_at=func.coalesce(Call.opted_out_at, now))
         async with self.db.transaction() as session:
-            call = (await session.execute(select(Call.direction, Call.from_number, Call.to_number).where(*this))).first()
-            if call is None:
-                return False
-            number = call.to_number if call.direction == "outbound" else call.from_number
             if _E164.fullmatch(number):
                 await self._list(session, number, source, text, call_id, now)
-            await session.execute(mark.execution_options(synchronize_session=False))
-            return True
+            await session.execute(marked.execution_options(synchronize_session=False))
 
     async def add(self, number: str, text: str) -> DoNotCallRow:
         """A person lists an E.164 number. One that is listed already stays as it is. Raises ValueError."""

@@ -101,3 +101,20 @@ def test_the_public_address_is_kept_and_a_local_one_follows_the_port(
     finally:
         platform.stop()
     assert given == (platform.url if local else None)
+
+
+def test_the_do_not_call_list() -> None:
+    assert run("db", "upgrade")[0] == 0
+    code, output = run("do-not-call", "add", "202 555 0123", "--reason", "by letter")
+    assert (code, "country code" in output) == (1, True)
+    assert run("do-not-call", "add", "+1 202 555 0123", "--reason", "by [letter]")[0] == 0
+    assert "+12025550123" in (listed := run("do-not-call", "list")[1])
+    assert "by [letter]" in listed
+    assert run("do-not-call", "remove", "+12025550123")[0] == 2, "a reason must be given"
+    code, output = run("do-not-call", "remove", "+12025550123", "--reason", " ")
+    assert (code, "--reason is empty" in output) == (1, True)
+    assert run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")[0] == 0
+    assert "+12025550123" not in run("do-not-call", "list")[1]
+    assert "agreed anew" in run("do-not-call", "list", "--removed")[1]
+    code, output = run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")
+    assert (code, "is not on the do-not-call list" in output) == (1, True)

@@ -36,7 +36,7 @@ async def test_models_and_migrations_agree(database_url: str) -> None:
 
 
 async def test_every_table_has_a_tenant() -> None:
-    assert len(Base.metadata.tables) == 10
+    assert len(Base.metadata.tables) == 11
     for table in Base.metadata.tables.values():
         assert "tenant_id" in table.columns, table.name
         assert not table.columns["tenant_id"].nullable, table.name

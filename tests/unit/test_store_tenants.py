@@ -18,6 +18,7 @@ from serve_app.store.repositories import (
     ApiKeys,
     Attempts,
     Calls,
+    DoNotCall,
     Events,
     Jobs,
     RawEvent,
@@ -36,6 +37,7 @@ FUTURE = NOW + timedelta(days=1)
 CALL = {"from_number": OWN_NUMBER, "agent_name": "front-desk", "agent_version": 1, "metadata": {}}
 END: dict[str, Any] = {"outcome": "failed", "detail": "stolen", "started_at": NOW, "ended_at": NOW, "duration_s": 1}
 RECORDING: dict[str, Any] = {"key": "k", "format": "wav", "channels": 1, "sample_rate_hz": 8000, "duration_s": 1.0}
+BARRED = "+12025550177"
 EVENT = RawEvent("jti", "vonage", "answered", "carrier-1", {}, NOW)
 
 
@@ -72,6 +74,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "for_call": lambda r, v: r.for_call(v.live_call),
         "live_of_call": lambda r, v: r.live_of_call(v.live_call),
         "claim_intended": lambda r, v: r.claim_intended("x", limit=50, lease_s=9, now=FUTURE),
+        "barred": lambda r, v: r.barred(limit=50),
         "renew": lambda r, v: r.renew([v.live_attempt], "me", lease_s=60, now=FUTURE),
         "fence_placing": lambda r, v: r.fence_placing(v.live_attempt, 1),
         "placed": lambda r, v: r.placed(v.live_attempt, "uuid", None),
@@ -95,6 +98,13 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "of_attempt": lambda r, v: r.of_attempt("jti", v.live_attempt),
         "of_carrier_call": lambda r, v: r.of_carrier_call("jti", "carrier-1"),
     },
+    DoNotCall: {
+        "opt_out": lambda r, v: r.opt_out(v.live_call, BARRED, "key", "9"),
+        "add": lambda r, v: r.add(BARRED, "mine"),
+        "remove": lambda r, v: r.remove(BARRED, reason="call them", by="stranger"),
+        "contains": lambda r, v: r.contains(BARRED),
+        "list": lambda r, v: r.list(limit=50, removed=True),
+    },
     ApiKeys: {
         "create": lambda r, v: r.create("mine"),
         "any": lambda r, v: r.any(),
@@ -105,6 +115,8 @@ OWN = {
     (Calls, "create_outbound"),
     (Calls, "create_inbound"),
     (Events, "record"),
+    (DoNotCall, "opt_out"),
+    (DoNotCall, "add"),
     (ApiKeys, "create"),
 }
 REFUSED = {(Turns, "put"), (Recordings, "put")}
@@ -133,6 +145,9 @@ async def populate(db: Database) -> Victim:
     await Recordings(db, OWNER).put(over.id, bytes=1, peaks=[], **RECORDING)
     await Events(db, OWNER).record(EVENT)
     await ApiKeys(db, OWNER).create("first")
+    await DoNotCall(db, OWNER).add(BARRED, "by letter")
+    await outbound(db, OWNER, number="+12025550178")
+    await DoNotCall(db, OWNER).add("+12025550178", "by letter")
     victim.live_call, victim.live_attempt, victim.over_call = call.id, attempt.id, over.id
     return victim
 

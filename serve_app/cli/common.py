@@ -1,0 +1,48 @@
+"""What the commands share: two consoles, errors as messages, the database of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from serve_app.errors import ParleyError
+from serve_app.local_endpoints import sqlite_url
+from serve_app.settings import load_settings
+from serve_app.store.db import Database
+
+T = TypeVar("T")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """A ParleyError is a message for the user, not a traceback."""
+    try:
+        yield
+    except ParleyError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        # Files and folders that the user named, or that PARLEY_DATA_DIR does.
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+async def with_database(work: Callable[[Database, str], Awaitable[T]]) -> T:
+    """`work(db, tenant)` on the configured database, whose schema must be this version's. Raises ParleyError."""
+    settings = load_settings()
+    db = await Database.connect(settings.database.url or sqlite_url(settings))
+    try:
+        await db.check_schema()
+        return await work(db, settings.tenant)
+    finally:
+        await db.aclose()

@@ -1,0 +1,99 @@
+"""`parley do-not-call`: the list of the configured tenant, straight in SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.dialing.numbers import parse_e164
+from serve_app.errors import ParleyError
+from serve_app.store.db import Database
+from serve_app.store.repositories import DoNotCall, DoNotCallRow
+
+PAGE = 500
+
+app = typer.Typer(help="Numbers that are not called: who opted out, and who was listed.", no_args_is_help=True)
+
+Number = Annotated[str, typer.Argument(help="In E.164, for example +12025550123.")]
+
+
+@app.command("list")
+def list_numbers(
+    number: Annotated[str | None, typer.Option(help="Only this number.")] = None,
+    removed: Annotated[bool, typer.Option("--removed", help="Also what was taken off the list.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE, help="How many, the newest first.")] = 50,
+) -> None:
+    """Show the list."""
+    with clear_errors():
+        wanted = None if number is None else parse_e164(number)
+
+        async def read(db: Database, tenant: str) -> tuple[list[DoNotCallRow], str | None]:
+            return await DoNotCall(db, tenant).list(limit=limit, number=wanted, removed=removed)
+
+        rows, more = asyncio.run(with_database(read))
+        out.print(_table(rows, removed=removed))
+        if more is not None:
+            err.print(f"there are more than {limit}; see --limit, and GET /api/v1/do-not-call for all of them")
+
+
+@app.command()
+def add(
+    number: Number, reason: Annotated[str, typer.Option(help="Why, for whoever reads the list later.")]
+) -> None:
+    """List a number: from now on no call to it is placed, also none that waits."""
+    with clear_errors():
+        e164, why = parse_e164(number), _stated(reason)
+
+        async def write(db: Database, tenant: str) -> None:
+            await DoNotCall(db, tenant).add(e164, why)
+
+        asyncio.run(with_database(write))
+        out.print(f"{e164} is on the do-not-call list")
+
+
+@app.command()
+def remove(
+    number: Number, reason: Annotated[str, typer.Option(help="Kept on record: how and when its owner agreed anew.")]
+) -> None:
+    """Take a number off the list."""
+    with clear_errors():
+        e164, why = parse_e164(number), _stated(reason)
+
+        async def write(db: Database, tenant: str) -> DoNotCallRow | None:
+            return await DoNotCall(db, tenant).remove(e164, reason=why, by=f"cli {_user()}")
+
+        if asyncio.run(with_database(write)) is None:
+            raise ParleyError(f"{e164} is not on the do-not-call list; see `parley do-not-call list`")
+        out.print(f"{e164} is no longer on the do-not-call list")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _stated(reason: str) -> str:
+    if not reason.strip():
+        raise ParleyError("--reason is empty; say why, it is kept with the number")
+    return reason.strip()
+
+
+def _table(rows: list[DoNotCallRow], *, removed: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("number", "since", "by", "in call", "words", *(("taken off", "why") if removed else ())):
+        table.add_column(title, no_wrap=title not in ("words", "why"))
+    for row in rows:
+        cells = [row.number, f"{row.created_at:%Y-%m-%d %H:%M}", row.source, row.call_id or "", Text(row.text)]
+        if removed:
+            off = "" if row.removed_at is None else f"{row.removed_at:%Y-%m-%d %H:%M} {row.removed_by}"
+            cells += [off, Text(row.removed_reason or "")]
+        table.add_row(*cells)
+    return table
