@@ -30,8 +30,9 @@ from deployments.slot_offer import SessionTunables, SlotOffer, check_calls_per_r
 from serve_app import garbage
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.lines import LineCache, line_keys, request_in
 from serve_app.conversation.session import CallSession
-from serve_app.conversation.speaker import LineCache
+from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.errors import UnavailableError
 from serve_app.providers.base import Providers
@@ -65,7 +66,8 @@ class CallSessions:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._link = LinkServer(settings.link, node_ip=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         await self._link.start()
-        self._lines = LineCache()
+        self._lines = LineCache(self._runtime.objects)
+        self._speculation = Speculation(settings.call.speculation)
         self._workers = ready_handle(WORKERS, CONTROL_APP)
         self._offer = SlotOffer(self._replica, self._runtime.live, SessionTunables())
         self._offer.lag.start()
@@ -106,6 +108,8 @@ class CallSessions:
         settings = self._runtime.settings
         channel = self._link.invite(call.call_id, call.epoch)
         self._offer.calls += 1
+        # While the media socket attaches: the opening must be there when it is.
+        self._fetch_lines(call)
         try:
             address = await self._link.address(same_node=ingress_node_id == self._node_id)
             yield {
@@ -142,6 +146,7 @@ class CallSessions:
             settings=settings.call,
             clock=SystemClock(),
             lines=self._lines,
+            speculation=self._speculation,
         )
         self._mailroom.add(call.call_id, session.command)
         self._beats.hold(call, session.command)
@@ -152,6 +157,10 @@ class CallSessions:
         finally:
             self._mailroom.remove(call.call_id)
             await self._let_go(call)
+
+    def _fetch_lines(self, call: CallLease) -> None:
+        request = request_in(call.agent.language, call.agent, self._leg(call).audio, call.call_id)
+        self._lines.begin_loading(call.tenant_id, line_keys(call.agent, self._providers.tts.clients[0], request))
 
     def _leg(self, call: CallLease) -> Leg:
         return VonageLeg(self._runtime.settings.telephony.vonage.sample_rate_hz)

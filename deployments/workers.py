@@ -1,4 +1,4 @@
-"""Workers: background jobs leased from SQL (mix-down, reconcile), never in ControlApi or Dialer."""
+"""Workers: background jobs leased from SQL (mix-down, lines, reconcile), never in ControlApi or Dialer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.errors import ParleyError, UnavailableError
 from serve_app.jobs.finalize import close_lost_call, run_reconciler
 from serve_app.jobs.mix_recording import MixRecording
+from serve_app.jobs.prepare_lines import PrepareLines
 from serve_app.jobs.runner import JobRunner
+from serve_app.providers.registry import make_synthesizer
+from serve_app.store.repositories import MIX_RECORDING, PREPARE_LINES
+from serve_app.telephony.vonage.wire import VonageLeg
 
 # A call of two hours is mixed in seconds; beyond this the pool is away or overloaded.
 MIX_TIMEOUT_S = 120
@@ -36,7 +40,13 @@ class Workers:
         runtime = self._runtime
         network = runtime.settings.telephony.vonage
         mix = MixRecording(runtime.db, runtime.objects, self._mix, file_format=runtime.settings.call.recording_format)
-        self._runner = JobRunner(runtime.db, {"mix_recording": mix}, owner=runtime.owner)
+        self._lines = PrepareLines(
+            runtime.db,
+            runtime.objects,
+            lambda: make_synthesizer(runtime.settings),
+            VonageLeg(network.sample_rate_hz).audio,
+        )
+        self._runner = JobRunner(runtime.db, {MIX_RECORDING: mix, PREPARE_LINES: self._lines}, owner=runtime.owner)
         reconciler = run_reconciler(
             runtime.db,
             runtime.live,
@@ -47,8 +57,18 @@ class Workers:
         self._background = [asyncio.create_task(self._runner.run()), asyncio.create_task(reconciler)]
 
     async def wake(self) -> None:
-        """A call has ended."""
+        """A call has ended, or an agent was applied."""
         self._runner.wake()
+
+    async def prepare_opening(self, tenant_id: str, agent: str, version: int) -> bool:
+        """A call of this agent is about to be placed. True: its opening is ready."""
+        try:
+            ready = await self._lines.opening(tenant_id, agent, version)
+        except UnavailableError as error:
+            log.warning("an opening was not prepared", agent=agent, version=version, error=str(error))
+            return False
+        self._runner.wake()
+        return ready
 
     async def call_lost(self, lease: dict[str, Any], outcome: Outcome, detail: str) -> None:
         """End the record, and the leg, of a call whose session is gone or never came."""

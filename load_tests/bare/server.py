@@ -13,8 +13,8 @@ from load_tests.bare.records import Records
 from serve_app import garbage
 from serve_app.clock import SystemClock
 from serve_app.conversation.agent import AgentDefinition
+from serve_app.conversation.lines import LineCache
 from serve_app.conversation.session import CallSession
-from serve_app.conversation.speaker import LineCache
 from serve_app.errors import ParleyError
 from serve_app.loop_lag import LoopLag
 from serve_app.providers.base import Providers

@@ -124,13 +124,16 @@ class Speech:
 
     async def _carry(self, utterance: Utterance, synthesizer: Synthesizer) -> None:
         async with asyncio.TaskGroup() as group:
-            position = 0
+            position, hearing = 0, False
             while (piece := await self._piece(position)) is not None:
-                await utterance.push(piece.spoken)
-                if position == 0:
-                    # The synthesizer's deadlines begin with the first text, not with the model's thinking.
-                    group.create_task(self._hear(utterance, synthesizer))
                 position += 1
+                if not piece.spoken.strip():
+                    continue  # an emoji
+                await utterance.push(piece.spoken)
+                if not hearing:
+                    # The synthesizer's deadlines begin with the first text, not with the model's thinking.
+                    hearing = True
+                    group.create_task(self._hear(utterance, synthesizer))
             await utterance.finish()
 
     async def _piece(self, position: int) -> Speakable | None:

@@ -21,6 +21,7 @@ from serve_app.clock import Clock
 from serve_app.conversation.lease import Outcome
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
+from serve_app.dialing.openings import AgentVersion, Openings, Prepare
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.rules import ON_DO_NOT_CALL_LIST, Deny, decide, facts_from
 from serve_app.dialing.slot_queue import SlotQueue
@@ -30,7 +31,7 @@ from serve_app.metrics import ATTEMPTS
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.repositories import AttemptRow, Attempts
+from serve_app.store.repositories import AttemptRow, Attempts, ClaimRow
 from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
 
 # How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
@@ -58,7 +59,7 @@ log = structlog.get_logger(__name__)
 class Claim:
     """An attempt that this dialer holds."""
 
-    attempt: AttemptRow
+    attempt: ClaimRow
     leased_at: float
     """Monotonic time of the claim, or of its last renewal: asked before SQL was, so never too late."""
     waiting: asyncio.Task[bool] | None = None
@@ -78,7 +79,9 @@ class Dialer:
         owner: str,
         *,
         simulated_network: bool | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
+        """`prepare`: asked for the opening of an agent version before its first call of this process is placed."""
         network = settings.telephony.vonage
         self._db = db
         self._live = live
@@ -96,6 +99,7 @@ class Dialer:
         # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
         self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
         self._slots = SlotQueue(live, clock, owner)
+        self._openings = Openings(prepare, clock)
         self._in_flight = 0
         self._waiting: dict[str, Claim] = {}
         self._stopping = False
@@ -221,6 +225,8 @@ class Dialer:
             return await self._decline(attempt, "not_allowed", f"{decision.reason}: {decision.explanation}")
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
+        agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
+        self._openings.ask(agent)
         if not await self._reserve(claim):
             if claim.waiting is not None and claim.waiting.cancelled() and not self._stopping:
                 await self._lost(attempt)
@@ -234,6 +240,7 @@ class Dialer:
         if pace_s > LONGEST_PACE_S:
             return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
+        await self._openings.wait(agent)
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.lines import LineCache
 from serve_app.conversation.session import CallSession
-from serve_app.conversation.speaker import LineCache
 from serve_app.providers.base import Providers
 from serve_app.providers.ranking import Ranking
 from serve_app.scenarios.memory import Memory

@@ -9,16 +9,22 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from serve_app.store.jobs import insert_job
 from serve_app.store.models import Agent
 from serve_app.store.rows import AgentRow, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+
+PREPARE_LINES = "prepare_lines"
 
 _APPLY_TRIES = 10
 
 
 class Agents(TenantScope):
     async def apply(self, name: str, document: dict[str, Any]) -> AgentRow:
-        """Store `document` as the newest version. A document equal to the newest one keeps that version."""
+        """Store `document` as the newest version, and add the job that prepares its fixed lines.
+
+        A document equal to the newest one keeps that version.
+        """
         digest = _digest(document)
         for _ in range(_APPLY_TRIES):
             async with self.db.transaction() as session:
@@ -37,6 +43,14 @@ class Agents(TenantScope):
                 }
                 # On PostgreSQL another writer may have taken the number meanwhile: look again.
                 if await changed(session, insert_or_ignore(session, Agent, values)):
+                    await insert_job(
+                        session,
+                        self.tenant_id,
+                        PREPARE_LINES,
+                        {"agent": name, "version": version},
+                        key=f"{PREPARE_LINES}:{name}:{version}",
+                        now=created_at,
+                    )
                     return AgentRow(name, version, document, created_at)
         raise RuntimeError(f"agent {name}: {_APPLY_TRIES} concurrent writers took every version number")
 

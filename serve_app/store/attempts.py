@@ -7,17 +7,21 @@ conditional update, so that two dialers, a late webhook and a reconciler can act
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import case, func, not_, or_, select, update
+from sqlalchemy import ScalarSelect, case, func, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.do_not_call import listed, wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
-from serve_app.store.rows import AttemptRow, RawEvent, to_row
+from serve_app.store.rows import AttemptRow, ClaimRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed
+
+T = TypeVar("T")
 
 
 class Attempts(TenantScope):
@@ -36,7 +40,7 @@ class Attempts(TenantScope):
         """The attempt of a call that has not ended."""
         return next((a for a in reversed(await self.for_call(call_id)) if a.status in LIVE_ATTEMPT), None)
 
-    async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AttemptRow]:
+    async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[ClaimRow]:
         """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt.
 
         In the order in which they are due. A number on the do-not-call list is not claimed (`barred` tells of it).
@@ -59,11 +63,14 @@ class Attempts(TenantScope):
             update(Attempt)
             .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(select(due.c.id)), Attempt.status == "intended")
             .values(epoch=Attempt.epoch + 1, lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
-            .returning(Attempt)
+            .returning(Attempt, _of_its_call(Call.agent_name), _of_its_call(Call.agent_version))
             .execution_options(synchronize_session=False)
         )
         async with self.db.transaction() as session:
-            claimed = [to_row(AttemptRow, attempt) for attempt in await session.scalars(claim)]
+            claimed = [
+                ClaimRow(**asdict(to_row(AttemptRow, attempt)), agent_name=name, agent_version=version)
+                for attempt, name, version in await session.execute(claim)
+            ]
         return sorted(claimed, key=lambda row: (row.next_at, row.id))
 
     async def barred(self, *, limit: int) -> list[AttemptRow]:
@@ -216,3 +223,9 @@ class Attempts(TenantScope):
         await session.execute(
             mirrored.values(updated_at=self.clock.now(), **values).execution_options(synchronize_session=False)
         )
+
+
+def _of_its_call(column: InstrumentedAttribute[T]) -> ScalarSelect[T]:
+    """A column of the attempt's call, in the same statement."""
+    own = select(column).where(Call.tenant_id == Attempt.tenant_id, Call.id == Attempt.call_id)
+    return own.correlate(Attempt).scalar_subquery()

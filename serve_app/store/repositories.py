@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.store.agents import Agents
+from serve_app.store.agents import PREPARE_LINES, Agents
 from serve_app.store.attempts import Attempts
 from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists, NotToBeCalled
 from serve_app.store.do_not_call import DoNotCall
@@ -14,6 +14,7 @@ from serve_app.store.rows import (
     ApiKeyRow,
     AttemptRow,
     CallRow,
+    ClaimRow,
     DoNotCallRow,
     EventContext,
     JobRow,
@@ -25,6 +26,7 @@ from serve_app.store.rows import (
 
 __all__ = [
     "MIX_RECORDING",
+    "PREPARE_LINES",
     "AgentRow",
     "Agents",
     "ApiKeyRow",
@@ -33,6 +35,7 @@ __all__ = [
     "Attempts",
     "CallRow",
     "Calls",
+    "ClaimRow",
     "DoNotCall",
     "DoNotCallRow",
     "EventContext",

@@ -101,6 +101,14 @@ class DoNotCallRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimRow(AttemptRow):
+    """An attempt that is about to be placed, and who will talk."""
+
+    agent_name: str
+    agent_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class RawEvent:
     """A webhook as it came. Two deliveries of one webhook have one `dedupe_key`."""
 
