@@ -37,8 +37,10 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"audio", "telephony", "providers", "store", "conversation", "dialing"},
     # They stand for the outside world: shared wire code would hide a fault on both sides.
     "simulators": {"audio"},
+    # Plays both ends of a call: the session, and on the wire the simulated phone.
+    "scenarios": {"audio", "telephony", "providers", "store", "conversation", "simulators"},
     "local_services": {"store"},
-    "cli": {"audio", "telephony", "providers", "store", "conversation", "dialing", "api", "local_services"},
+    "cli": {"audio", "telephony", "providers", "store", "conversation", "dialing", "api", "local_services", "scenarios"},
 }
 
 
