@@ -89,9 +89,7 @@ def _unmet(expected: Expectation, window: _Window, record: CallRecord) -> list[s
         missing.append(f"the model did not call {expected.tool} {dict(expected.arguments) or ''}".rstrip())
     if expected.draft is not None and not _drafted(expected.draft, window, record):
         missing.append(f"no draft was {expected.draft}")
-    if expected.cause is not None and not any(
-        expected.cause in cause for at, cause in record.causes if window.has(at)
-    ):
+    if expected.cause is not None and not any(expected.cause in cause for at, cause in record.causes if window.has(at)):
         told = ", ".join(cause for at, cause in record.causes if window.has(at)) or "none"
         missing.append(f"no cause {expected.cause!r} was recorded; there is {told}")
     if expected.opted_out is not None and bool(record.opt_outs) is not expected.opted_out:

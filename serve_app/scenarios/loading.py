@@ -34,7 +34,9 @@ def load_scenario(file: Path) -> Scenario:
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(file, document, lines, item) for item in error.errors(include_url=False)]
+        # A list whose items are wrong is told to be too short as well.
+        told = [item for item in error.errors(include_url=False) if item["type"] != "too_short" or not item["input"]]
+        problems = [_problem(file, document, lines, item) for item in told]
         raise SettingsError("\n".join(problems)) from error
 
 

@@ -124,9 +124,7 @@ class CallRecord:
 
     # --- when it is over ---
 
-    def finish(
-        self, result: CallResult, turns: Sequence[TurnRecord], opt_outs: Sequence[tuple[str, str]]
-    ) -> None:
+    def finish(self, result: CallResult, turns: Sequence[TurnRecord], opt_outs: Sequence[tuple[str, str]]) -> None:
         """`turns`: of the journal. The agent's are told in the order in which their first frames were played."""
         self.result, self.opt_outs = result, opt_outs
         spoken = [turn for turn in turns if turn.role == "agent"]

@@ -26,7 +26,7 @@ def print_played(console: Console, played: Played, *, timeline: bool) -> None:
 
 
 def print_timeline(console: Console, record: CallRecord) -> None:
-    """Who spoke when, the turn machine's events and commands, latencies, silences; seconds since the line was opened."""
+    """Who spoke when, the turn machine's events and commands, latencies, silences; seconds of the call."""
     for moment in record.moments:
         if moment.name != "CalleePartial":
             console.print(_line(moment, record), soft_wrap=True)

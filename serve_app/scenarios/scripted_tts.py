@@ -1,4 +1,4 @@
-"""Text to speech on virtual time: every word becomes sound that an ear can read, with the faults of real synthesizers."""
+"""Text to speech on virtual time: every word becomes sound that an ear can read, with the faults of real ones."""
 
 from __future__ import annotations
 

@@ -125,9 +125,7 @@ class _WireCall:
         """The record of the call that begins now."""
         loop = asyncio.get_running_loop()
         self._opened_at = opened_at = loop.time()
-        self._record = CallRecord(
-            self._scenario.agent.language, lambda: loop.time() - opened_at, SilenceWatch(0.0)
-        )
+        self._record = CallRecord(self._scenario.agent.language, lambda: loop.time() - opened_at, SilenceWatch(0.0))
         return self._record
 
     async def answer(self, socket: CallerSocket) -> None:
