@@ -175,9 +175,7 @@ def test_neither_numbers_nor_words_go_into_a_trace(spans: InMemorySpanExporter, 
         assert secret not in written
 
 
-def test_a_call_that_is_not_sampled_makes_no_turn_spans(
-    monkeypatch: pytest.MonkeyPatch, counts: LatencyCounts
-) -> None:
+def test_a_call_that_is_not_sampled_makes_no_turn_spans(monkeypatch: pytest.MonkeyPatch, counts: LatencyCounts) -> None:
     provider, exporter = TracerProvider(sampler=ALWAYS_OFF), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)

@@ -19,13 +19,13 @@ BUDGETS = LatencyBudgets()
 ZERO = 1000.0
 
 
-def a_probe(*, speculative: bool = False, **at_ms: float | None) -> LatencyProbe:
+def a_probe(**at_ms: float) -> LatencyProbe:
     """A probe with moments in ms after the callee's last sound."""
-    times = {f"{moment}_at": None if ms is None else ZERO + ms / 1000 for moment, ms in at_ms.items()}
-    return LatencyProbe(speech_ended_at=ZERO, speculative=speculative, **times)  # type: ignore[arg-type]
+    times = {f"{moment}_at": ZERO + ms / 1000 for moment, ms in at_ms.items()}
+    return LatencyProbe(speech_ended_at=ZERO, **times)  # type: ignore[arg-type]
 
 
-ORDINARY: dict[str, float | None] = {
+ORDINARY: dict[str, float] = {
     "turn_ended": 250,
     "first_token": 290,
     "first_sentence": 310,
@@ -52,7 +52,9 @@ def test_every_stage_of_an_ordinary_reply() -> None:
 
 def test_a_draft_that_was_ready_before_the_turn_ended_took_no_time() -> None:
     moments = {**ORDINARY, "first_token": 180.0, "first_sentence": 220.0, "first_audio": 330.0, "first_frame": 331.0}
-    latency = a_probe(speculative=True, **moments).latency(BUDGETS)
+    probe = a_probe(**moments)
+    probe.speculative = True
+    latency = probe.latency(BUDGETS)
     assert (latency.stt_ms, latency.llm_ms, latency.sentence_ms, latency.tts_ms, latency.frame_ms) == (250, 0, 0, 80, 1)
     assert latency.total_ms == 331
     assert latency.speculative
@@ -118,7 +120,7 @@ moments = st.one_of(st.none(), st.floats(-2000, 20_000, allow_nan=False))
 
 @given(
     speech=st.one_of(st.none(), st.floats(0, 1e6)),
-    after=st.fixed_dictionaries({name: moments for name in ORDINARY}),
+    after=st.fixed_dictionaries(dict.fromkeys(ORDINARY, moments)),
 )
 def test_stages_add_up_and_none_is_negative(speech: float | None, after: dict[str, float | None]) -> None:
     """In any order, with any of them missing: also what a draft or a wrong clock of words would give."""
