@@ -1,0 +1,22 @@
+"""The scenarios of tests/scenarios on virtual time, each as `parley simulate` plays it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.scenarios.loading import find_scenarios, load_scenario
+from serve_app.scenarios.runner import play
+
+FILES = find_scenarios(Path(__file__).parents[1] / "scenarios")
+
+
+def test_there_is_a_scenario_for_every_part_of_a_conversation() -> None:
+    assert len(FILES) >= 20
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_goes_as_written(file: Path) -> None:
+    played = play(load_scenario(file))
+    assert not played.failures, "\n".join(played.failures)
