@@ -30,6 +30,9 @@ class AgentLimits(BaseModel):
     )
     silence_prompts: int = Field(2, ge=0, le=10, description="questions in a row without an answer before the goodbye")
     max_reply_tokens: int = Field(400, ge=50, le=8000)
+    max_history_tokens: int = Field(
+        6000, ge=500, le=200_000, description="of the talk, by estimate; beyond it the model no longer sees the oldest turns"
+    )
 
 
 class InterruptionPolicy(BaseModel):

@@ -108,6 +108,8 @@ class TranscriptionRequest:
     keyterms: tuple[str, ...] = ()
     eager: bool = False
     """Tell also when a turn may be over (`EagerTurnEnded`, `TurnResumed`), where the provider can."""
+    languages: tuple[str, ...] = ()
+    """All that may be spoken, `language` among them; empty: `language` alone."""
 
 
 class TranscriptionStream(Protocol):
@@ -122,6 +124,10 @@ class TranscriptionStream(Protocol):
 
         Positions are seconds of the audio that was given to `send`: silence that a client adds does not count.
         """
+        ...
+
+    def configure(self, language: str) -> None:
+        """Expect this language from now on, one of the request's. Raises ProviderError when the stream cannot."""
         ...
 
     async def close(self) -> None:
@@ -141,10 +147,22 @@ class Transcriber(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A complete tool call (deltas are accumulated by the client)."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
+    """`tool_calls`: of an assistant that called tools; for each of them a `tool` message with its id must follow."""
+
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     tool_call_id: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +177,6 @@ class ChatRequest:
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A complete tool call (deltas are accumulated by the client)."""
-
-    id: str
-    name: str
-    arguments_json: str
 
 
 @dataclass(frozen=True, slots=True)

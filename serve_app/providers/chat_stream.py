@@ -207,6 +207,13 @@ class ChatStreamer:
 
 def _message(message: Message) -> dict[str, Any]:
     document: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        # A message that only calls tools has no content: some servers refuse an empty text.
+        document["content"] = message.content or None
+        document["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+            for call in message.tool_calls
+        ]
     if message.tool_call_id is not None:
         document["tool_call_id"] = message.tool_call_id
     return document

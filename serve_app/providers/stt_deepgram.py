@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import structlog
 from deepgram import AsyncDeepgramClient
 from deepgram.core.api_error import ApiError
 from deepgram.environment import DeepgramClientEnvironment
@@ -30,6 +31,8 @@ from serve_app.providers.flux_audio import AudioQueue, StreamClock, binary_frame
 from serve_app.providers.flux_events import TurnReader
 
 NAME = "deepgram"
+
+MULTILINGUAL = "flux-general-multi"
 
 # A message costs as much as the rest of a frame's way, so frames are joined where the callee loses nothing by it: while
 # a turn's voice sounds, to the 80 ms that Deepgram recommends; in the quiet between turns to twice that, for whatever
@@ -54,6 +57,8 @@ _IDLE_GAP_S = 4.0
 _SILENCE_MS = 80
 _CLOSE_TIMEOUT_S = 1.0
 _EVENT_QUEUE = 1000
+
+log = structlog.get_logger()
 
 
 class DeepgramTranscriber:
@@ -92,12 +97,11 @@ class DeepgramTranscriber:
         except (OSError, WebSocketException) as error:
             message = f"cannot connect to {self._settings.websocket_url}: {_why(error)}"
             raise ProviderError("stt", NAME, message, retryable=True) from error
-        return DeepgramStream(connection, stack, request)
+        return DeepgramStream(connection, stack, request, multilingual=_model(self._settings, request) == MULTILINGUAL)
 
     def _parameters(self, request: TranscriptionRequest) -> dict[str, Any]:
         settings = self._settings
         parameters: dict[str, Any] = {
-            "model": settings.model,
             "encoding": request.audio.encoding,
             "sample_rate": request.audio.sample_rate_hz,
             "eot_threshold": settings.eot_threshold,
@@ -111,8 +115,9 @@ class DeepgramTranscriber:
             # More than 100 terms, or one that is blank or longer than 100 characters, is refused with HTTP 400.
             terms = [term.strip() for term in request.keyterms if 0 < len(term.strip()) <= 100]
             parameters["keyterm"] = terms[:100]
-        if settings.model == "flux-general-multi":
-            parameters["language_hint"] = request.language
+        if (model := _model(settings, request)) == MULTILINGUAL:
+            parameters["language_hint"] = list(_languages(request))
+        parameters["model"] = model
         return parameters
 
     async def aclose(self) -> None:
@@ -123,8 +128,16 @@ class DeepgramTranscriber:
 class DeepgramStream:
     """One call's stream. Positions in events are seconds of the audio that was given to `send`."""
 
-    def __init__(self, connection: Any, stack: contextlib.AsyncExitStack, request: TranscriptionRequest) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        stack: contextlib.AsyncExitStack,
+        request: TranscriptionRequest,
+        *,
+        multilingual: bool = False,
+    ) -> None:
         self._connection = connection
+        self._multilingual = multilingual
         # The SDK offers no ping, no abort, and no sending without a wait; its socket is the `websockets` client
         # connection.
         self._socket = connection._websocket
@@ -179,6 +192,17 @@ class DeepgramStream:
         self._end_events()
         if self._failure is not None and not self._closing:
             raise self._failure
+
+    def configure(self, language: str) -> None:
+        """See TranscriptionStream.configure. Sent in order with the audio; a refusal is logged."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._multilingual:
+            message = f"this stream's model hears English only, and {language} was asked for"
+            raise ProviderError("stt", NAME, message, retryable=False)
+        if self._socket.open and not self._socket.transport.is_closing():  # else the reader finds out why
+            document = {"type": "Configure", "language_hints": [language]}
+            self._socket.write_frame_sync(True, Opcode.TEXT, json.dumps(document).encode())
 
     async def close(self) -> None:
         """Tell Deepgram, release the socket, end the tasks. Idempotent."""
@@ -272,6 +296,9 @@ class DeepgramStream:
                 event = self._reader.read(message)
                 if event is not None:
                     self._deliver(event)
+            elif kind == "ConfigureFailure":
+                # The model hears all the languages of the handshake as before, only without preferring the new one.
+                log.warning("flux_refused_a_configuration", code=message.get("code"), why=message.get("description"))
             elif kind == "Error":
                 raise self._error(f"{message.get('code') or 'error'}: {message.get('description') or 'no description'}")
         # The iteration ends without a word when the server closes with 1000 or 1001.
@@ -340,6 +367,15 @@ def _document(text: str | bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _languages(request: TranscriptionRequest) -> tuple[str, ...]:
+    return request.languages or (request.language,)
+
+
+def _model(settings: DeepgramSettings, request: TranscriptionRequest) -> str:
+    """The configured model hears English; for another language, or several, it takes the multilingual one."""
+    return settings.model if _languages(request) == ("en",) else MULTILINGUAL
 
 
 def _handshake_error(error: ApiError, settings: DeepgramSettings) -> ProviderError:

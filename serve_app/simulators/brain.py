@@ -18,6 +18,24 @@ _STOP_WORDS = frozenset(
 )
 _QUESTION = re.compile(r"\?|\b(what|where|when|who|which|how|can|could|do|does|is there|are there|qué|où)\b", re.I)
 _GOODBYE = re.compile(r"\b(goodbye|good bye|bye|that's all|that is all|nothing else|adios|adiós|au revoir)\b", re.I)
+# Wishes as people word them who do not use the usual phrases: a model understands them, a list of phrases does not.
+_LEAVE_ME_ALONE = re.compile(
+    r"\b(leave (me|us) alone|lose (my|this) number|(never|don't|do not) want to hear from you|stop bothering (me|us)"
+    r"|harassing (me|us)|déjeme en paz|déjenme en paz|no me molesten?|olvídense de mí|laissez[- ]moi tranquille"
+    r"|fichez[- ]moi la paix|arrêtez de me déranger|oubliez mon numéro)\b",
+    re.I,
+)
+_LANGUAGES = {
+    "en": re.compile(r"\b(english|inglés|anglais)\b", re.I),
+    "es": re.compile(r"\b(spanish|español|castellano|espagnol)\b", re.I),
+    "fr": re.compile(r"\b(french|français|francés)\b", re.I),
+}
+_LANGUAGE_NAMES = {"English": "en", "Spanish": "es", "French": "fr"}
+_SWITCHED = {
+    "en": "Of course, let us go on in English. How can I help you?",
+    "es": "Por supuesto, sigamos en español. ¿En qué puedo ayudarle?",
+    "fr": "Bien sûr, continuons en français. Comment puis-je vous aider?",
+}
 _CONFIRMATION = re.compile(
     r"^\W*(yes|yeah|yep|sure|correct|right|of course|okay|ok|that works|perfect|great|sí|si|oui|d'accord)\b", re.I
 )
@@ -55,8 +73,8 @@ _UNDERSTOOD = {
 }
 _FAREWELL = {
     "en": "Thank you for your time. Goodbye.",
-    "es": "Gracias por su tiempo. Goodbye.",
-    "fr": "Merci. Goodbye.",
+    "es": "Gracias por su tiempo. Adiós.",
+    "fr": "Merci de votre temps. Au revoir.",
 }
 _OPENERS = {"en": ("Of course. ", "Good question. ", "Sure. "), "es": ("Claro. ",), "fr": ("Bien sûr. ",)}
 
@@ -65,8 +83,9 @@ def answer(messages: Sequence[dict[str, Any]]) -> str:
     """The reply to the last user message of a chat, from the facts ("- " lines) in its system message."""
     system = "\n".join(_text(message) for message in messages if message.get("role") == "system")
     asked = user_text(messages)
-    named = re.search(r"language '(\w\w)'", system)
-    language = named.group(1) if named and named.group(1) in _UNKNOWN else "en"
+    language = _language(system)
+    if _LANGUAGES[language].search(asked) and not any(_LANGUAGES[other].search(asked) for other in _others(language)):
+        return _SWITCHED[language]
     if _GOODBYE.search(asked):
         return _FAREWELL[language]
     if _CONFIRMATION.search(asked) and not _QUESTION.search(asked):
@@ -81,6 +100,34 @@ def answer(messages: Sequence[dict[str, Any]]) -> str:
     if _REFUSAL.search(asked):
         return _UNDERSTOOD[language]
     return _UNKNOWN[language]
+
+
+def wanted_tool(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> tuple[str, dict[str, Any]] | None:
+    """The tool of the request that the last user message asks for, and its arguments; None: it is answered."""
+    parameters = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools}
+    asked = user_text(messages)
+    if "opt_out" in parameters and _LEAVE_ME_ALONE.search(asked):
+        return "opt_out", {"reason": asked}
+    if "switch_language" in parameters:
+        offered = parameters["switch_language"].get("properties", {}).get("language", {}).get("enum", [])
+        for language, named in _LANGUAGES.items():
+            if language in offered and named.search(asked):
+                return "switch_language", {"language": language}
+    if "end_call" in parameters and _GOODBYE.search(asked):
+        return "end_call", {}
+    return None
+
+
+def _language(system: str) -> str:
+    """The language in which the system message wants the answer; English if it names none."""
+    named = re.search(r"\bon the phone, in (\w+)", system)
+    return _LANGUAGE_NAMES.get(named.group(1), "en") if named else "en"
+
+
+def _others(language: str) -> list[str]:
+    return [other for other in _LANGUAGES if other != language]
 
 
 def user_text(messages: Sequence[dict[str, Any]]) -> str:

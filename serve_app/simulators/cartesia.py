@@ -28,6 +28,15 @@ VOICES = (
 )
 
 
+LANGUAGES = frozenset(
+    (
+        "en de es fr ja pt zh hi ko it nl pl ru sv tr tl bg ro ar cs el fi hr ms sk da ta uk hu no vi bn th he ka id te gu "
+        "kn ml mr pa"
+    ).split()
+)
+"""Of sonic-3. What is not English, Spanish or French is spoken here with the English voice."""
+
+
 class _Voice(BaseModel):
     # Under the current API version an embedding is refused; unknown extra keys are left alone.
     model_config = ConfigDict(extra="allow")
@@ -91,11 +100,13 @@ class CartesiaState:
     cancelled_contexts: int = 0
 
     def check(self, body: SpeechBody) -> None:
-        """Raises ApiError for a model that is not there."""
+        """Raises ApiError for a model or a language that is not there."""
         if body.model_id in self.config.tts_sunset_models:
             raise ApiError(400, "model_sunsetted", f"model {body.model_id} is no longer available")
         if body.model_id not in self.config.tts_models:
             raise ApiError(404, "model_not_found", f"model {body.model_id} does not exist")
+        if body.language not in LANGUAGES:
+            raise ApiError(400, "language_not_supported", f"language {body.language!r} is not supported by this model")
 
     def acquire(self) -> None:
         """One active context. Raises ApiError 429 beyond the account's limit."""

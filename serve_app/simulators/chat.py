@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.simulators import brain
+from serve_app.simulators.chat_tools import Call, RefusedError, check_messages, check_tools
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import FAULTS, Fault, abort, hang
 from serve_app.simulators.latency import Delays
@@ -39,6 +40,7 @@ class _ChatBody(BaseModel):
     include_reasoning: bool | None = None
     reasoning_format: str | None = None
     stream_options: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] = Field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -127,6 +129,11 @@ async def completions(request: web.Request) -> web.StreamResponse:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         return _error(400, f"'{place}': {first['msg']}", "invalid_request_error", None)
+    try:
+        check_messages(body.messages)
+        check_tools(body.tools)
+    except RefusedError as error:
+        return _error(400, str(error), "invalid_request_error", None)
     unknown = _unknown_model(state.config, body.model)
     if unknown is not None:
         return unknown
@@ -136,20 +143,25 @@ async def completions(request: web.Request) -> web.StreamResponse:
         message = "reasoning_format and include_reasoning exclude each other"
         return _error(400, message, "invalid_request_error", None)
     state.recent.append(json.loads(await request.read()))
-    reply = _Reply(body, _text_of(body, state.config), groq=request.path.startswith("/openai/"))
+    text, call = _answer(body, state.config)
+    reply = _Reply(body, text, call, groq=request.path.startswith("/openai/"))
     if not body.stream:
         await asyncio.sleep(state.delays.draw_s("llm_first_token"))
         return web.json_response(reply.whole(), headers=_limit_headers())
     return await _stream(request, reply, request.app[FAULTS].take_stream("llm"))
 
 
-def _text_of(body: _ChatBody, config: SimulatorConfig) -> str:
-    """The scripted reply to the last user message, else the agent's own knowledge."""
+def _answer(body: _ChatBody, config: SimulatorConfig) -> tuple[str, Call | None]:
+    """The scripted reply to the last user message, else the agent's own knowledge, or a tool of the request."""
     if config.llm_script or config.llm_default_reply is not None:
         reply = config.llm_script.get(brain.user_text(body.messages).strip(), config.llm_default_reply)
         if reply is not None:
-            return reply
-    return brain.answer(body.messages)
+            return reply, None
+    wanted = brain.wanted_tool(body.messages, body.tools)
+    if wanted is None:
+        return brain.answer(body.messages), None
+    name, arguments = wanted
+    return brain.answer(body.messages) if name == "end_call" else "", Call(name, arguments)
 
 
 @dataclass(slots=True)
@@ -158,6 +170,7 @@ class _Reply:
 
     body: _ChatBody
     text: str
+    call: Call | None
     groq: bool
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4()}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -165,11 +178,12 @@ class _Reply:
     def tokens(self) -> tuple[list[str], str]:
         """The pieces, cut at the token limit, and the finish reason. Reasoning counts against the limit."""
         pieces = re.findall(r"\s*\S+", self.text)
+        complete = "stop" if self.call is None else "tool_calls"
         limit = self.body.max_completion_tokens or self.body.max_tokens
         if limit is None:
-            return pieces, "stop"
+            return pieces, complete
         room = max(0, limit - (len(_REASONING.split()) if self.reasons else 0))
-        return pieces[:room], "stop" if len(pieces) <= room else "length"
+        return pieces[:room], complete if len(pieces) <= room else "length"
 
     @property
     def reasons(self) -> bool:
@@ -197,6 +211,8 @@ class _Reply:
     def whole(self) -> dict[str, Any]:
         pieces, finish = self.tokens()
         message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
+        if self.call is not None and finish == "tool_calls":
+            message |= {"content": "".join(pieces) or None, "tool_calls": [self.call.document()]}
         if self.groq and self.shows_reasoning:
             message["reasoning"] = _REASONING
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
@@ -210,6 +226,8 @@ class _Reply:
             chunks += [self.chunk({"reasoning": piece}) for piece in re.findall(r"\s*\S+", _REASONING)]
         pieces, finish = self.tokens()
         chunks += [self.chunk({"content": piece}) for piece in pieces]
+        if self.call is not None and finish == "tool_calls":
+            chunks += [self.chunk(delta) for delta in self.call.deltas(whole=self.groq)]
         if self.groq:
             final = {"x_groq": {"id": f"req_{self.id[-12:]}", "usage": self.usage()}}
             return [*chunks, self.chunk({}, finish, **final)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from multidict import MultiMapping
@@ -10,6 +10,9 @@ from multidict import MultiMapping
 from serve_app.simulators.flux_turns import Thresholds
 
 _RATES = (8000, 16000, 24000, 44100, 48000)
+MULTILINGUAL = "flux-general-multi"
+_LANGUAGES = frozenset({"en", "es", "fr", "de", "hi", "ru", "pt", "ja", "it", "nl"})
+"""Of the multilingual model."""
 _PARAMETERS = frozenset(
     {"model", "encoding", "sample_rate", "eot_threshold", "eager_eot_threshold", "eot_timeout_ms", "keyterm", "tag"}
     | {"language_hint", "numerals", "profanity_filter", "redact", "mip_opt_out"}
@@ -28,6 +31,8 @@ class FluxParameters:
     rate_hz: int
     call_id: str
     thresholds: Thresholds
+    language_hints: tuple[str, ...] | None
+    """None: the English model, which takes none."""
 
 
 def _number(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
@@ -43,13 +48,25 @@ def _number(query: Mapping[str, str], name: str, low: float, high: float) -> flo
     return value
 
 
+def check_languages(hints: Sequence[object]) -> None:
+    """Raises RejectedError for a language that the multilingual model does not know. A region (`en-GB`) is passed over."""
+    for hint in hints:
+        if str(hint).partition("-")[0] not in _LANGUAGES:
+            raise RejectedError(f"language_hint: no language {hint!r}")
+
+
 def read_parameters(query: MultiMapping[str]) -> FluxParameters:
     """Raises RejectedError with the text of the `dg-error` header."""
     unknown = sorted(set(query) - _PARAMETERS)
     if unknown:
         raise RejectedError(f"unknown query parameter {unknown[0]}")
-    if query.get("model") not in ("flux-general-en", "flux-general-multi"):
+    model = query.get("model")
+    if model not in ("flux-general-en", MULTILINGUAL):
         raise RejectedError("model: no such model on /v2/listen")
+    hints = tuple(query.getall("language_hint", []))
+    if hints and model != MULTILINGUAL:
+        raise RejectedError(f"language_hint: only the model {MULTILINGUAL} takes it")
+    check_languages(hints)
     encoding = query.get("encoding", "")
     if encoding not in ("linear16", "mulaw"):
         raise RejectedError("encoding: this stand-in hears linear16 and mulaw")
@@ -65,4 +82,5 @@ def read_parameters(query: MultiMapping[str]) -> FluxParameters:
     terms = query.getall("keyterm", [])
     if len(terms) > 100 or any(not term.strip() or len(term) > 100 for term in terms):
         raise RejectedError("keyterm: at most 100 terms of 1 to 100 characters")
-    return FluxParameters(encoding, int(rate), query.get("tag", ""), thresholds)
+    languages = hints if model == MULTILINGUAL else None
+    return FluxParameters(encoding, int(rate), query.get("tag", ""), thresholds, languages)

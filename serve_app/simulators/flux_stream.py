@@ -20,7 +20,7 @@ import picows
 from serve_app.audio import g711
 from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.faults import Fault
-from serve_app.simulators.flux_parameters import FluxParameters
+from serve_app.simulators.flux_parameters import MULTILINGUAL, FluxParameters, RejectedError, check_languages
 from serve_app.simulators.flux_turns import Thresholds, TurnDraft, TurnTracker, render
 from serve_app.simulators.latency import Delays
 from serve_app.simulators.listen import UNINTELLIGIBLE, Recogniser
@@ -93,6 +93,7 @@ class FluxStream(picows.WSListener):
         self._timings = timings
         self._scripts = scripts
         self._fault = fault
+        self._language_hints = parameters.language_hints
         self._request_id = str(uuid.uuid4())
         self._tracker = TurnTracker(
             parameters.rate_hz,
@@ -231,16 +232,26 @@ class FluxStream(picows.WSListener):
         now = self._tracker.thresholds
         eot, eager = asked.get("eot_threshold", now.eot), asked.get("eager_eot_threshold", now.eager)
         timeout_ms = asked.get("eot_timeout_ms", now.timeout_s * 1000)
-        valid = 0.5 <= eot <= 1.0 and 500 <= timeout_ms <= 60000 and (eager is None or 0.3 <= eager <= min(0.9, eot))
-        if not valid:
-            self._put(
-                {"type": "ConfigureFailure", "code": "INVALID_PARAMETER", "description": "threshold out of range"}
-            )
+        hints = document.get("language_hints", self._language_hints)
+        try:
+            if not (
+                0.5 <= eot <= 1.0 and 500 <= timeout_ms <= 60000 and (eager is None or 0.3 <= eager <= min(0.9, eot))
+            ):
+                raise RejectedError("threshold out of range")
+            if hints is not None:
+                if self._language_hints is None:
+                    raise RejectedError(f"language_hints: only the model {MULTILINGUAL} takes them")
+                check_languages(hints)
+        except RejectedError as error:
+            self._put({"type": "ConfigureFailure", "code": "INVALID_PARAMETER", "description": str(error)})
             return
         self._tracker.thresholds = Thresholds(eot, eager, timeout_ms / 1000)
+        self._language_hints = None if hints is None else tuple(hints)
         echo = {"eot_threshold": eot, "eager_eot_threshold": eager, "eot_timeout_ms": timeout_ms}
-        thresholds = {name: value for name, value in echo.items() if value is not None}
-        self._put({"type": "ConfigureSuccess", "thresholds": thresholds, "keyterms": document.get("keyterms", [])})
+        done: dict[str, Any] = {"thresholds": {name: value for name, value in echo.items() if value is not None}}
+        if hints is not None:
+            done["language_hints"] = list(hints)
+        self._put({"type": "ConfigureSuccess", **done, "keyterms": document.get("keyterms", [])})
 
     async def _watch(self) -> None:
         idle_s = self._state.config.stt_idle_close_s
@@ -256,8 +267,12 @@ class FluxStream(picows.WSListener):
     def _report(self, draft: TurnDraft, caused_at: float) -> None:
         unknown = draft.needs_text and any(segment.text is None for segment in draft.segments)
         # Rendered now: later frames change the segments of a turn that goes on.
-        message = {} if unknown else {"type": "TurnInfo", **render(draft, self._parameters.rate_hz)}
+        message = {} if unknown else self._turn_info(draft)
         self._put(message, caused_at, draft)
+
+    def _turn_info(self, draft: TurnDraft) -> dict[str, Any]:
+        hinted = {} if self._language_hints is None else {"languages_hinted": list(self._language_hints)}
+        return {"type": "TurnInfo", **render(draft, self._parameters.rate_hz), **hinted}
 
     def _put(
         self,
@@ -320,7 +335,7 @@ class FluxStream(picows.WSListener):
                 segment.recognised = True
         if not any(segment.text for segment in draft.segments):
             draft.segments[0].text, draft.segments[0].recognised = UNINTELLIGIBLE, True
-        return {"type": "TurnInfo", **render(draft, self._parameters.rate_hz)}
+        return self._turn_info(draft)
 
     async def _recognise(self, pcm: np.ndarray[Any, np.dtype[np.int16]]) -> str:
         if not self._state.config.recognise:

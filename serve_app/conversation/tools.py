@@ -1,0 +1,55 @@
+"""What the model may ask for besides speech. The turn machine carries it out, or refuses.
+
+No tool takes anything back: above all, an opt-out cannot be undone by the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from serve_app.conversation.phrases import Language, phrases_of
+
+Tool = dict[str, object]
+
+
+def _function(name: str, description: str, properties: dict[str, object], required: tuple[str, ...] = ()) -> Tool:
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+OPT_OUT = _function(
+    "opt_out",
+    "Call this at once, without saying anything, when the other person does not want to be called again by us, in "
+    "whatever words: for example, wants to be left alone, to be taken off the list, or the number to be forgotten. Not "
+    "when they only have no time now, or want to be called at another time. It cannot be undone.",
+    {"reason": {"type": "string", "description": "their words"}},
+)
+END_CALL = _function(
+    "end_call",
+    "Call this, after your own goodbye, when the conversation is over: what it was for is done or refused, or the other "
+    "person says goodbye.",
+    {},
+)
+
+
+def switch_language(languages: Iterable[Language]) -> Tool:
+    """To one of these languages."""
+    offered = list(languages)
+    names = ", ".join(phrases_of(language).name for language in offered)
+    return _function(
+        "switch_language",
+        f"Call this, without saying anything, when the other person asks for, or goes on in, another language ({names}).",
+        {"language": {"type": "string", "enum": list(offered)}},
+        ("language",),
+    )
+
+
+def tools_for(language: Language, languages: Iterable[Language]) -> tuple[Tool, ...]:
+    """The tools of a talk in `language` of an agent that speaks `languages`: one cannot switch to what is spoken."""
+    others = [other for other in languages if other != language]
+    return (OPT_OUT, END_CALL, *((switch_language(others),) if others else ()))
