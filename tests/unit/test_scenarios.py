@@ -20,3 +20,11 @@ def test_there_is_a_scenario_for_every_part_of_a_conversation() -> None:
 def test_it_goes_as_written(file: Path) -> None:
     played = play(load_scenario(file))
     assert not played.failures, "\n".join(played.failures)
+
+
+def test_the_example_of_the_manual_goes_as_written(tmp_path: Path) -> None:
+    manual = Path(__file__).parents[2] / "docs" / "scenarios.md"
+    file = tmp_path / "example.yaml"
+    file.write_text(manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    played = play(load_scenario(file))
+    assert not played.failures, "\n".join(played.failures)
