@@ -400,7 +400,11 @@ class CallSession:
     # --- the turn machine's commands ---
 
     def _dispatch(self, event: t.TurnEvent) -> None:
+        called = isinstance(event, t.ToolCalled) and event.generation == self._machine.generation
         commands = self._machine.handle(event)
+        if isinstance(event, t.ToolCalled) and called:
+            refused = any(isinstance(command, t.NoteCause) for command in commands)
+            self._history.add_tool_call(event.name, event.arguments, "refused" if refused else "done")
         if self._observe is not None:
             self._observe(event, commands)
         for command in commands:

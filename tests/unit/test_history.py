@@ -12,6 +12,7 @@ from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.history import KEPT_MESSAGES, History
 from serve_app.conversation.tools import tools_for
 from serve_app.providers.base import ChatRequest, Message
+from serve_app.providers.chat_stream import _message
 from serve_app.simulators.chat_tools import check_messages, check_tools
 from tests.unit.api_support import AGENT
 
@@ -22,8 +23,6 @@ def agent(**changes: Any) -> AgentDefinition:
 
 def wire(request: ChatRequest) -> list[dict[str, Any]]:
     """The messages as a provider gets them."""
-    from serve_app.providers.chat_stream import _message
-
     return [_message(message) for message in request.messages]
 
 
