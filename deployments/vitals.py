@@ -1,4 +1,4 @@
-"""What a replica holds: tasks, open calls, file descriptors, threads, memory. A leak shows here first. And its replies.
+"""What a replica holds: tasks, open calls, file descriptors, threads, memory. A leak shows here first. And its counts of turns.
 
 Every replica reports it to Redis every few seconds; `/metrics` exports all reports: one scrape of one API process shows
 what the others hold.
@@ -19,7 +19,7 @@ import psutil
 import structlog
 
 from serve_app.errors import UnavailableError
-from serve_app.latency_counts import LATENCIES
+from serve_app.metrics import session_report
 from serve_app.store.live import LiveState
 from serve_app.store.reports import TURNS, VITALS, Reports
 
@@ -88,8 +88,8 @@ class Vitals:
             self._collect()
             try:
                 await vitals.put(self._replica, self.measure(), TTL_S)
-                if replies := LATENCIES.report():
-                    await turns.put(self._replica, replies, TTL_S)
+                if counted := session_report():
+                    await turns.put(self._replica, counted, TTL_S)
             except UnavailableError as error:
                 log.warning("Redis does not take the vital signs", error=str(error))
             except Exception:  # the root of the loop: figures are never worth the replica

@@ -66,7 +66,7 @@ async def scrape(deps: Deps) -> Response:
         metrics.SLOTS_USED.set(capacity[1])
     _export_replicas(await _reports(deps, VITALS))
     _export_load(await _reports(deps, LOAD), await _reports(deps, DEMAND))
-    metrics.TURN_LATENCIES.reports = await _reports(deps, TURNS)
+    metrics.SESSION_REPORTS.reports = await _reports(deps, TURNS)
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             _export(await read_activity(deps.db, deps.clock.now()))

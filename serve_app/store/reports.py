@@ -20,7 +20,7 @@ VITALS = "vitals"
 `task_kinds` (coroutine -> tasks of it), `collect_ms` (the last full garbage collection).
 """
 TURNS = "turns"
-"""Of a session replica: its replies since it began (`serve_app.latency_counts.LatencyCounts.report`)."""
+"""Of a session replica: what it counted of its calls since it began (`serve_app.metrics.session_report`)."""
 DEMAND = "demand"
 """Of a dialer: `waiting`, the calls that could be placed now if slots were free."""
 

@@ -105,11 +105,14 @@ async def test_metrics_show_what_every_replica_holds(plane: Plane) -> None:
     assert "sessions@node:1" not in (await plane.http.get("/metrics")).text
 
 
-async def test_metrics_show_the_latencies_that_the_sessions_report(plane: Plane) -> None:
+async def test_metrics_show_what_the_sessions_count(plane: Plane) -> None:
     counts = LatencyCounts()
     counts.reply({"llm_ms": 40.0, "frame_ms": 2.0, "total_ms": None}, {}, [])
     counts.reply({"llm_ms": 95.0}, {"llm_ms": "target"}, ["llm_late", "failover: 429"])
-    await Reports(plane.live, TURNS).put("sessions@node:1", counts.report(), 60)
+    drafts = ["parley_drafts_total", {"result": "dropped"}, 3.0]
+    saved = ["parley_draft_saved_seconds_total", {}, 0.4]
+    report = {**counts.report(), "counters": [drafts, saved]}
+    await Reports(plane.live, TURNS).put("sessions@node:1", report, 60)
 
     async def sample(name: str, **labels: str) -> float | None:
         text = (await plane.http.get("/metrics")).text
@@ -125,6 +128,8 @@ async def test_metrics_show_the_latencies_that_the_sessions_report(plane: Plane)
     assert await sample(f"{latency}_count", stage="frame_ms", within_target="", replica=replica) == 1
     assert await sample(f"{latency}_count", stage="total_ms", replica=replica) is None
     assert await sample("parley_turn_causes_total", cause="failover", replica=replica) == 1
+    assert await sample("parley_drafts_total", result="dropped", replica=replica) == 3
+    assert await sample("parley_draft_saved_seconds_total", replica=replica) == 0.4
     await Reports(plane.live, TURNS).drop(replica)
     assert await sample(f"{latency}_count", replica=replica) is None
 

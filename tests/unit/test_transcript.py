@@ -55,7 +55,8 @@ class Story:
     def ended(self, generation: int, at_s: float | None, text: str = "Yes.") -> None:
         at = None if at_s is None else ZERO + at_s
         heard = "" if at is None else text
-        self.transcript.agent_ended(Spoken(generation, text, heard, at is None, at, at and at + 1, 0 if at is None else 1000))
+        end, played_ms = (None, 0) if at is None else (at + 1, 1000)
+        self.transcript.agent_ended(Spoken(generation, text, heard, at is None, at, end, played_ms))
 
 
 def test_the_confirmed_time_is_in_the_record_that_is_stored_at_the_end_and_in_no_third_one() -> None:

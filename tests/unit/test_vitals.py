@@ -7,9 +7,11 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import deployments.vitals as vitals_module
 from deployments.vitals import Vitals
+from serve_app import metrics
 from serve_app.latency_counts import LatencyCounts
 from serve_app.store.live import LiveState
 from serve_app.store.reports import TURNS, VITALS, Reports
@@ -68,7 +70,8 @@ async def test_the_replies_of_the_process_are_reported_once_there_are_any(
     live: LiveState, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts, reports = LatencyCounts(), Reports(live, TURNS)
-    monkeypatch.setattr(vitals_module, "LATENCIES", counts)
+    monkeypatch.setattr(metrics, "LATENCIES", counts)
+    monkeypatch.setattr(metrics, "SESSIONS", CollectorRegistry())
     running = asyncio.create_task(Vitals(live, "sessions", "replica").run())
     vitals = Reports(live, VITALS)
     async with asyncio.timeout(30):
@@ -78,7 +81,7 @@ async def test_the_replies_of_the_process_are_reported_once_there_are_any(
         counts.reply({"total_ms": 390.0}, {}, ["llm_late"])
         while "replica" not in (said := await reports.all()):
             await asyncio.sleep(0.01)
-    assert said["replica"] == counts.report()
+    assert said["replica"] == {**counts.report(), "counters": []}
     assert said["replica"]["causes"] == {"llm_late": 1}
     running.cancel()
 
