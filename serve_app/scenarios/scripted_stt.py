@@ -187,5 +187,8 @@ class ScriptedStream:
                 raise event
             yield event
 
+    def configure(self, language: str) -> None:
+        """Words are what they are in any language."""
+
     async def close(self) -> None:
         self.closed = True
