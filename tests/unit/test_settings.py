@@ -149,3 +149,64 @@ def test_local_services_fill_in_what_is_missing_and_only_that(monkeypatch: pytes
     assert settings.providers.deepgram.websocket_url == "ws://127.0.0.1:1"
     assert settings.telephony.vonage.base_url == "http://127.0.0.1:1"
     assert settings.telephony.vonage.configured
+
+
+FALLBACKS = """
+fallbacks:
+  language_model:
+    - {provider: groq, model: openai/gpt-oss-120b}
+    - {provider: openai, base_url: http://127.0.0.1:11434/v1}
+  text_to_speech:
+    - {provider: cartesia, websocket_url: wss://second.example.com, voice: other}
+"""
+
+
+def test_a_stage_has_a_list_of_providers_each_with_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "parley.yaml"
+    file.write_text(FALLBACKS + "providers: {groq: {temperature: 0.1}}")
+    settings = load_settings(file)
+    first, larger, own = settings.entries("language_model")
+    assert [entry.name for entry in (first, larger, own)] == ["groq", "groq", "openai"]
+    assert first.providers.groq.model == "openai/gpt-oss-20b"
+    assert (larger.providers.groq.model, larger.providers.groq.temperature) == ("openai/gpt-oss-120b", 0.1)
+    assert own.providers.openai.base_url == "http://127.0.0.1:11434/v1"
+    assert (first.label, own.label) == ("groq", "openai (fallbacks.language_model.1)")
+    _, second = settings.entries("text_to_speech")
+    assert (second.providers.cartesia.voice, second.providers.cartesia.model) == ("other", "sonic-3")
+    assert [entry.stage for entry in settings.entries()] == ["speech_to_text"] + ["language_model"] * 3 + [
+        "text_to_speech"
+    ] * 2
+
+
+def test_a_second_entry_that_nobody_could_reach_is_refused_like_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, VONAGE, AI_KEYS, {"PARLEY_FALLBACKS__LANGUAGE_MODEL": '[{"provider": "openai"}]'})
+    with pytest.raises(SettingsError, match=r"openai would be simulated.*OPENAI_API_KEY"):
+        load_settings()
+    own = '[{"provider": "openai", "base_url": "http://10.0.0.9/v1"}]'
+    monkeypatch.setenv("PARLEY_FALLBACKS__LANGUAGE_MODEL", own)
+    assert load_settings().simulated == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fallbacks: {language_model: [{provider: groq}]}", "fallbacks.language_model.0: the same as an entry before"),
+        ("fallbacks: {language_model: [{provider: cartesia}]}", "fallbacks.language_model.0.provider"),
+        (
+            "fallbacks: {text_to_speech: [{provider: cartesia, modell: x}]}",
+            "modell: unknown key; did you mean 'model'?",
+        ),
+        (
+            "providers: {deepgram: {eager_eot_threshold: 0.8}}",
+            "providers.deepgram: Value error, eager_eot_threshold (0.8) is above eot_threshold (0.7); lower",
+        ),
+        ("providers: {deepgram: {eager_eot_threshold: 0.2}}", "providers.deepgram.eager_eot_threshold"),
+        ("call: {speculation: {min_hit_rat: 1}}", "did you mean 'min_hit_rate'?"),
+    ],
+)
+def test_lists_of_providers_and_drafts_are_checked_at_the_start(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "parley.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert expected in str(caught.value)
