@@ -279,6 +279,7 @@ class Scenario(Document):
     fallbacks: tuple[Literal["llm", "tts"], ...] = Field((), description="stages whose list has a second provider")
     marks: bool = Field(True, description="the network tells when audio was played")
     word_timings: bool = Field(True, description="the synthesizer tells when each word is spoken")
+    prepared: bool = Field(True, description="the agent's fixed lines were synthesized before the call")
     max_duration_s: float = Field(300, gt=0, le=7200, description="a call that is longer is stuck")
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     expect: Expectation | None = Field(None, description="of the whole call")

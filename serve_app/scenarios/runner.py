@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from serve_app.conversation.lines import make_lines
+from serve_app.providers.base import AudioFormat
 from serve_app.scenarios.callee import Callee
 from serve_app.scenarios.checks import almost_equal, problems
 from serve_app.scenarios.document import FaultPlan, Scenario
@@ -15,10 +17,10 @@ from serve_app.scenarios.record import CallRecord, Utterance
 from serve_app.scenarios.replies import ScenarioScript
 from serve_app.scenarios.scripted_llm import ScriptedModel
 from serve_app.scenarios.scripted_tts import ScriptedSynthesizer
-from serve_app.scenarios.virtual_call import VirtualCall
+from serve_app.scenarios.virtual_call import VirtualCall, lease_of
 from serve_app.scenarios.virtual_network import HeardWord, VirtualNetwork, now
 from serve_app.scenarios.virtual_time import run_virtual
-from serve_app.scenarios.vocabulary import FRAME_S
+from serve_app.scenarios.vocabulary import FRAME_S, RATE_HZ
 
 _LEAVING_S = 120.0
 """For the call's end after the callee hung up; beyond it the call is stuck."""
@@ -114,6 +116,9 @@ def play(scenario: Scenario) -> Played:
         await Callee(scenario, VirtualLine(call), call.record).act()
 
     async def run() -> None:
+        if scenario.prepared:
+            audio = AudioFormat("linear16", RATE_HZ)
+            await make_lines(call.lines, call.tts, lease_of(call.agent, "").tenant_id, call.agent, audio)
         try:
             result = await call.run(act, scenario.max_duration_s + _LEAVING_S)
         except TimeoutError:

@@ -50,11 +50,16 @@ class SilenceWatch:
             if event.text.strip():
                 self._owed, self._quiet_from = True, now
             else:
-                self._settle(now)
+                # Nothing was said, so nothing was owed.
+                self._owed, self._quiet_from = False, now
         elif isinstance(event, t.PlayoutStarted):
+            if not self._owed and self._quiet_from is not None:
+                # Until now it was the callee's turn.
+                self._quiet_from = now
             self._owed = True
         elif isinstance(event, t.PlayoutDrained):
-            self._settle(now)
+            self._close(now)
+            self._owed, self._quiet_from = False, now
 
     def command(self, command: t.TurnCommand, now: float) -> None:
         if isinstance(command, t.HangUp):
@@ -69,11 +74,6 @@ class SilenceWatch:
     @property
     def _counts(self) -> bool:
         return self._owed and not self._over
-
-    def _settle(self, now: float) -> None:
-        """It is the callee's turn now."""
-        self._close(now)
-        self._owed, self._quiet_from = False, now
 
     def _close(self, end: float) -> None:
         if self._quiet_from is not None and self._counts and end - self._quiet_from >= _NOTED_S:

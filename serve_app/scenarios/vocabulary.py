@@ -14,7 +14,7 @@ RATE_HZ = 8000
 FRAME_BYTES = 320
 FRAME_S = 0.02
 # Above what the deafness watch takes for line noise, and within 16 bits.
-_BASE, _PHASES = 1000, 8
+_BASE, _PHASES = 1000, 4
 _NUMBERS = (0x7FFF - _BASE) // _PHASES
 
 
@@ -31,7 +31,7 @@ class SoundingWord:
 
 
 class Vocabulary:
-    """Numbers words as they are said. The numbers are used again after some 3,900 words."""
+    """Numbers words as they are said. The numbers are used again after some 7,900 words."""
 
     def __init__(self) -> None:
         self._words: dict[int, SoundingWord] = {}

@@ -81,9 +81,15 @@ def test_an_agent_may_lie_beside_the_scenario(tmp_path: Path) -> None:
         ("  - expect: {outcome: complete}", "steps.0.expect.outcome: Input should be 'completed'"),
         ("  - say: x\n    say: y", ":4: say is there twice; remove one"),
         ("  - hang_up: true\nlatencies: {stt_end: 100}", "latencies: stt_eager must be below stt_end"),
-        ("  - hang_up: true\ncall: {filler_after: 1}", ":4: call.filler_after: unknown field; did you mean 'filler_after_s'"),
+        (
+            "  - hang_up: true\ncall: {filler_after: 1}",
+            ":4: call.filler_after: unknown field; did you mean 'filler_after_s'",
+        ),
         ("  - barge_in: {text: x, after_words: 2}\nwire: true", "only the virtual callee counts words; give at_s"),
-        ("  - fault: {stage: llm, kind: 429}\nwire: true", "steps.0.fault: faults are played on virtual time; remove wire"),
+        (
+            "  - fault: {stage: llm, kind: 429}\nwire: true",
+            "steps.0.fault: faults are played on virtual time; remove wire",
+        ),
         ("  - {say: x, reply: {tool: {name: opt_out}}}\nwire: true", "remove reply.tool, or wire"),
     ],
 )

@@ -52,7 +52,7 @@ def failures(steps: str, **changes: Any) -> list[str]:
     return list(play(scenario(steps, **changes)).failures)
 
 
-ASK = f"- {{say: Where can I park?, reply: '{PARK}'}}\n"
+ASK = f"- {{say: 'Where can I park?', reply: '{PARK}'}}\n"
 
 
 def test_a_conversation_that_goes_as_expected_passes() -> None:
@@ -104,7 +104,7 @@ def test_an_expectation_is_about_its_own_step_only() -> None:
 
 
 def test_a_step_that_the_call_does_not_reach_fails() -> None:
-    found = failures("- {say: Goodbye., reply: Goodbye.}\n- say: Hello?\n- expect: {text: x}")
+    found = failures("- {say: Goodbye., reply: Goodbye.}\n- say: 'Hello?'\n- expect: {text: x}")
     assert found == ["steps.1 was not reached: the call ended before (completed)"]
 
 
@@ -123,7 +123,7 @@ def test_an_agent_that_says_nothing_cannot_be_interrupted() -> None:
 
 
 def test_a_silence_without_a_cause_fails_whatever_was_expected() -> None:
-    late = "- {say: Where?, reply: {text: Here., first_token_ms: 5000}}\n- {hang_up: true, patience_s: 20}"
+    late = "- {say: 'Where?', reply: {text: Here., first_token_ms: 5000}}\n- {hang_up: true, patience_s: 20}"
     call = {"filler_after_s": 30, "failover_after_s": 30, "give_up_after_s": 20}
     found = failures(late, call=call, agent={**AGENT, "policies": {"fillers": ["Wait."]}})
     assert len(found) == 1
