@@ -34,7 +34,16 @@ from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import HeldCall, LiveState
 from serve_app.store.objects import ObjectStore
-from serve_app.store.repositories import Agents, ApiKeys, Attempts, Calls, Jobs
+from serve_app.store.repositories import (
+    MIX_RECORDING,
+    PREPARE_LINES,
+    Agents,
+    ApiKeys,
+    Attempts,
+    Calls,
+    JobRow,
+    Jobs,
+)
 from serve_app.telephony.vonage.rest import PlacedCall
 
 TENANT = "default"
@@ -97,7 +106,8 @@ class ControlPlane:
         self.journal = SqlJournal(db, live, live_every_s=0)
         with acting_for("recording"):
             mix = MixRecording(db, objects, self._mix)
-            self.runner = JobRunner(db, {"mix_recording": mix}, owner="runner")
+            # The agent's lines are made once for all of its calls: no part of what a call costs.
+            self.runner = JobRunner(db, {MIX_RECORDING: mix, PREPARE_LINES: _nothing}, owner="runner")
             self._running = asyncio.create_task(self.runner.run())
         self._mixed = asyncio.Event()
         self.app = create_app(
@@ -298,6 +308,10 @@ class ControlPlane:
             "bytes": 400_000,
             "peaks": [[0.5] * 800, [0.25] * 800],
         }
+
+
+async def _nothing(job: JobRow) -> None:
+    return None
 
 
 def _turn(index: int, *, callee: bool) -> TurnRecord:

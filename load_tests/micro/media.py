@@ -13,7 +13,9 @@ from deployments.link.client import LinkPool
 from deployments.link.frames import Decoder, Kind, encode
 from deployments.link.server import LinkServer
 from load_tests.micro.figures import ROUNDS, Figure, cpu_us
-from serve_app.conversation.playout import Mark, Playout
+from serve_app.conversation.far_marks import Mark
+from serve_app.conversation.playout import Playout
+from serve_app.conversation.speakable import speakable
 from serve_app.providers.base import AudioFormat
 from serve_app.settings import LinkSettings
 from serve_app.telephony.base import WireMessage
@@ -50,7 +52,7 @@ def playout() -> Figure:
         player = Playout(LINEAR_16K, lead_ms=400)
         player.begin(1)
         for sentence in range(UTTERANCE_S):
-            player.push_text(1, f"Sentence {sentence}. ")
+            player.push_text(1, speakable(f"Sentence {sentence}. ", "en"))
             player.push_audio(1, SECOND_OF_AUDIO)
         player.finish(1)
         marks: list[str] = []

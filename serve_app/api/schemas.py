@@ -72,6 +72,7 @@ class CallView(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
+    opted_out_at: datetime | None = Field(description="when the callee asked not to be called again")
 
 
 class CallPage(BaseModel):

@@ -15,6 +15,10 @@ class Framer:
         self._rest = b""
 
     @property
+    def frame_bytes(self) -> int:
+        return self._frame_bytes
+
+    @property
     def pending_bytes(self) -> int:
         return len(self._rest)
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from serve_app.clock import Clock
+from serve_app.conversation.far_marks import Mark
 from serve_app.conversation.ledger import Spoken
-from serve_app.conversation.playout import Mark, Notice, Playout
+from serve_app.conversation.playout import Notice, Playout
 from serve_app.telephony.base import Leg, MediaPort, WireMessage
 
 
@@ -95,8 +96,23 @@ class Player:
         now = self._clock.monotonic()
         sounding = self._playout.may_sound(now)
         spoken = self._playout.interrupt(now)
+        self._silence(sounding)
+        return spoken
+
+    def hold(self) -> None:
+        """Be silent at once, in the network's buffer too, and keep what was not heard for `release`, or for `clear`."""
+        now = self._clock.monotonic()
+        sounding = self._playout.may_sound(now)
+        self._playout.hold(now)
+        self._silence(sounding)
+
+    def release(self) -> None:
+        """Go on with the word at which `hold` stopped."""
+        self._playout.release(self._clock.monotonic())
+        self.kick()
+
+    def _silence(self, sounding: bool) -> None:
         if sounding and (message := self._leg.clear()) is not None:
             self._port.send(message)
         self._report()
         self.kick()
-        return spoken

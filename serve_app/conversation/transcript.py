@@ -45,6 +45,8 @@ class Transcript:
         self._agent_turns: dict[int, _AgentTurn] = {}
         self._texts: dict[int, str] = {}
         self._probes: dict[int, LatencyProbe] = {}
+        self._answered: float | None = None
+        """The end of the callee's turn that was answered last."""
         self._abandoned: LatencyProbe | None = None
         """Of the last utterance that made no sound, until one is heard."""
 
@@ -82,6 +84,11 @@ class Transcript:
         if self._abandoned is not None:
             probe.carry_over(self._abandoned)
             self._abandoned = None
+        if probe.turn_ended_at is not None and probe.turn_ended_at == self._answered:
+            # More of an answer (what a tool told, for example): the callee's wait was over when it began.
+            probe.speech_ended_at = probe.turn_ended_at = None
+        else:
+            self._answered = probe.turn_ended_at
         turn = _AgentTurn(self._new_index(), now, self._texts.get(generation, ""))
         self._agent_turns[generation] = turn
         at_ms = self._since_start(now)

@@ -12,15 +12,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from serve_app.clock import SystemClock
+from serve_app.conversation.far_marks import Mark
 from serve_app.conversation.ledger import Spoken
 from serve_app.conversation.player import Player
-from serve_app.conversation.playout import BURST_FRAMES, Mark, Notice, PlayedFrame, Playout
+from serve_app.conversation.playout import BURST_FRAMES, Notice, PlayedFrame, Playout
+from serve_app.conversation.speakable import Speakable, speakable
 from serve_app.providers.base import AudioFormat, Word
 from serve_app.telephony.base import WireMessage
 from serve_app.telephony.vonage.wire import VonageLeg
 
 LINEAR = AudioFormat("linear16", 8000)
 FRAME = 320
+
+
+def plain(text: str) -> Speakable:
+    """Said as it is written."""
+    return Speakable(text, text)
 
 
 def audio_of(ms: float, fill: int = 1) -> bytes:
@@ -69,7 +76,7 @@ class Far:
 def playing(text: str, ms: float, words: tuple[Word, ...] = (), *, finish: bool = True) -> Far:
     far = Far(Playout(LINEAR, lead_ms=300))
     far.playout.begin(1)
-    far.playout.push_text(1, text)
+    far.playout.push_text(1, plain(text))
     far.playout.push_audio(1, audio_of(ms))
     far.playout.push_words(1, words)
     if finish:
@@ -91,7 +98,7 @@ def test_a_whole_utterance_is_heard_and_reported_once() -> None:
     assert (spoken.heard_text, spoken.interrupted, spoken.played_ms) == ("One two three.", False, 1000)
     assert (spoken.started_at, spoken.ended_at) == (0.0, pytest.approx(1.0))
     assert b"".join(far.frames) == audio_of(1000)
-    assert len(far.marks) == 1
+    assert len(far.marks) == 2, "after the first frame, and at the end"
     assert far.playout.idle
     assert far.playout.next_wake(far.now) is None
 
@@ -155,13 +162,13 @@ def test_without_word_timings_the_text_is_cut_in_proportion() -> None:
 def test_a_mark_is_asked_for_at_the_end_of_each_sentence() -> None:
     far = Far(Playout(LINEAR, lead_ms=300))
     far.playout.begin(1)
-    far.playout.push_text(1, "One two. ")
-    far.playout.push_text(1, "Three four.")
+    far.playout.push_text(1, plain("One two. "))
+    far.playout.push_text(1, plain("Three four."))
     far.playout.push_words(1, even_words("One two. Three four.", 250))
     far.playout.push_audio(1, audio_of(1000))
     far.playout.finish(1)
     far.run(2)
-    assert len(far.marks) == 2
+    assert len(far.marks) == 3, "and after the first frame"
 
 
 def test_a_confirmed_mark_is_no_reason_to_wait_and_an_unknown_one_changes_nothing() -> None:
@@ -171,22 +178,21 @@ def test_a_confirmed_mark_is_no_reason_to_wait_and_an_unknown_one_changes_nothin
     far.playout.confirm("forged", far.now)
     assert "drained" not in far.kinds()
     far.run(0.04)
-    (mark,) = far.marks
-    far.playout.confirm(mark, far.now)
+    far.playout.confirm(far.marks[-1], far.now)
     far.run(0.01)
-    assert far.kinds() == ["playing", "drained"]
+    assert far.kinds() == ["playing", "confirmed", "drained"]
     assert far.spoken()[0].heard_text == "x"
 
 
 def test_once_marks_come_back_the_end_waits_for_its_mark_but_not_for_ever() -> None:
     far = playing("x", 100)
     far.run(0.1)
-    far.playout.confirm(far.marks[0], far.now)
+    far.playout.confirm(far.marks[-1], far.now)
     far.tick()
     for wait, expected in ((0.9, 1), (0.4, 2)):
         if wait == 0.9:
             far.playout.begin(2)
-            far.playout.push_text(2, "y")
+            far.playout.push_text(2, plain("y"))
             far.playout.push_audio(2, audio_of(100))
             far.playout.finish(2)
         far.run(wait)
@@ -198,11 +204,11 @@ def test_an_overdue_mark_limits_what_counts_as_heard() -> None:
     far = Far(Playout(LINEAR, lead_ms=300))
     far.playout.begin(1)
     for sentence in sentences:
-        far.playout.push_text(1, sentence)
+        far.playout.push_text(1, plain(sentence))
     far.playout.push_words(1, even_words("".join(sentences), 300))
     far.playout.push_audio(1, audio_of(13 * 300))
     far.run(0.4)
-    far.playout.confirm(far.marks[0], far.now)
+    far.playout.confirm(far.marks[1], far.now)
     # The mark after "three." is due at 1.2 s. It never comes: the far end has stalled.
     far.run(2.3)
     (spoken,) = far.playout.interrupt(far.now)
@@ -223,7 +229,7 @@ def test_a_pause_inside_an_utterance_is_dry_and_then_playing_again() -> None:
 def test_two_utterances_play_one_after_the_other() -> None:
     far = playing("First.", 200)
     far.playout.begin(2)
-    far.playout.push_text(2, "Second.")
+    far.playout.push_text(2, plain("Second."))
     far.playout.push_audio(2, audio_of(200, fill=2))
     far.playout.finish(2)
     far.run(2)
@@ -238,7 +244,7 @@ def test_audio_of_an_abandoned_utterance_is_never_played() -> None:
     far.playout.interrupt(far.now)
     before = len(far.frames)
     far.playout.push_audio(1, audio_of(400))
-    far.playout.push_text(1, "late")
+    far.playout.push_text(1, plain("late"))
     far.playout.finish(1)
     far.run(1)
     assert len(far.frames) == before
@@ -247,7 +253,7 @@ def test_audio_of_an_abandoned_utterance_is_never_played() -> None:
 def test_a_failed_utterance_does_not_claim_the_text_it_never_spoke() -> None:
     far = Far(Playout(LINEAR, lead_ms=300))
     far.playout.begin(1)
-    far.playout.push_text(1, "one two three four five six.")
+    far.playout.push_text(1, plain("one two three four five six."))
     far.playout.push_words(1, even_words("one two", 300))
     far.playout.push_audio(1, audio_of(600))
     far.playout.finish(1, failed=True)
@@ -274,6 +280,186 @@ def test_the_heard_text_is_at_most_one_word_off(words: list[str], word_ms: int, 
     assert abs(heard_words - truth) <= 1 + silent
 
 
+def far_with(words: tuple[Word, ...], text: str, ms: float) -> Far:
+    """Numbered frames, so that a test sees which ones are played."""
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    far.playout.push_text(1, plain(text))
+    far.playout.push_words(1, words)
+    far.playout.push_audio(1, b"".join(index.to_bytes(FRAME, "little") for index in range(int(ms / 20))))
+    far.playout.finish(1)
+    return far
+
+
+def numbers_played(far: Far) -> list[int]:
+    return [int.from_bytes(played.frame, "little") for played in far.played]
+
+
+def hold(far: Far) -> None:
+    far.playout.hold(far.now)
+    far.tick()
+
+
+def test_after_a_hold_speech_goes_on_from_the_beginning_of_the_word_that_was_cut() -> None:
+    text = "one two three four five."
+    far = far_with(even_words(text, 300), text, 1500)
+    far.run(0.75)  # in the middle of "three", which began at 0.6 s
+    hold(far)
+    far.run(1)
+    assert far.kinds() == ["playing"], "a hold is neither dry nor the end"
+    far.playout.release(far.now)
+    far.run(3)
+    assert numbers_played(far) == [*range(38), *range(30, 75)]
+    assert [played.at for played in far.played][38] == pytest.approx(1.75)
+    assert far.kinds() == ["playing", "playing", "drained"]
+    assert (far.spoken()[0].heard_text, far.spoken()[0].interrupted) == (text, False)
+    assert far.playout.underruns == 0
+
+
+def test_without_word_timings_a_hold_cuts_between_two_frames() -> None:
+    far = far_with((), "one two three.", 1000)
+    far.run(0.51)
+    hold(far)
+    far.playout.release(far.now)
+    far.run(3)
+    assert numbers_played(far) == [*range(26), *range(25, 50)]
+
+
+def test_a_hold_between_two_words_repeats_nothing() -> None:
+    words = (Word("one", 0.0, 0.2), Word("two", 0.4, 0.6))
+    far = far_with(words, "one two", 600)
+    far.run(0.3)
+    hold(far)
+    far.playout.release(far.now)
+    far.run(2)
+    assert numbers_played(far)[:17] == [*range(16), 15]
+    assert numbers_played(far)[-1] == 29
+
+
+def test_a_hold_that_becomes_an_interruption_counts_what_was_heard_before_it() -> None:
+    text = "one two three four five."
+    far = far_with(even_words(text, 300), text, 1500)
+    far.run(0.75)
+    hold(far)
+    far.run(1)
+    (spoken,) = far.playout.interrupt(far.now)
+    assert (spoken.heard_text, spoken.unheard_text) == ("one two", " three four five.")
+    assert spoken.ended_at == pytest.approx(0.75)
+    assert far.playout.begin(2)
+    far.playout.push_audio(2, audio_of(100))
+    far.playout.finish(2)
+    far.run(1)
+    assert len(far.played) == 38 + 5, "the hold is over"
+
+
+def test_a_second_hold_while_the_word_is_said_again_forgets_nothing() -> None:
+    text = "one two three."
+    far = far_with(even_words(text, 300), text, 900)
+    far.run(0.59)
+    hold(far)
+    far.playout.release(far.now)
+    far.run(0.02)
+    hold(far)
+    (spoken,) = far.playout.interrupt(far.now)
+    assert spoken.heard_text == "one"
+    assert spoken.played_ms == pytest.approx(590)
+
+
+def test_audio_that_comes_during_a_hold_waits() -> None:
+    far = playing("one two", 200, finish=False)
+    far.run(0.09)
+    hold(far)
+    assert not far.playout.push_audio(1, audio_of(200))
+    far.playout.finish(1)
+    assert far.playout.next_wake(far.now) is None
+    far.run(1)
+    assert len(far.played) == 5
+    far.playout.release(far.now)
+    far.run(1)
+    assert len(far.played) == 21, "the frame that was cut is played again"
+
+
+def test_a_filler_is_played_ahead_of_a_reply_that_has_not_begun() -> None:
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    assert far.playout.begin(2, before=1)
+    far.playout.push_text(2, plain("Um."))
+    far.playout.push_audio(2, audio_of(100, fill=2))
+    far.playout.finish(2)
+    far.playout.push_audio(1, audio_of(100, fill=1))
+    far.playout.push_text(1, plain("Yes."))
+    far.playout.finish(1)
+    far.run(1)
+    assert b"".join(far.frames) == audio_of(100, fill=2) + audio_of(100, fill=1)
+    assert [notice.generation for notice in far.notices if notice.kind == "drained"] == [2, 1]
+
+
+def test_nothing_is_queued_ahead_of_a_reply_that_plays_or_is_over() -> None:
+    far = playing("x", 100)
+    far.tick()
+    assert not far.playout.begin(2, before=1)
+    far.run(1)
+    assert not far.playout.begin(3, before=1)
+    assert far.playout.idle
+
+
+def test_what_was_not_spoken_yet_is_known_in_words_as_written() -> None:
+    playout = Playout(LINEAR, lead_ms=300)
+    playout.begin(1)
+    piece = speakable("It is $12.50 today. ", "en")
+    playout.push_text(1, piece)
+    playout.push_text(1, plain("Fine?"))
+    assert playout.unspoken_text(1) == "It is $12.50 today. Fine?"
+    playout.push_words(1, even_words(piece.spoken, 100))
+    playout.push_audio(1, audio_of(500))
+    assert playout.audio_s(1) == pytest.approx(0.5)
+    # "It is twelve dollars and": the amount is not complete.
+    assert playout.unspoken_text(1) == " $12.50 today. Fine?"
+    playout.push_audio(1, audio_of(250))
+    assert playout.audio_s(1) == pytest.approx(0.75)
+    assert playout.unspoken_text(1) == " today. Fine?"
+    playout.interrupt(0.0)
+    assert (playout.unspoken_text(1), playout.audio_s(1)) == ("", 0.0)
+
+
+def test_the_mark_after_the_first_frame_is_told_once() -> None:
+    far = playing("One two.", 1000)
+    far.tick()
+    assert len(far.marks) == 1
+    assert far.playout.tick(far.now)[1:2] != [far.marks[0]]
+    far.run(0.02)
+    far.playout.confirm(far.marks[0], far.now)
+    far.run(2)
+    far.playout.confirm(far.marks[-1], far.now)
+    far.run(2)
+    assert far.kinds() == ["playing", "confirmed", "drained"]
+
+
+def test_a_mark_that_a_hold_dropped_is_asked_for_again() -> None:
+    far = playing("One two.", 1000)
+    far.run(0.05)
+    (dropped,) = far.marks
+    hold(far)
+    far.playout.confirm(dropped, far.now)
+    far.playout.release(far.now)
+    far.tick()
+    assert far.kinds() == ["playing", "playing"], "what was cleared proves nothing"
+    far.playout.confirm(far.marks[1], far.now)
+    far.tick()
+    assert far.kinds() == ["playing", "playing", "confirmed"]
+
+
+def test_odd_bytes_between_chunks_make_no_noise() -> None:
+    playout = Playout(LINEAR, lead_ms=300)
+    playout.begin(1)
+    audio = bytes(range(256)) * 5
+    for start in range(0, len(audio), 7):
+        playout.push_audio(1, audio[start : start + 7])
+    playout.finish(1)
+    sent = b"".join(item for item in playout.tick(0.0) if isinstance(item, bytes))
+    assert sent == audio
+
+
 class PlayoutMachine(RuleBasedStateMachine):
     """Random pushes, ticks, confirmations and interrupts: the invariants hold whatever the order."""
 
@@ -292,6 +478,7 @@ class PlayoutMachine(RuleBasedStateMachine):
         self.spoken: dict[int, Spoken] = {}
         self.marks: list[str] = []
         self.cleared = 0
+        self.held = False
 
     @precondition(lambda self: self.open is None)
     @rule()
@@ -314,7 +501,7 @@ class PlayoutMachine(RuleBasedStateMachine):
     @rule(text=st.text(alphabet="abc .", min_size=1, max_size=20), timed=st.booleans())
     def push_text(self, text: str, timed: bool) -> None:
         self.texts[self.open] += text
-        self.playout.push_text(self.open, text)
+        self.playout.push_text(self.open, plain(text))
         if timed:
             self.playout.push_words(
                 self.open, tuple(Word(w, None, len(self.texts[self.open]) * 0.06) for w in text.split())
@@ -334,6 +521,7 @@ class PlayoutMachine(RuleBasedStateMachine):
         frames = [item for item in out if isinstance(item, bytes)]
         self.marks += [item.id for item in out if isinstance(item, Mark)]
         assert len(frames) <= BURST_FRAMES
+        assert not (self.held and out)
         assert all(len(frame) == FRAME for frame in frames)
         assert self.playout.ahead_s(self.now) <= max(ahead, self.lead_s + 0.02 + 1e-6)
         self.sent += frames
@@ -345,12 +533,40 @@ class PlayoutMachine(RuleBasedStateMachine):
         self.playout.confirm(data.draw(st.sampled_from(self.marks)), self.now)
         self._collect()
 
+    @precondition(lambda self: self.open is not None)
+    @rule(samples=st.integers(0, 3000))
+    def begin_before(self, samples: int) -> None:
+        self.generation += 1
+        self.texts[self.generation], self.pushed[self.generation] = "um.", bytes(2 * samples)
+        if not self.playout.begin(self.generation, before=self.open):
+            del self.texts[self.generation], self.pushed[self.generation]
+            return
+        self.playout.push_text(self.generation, plain("um."))
+        self.playout.push_audio(self.generation, bytes(2 * samples))
+        self.playout.finish(self.generation)
+
+    @rule()
+    def hold(self) -> None:
+        self.playout.hold(self.now)
+        self.held = True
+        self._collect()
+        del self.sent[len(self.recorded) :]
+        assert self.playout.ahead_s(self.now) == 0
+        assert self.playout.next_wake(self.now) is None
+
+    @rule()
+    def release(self) -> None:
+        self.playout.release(self.now)
+        self.held = False
+        self._collect()
+
     @rule()
     def interrupt(self) -> None:
         for spoken in self.playout.interrupt(self.now):
             self._keep(spoken)
         self._collect()
         self.open = None
+        self.held = False
         self.cleared = len(self.sent) - len(self.recorded)
         del self.sent[len(self.recorded) :]
         assert self.playout.ahead_s(self.now) == 0
@@ -381,6 +597,7 @@ class PlayoutMachine(RuleBasedStateMachine):
             return
         if self.open is not None:
             self.playout.finish(self.open)
+        self.release()
         self.advance(0)  # as a driver does after every push
         for _ in range(3000):
             wake = self.playout.next_wake(self.now)
@@ -430,7 +647,7 @@ def test_a_barge_in_clears_what_was_held_up_on_its_way() -> None:
     assert port.sent == []  # nothing sounds: nothing to clear
 
     far.playout.begin(2)
-    far.playout.push_text(2, "second")
+    far.playout.push_text(2, plain("second"))
     far.playout.push_audio(2, audio_of(100))
     far.playout.finish(2)
     far.run(0.3)

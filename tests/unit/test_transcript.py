@@ -126,6 +126,32 @@ def test_a_wait_is_over_once_the_callee_speaks_again_but_its_cause_is_told() -> 
     assert record.latency.causes == ("llm_late",)
 
 
+def test_only_the_first_answer_to_a_turn_ends_the_wait_for_it() -> None:
+    story = Story()
+    for generation, heard_s in ((1, 1.5), (2, 8.0)):
+        story.asked(generation, speech_ended_s=1.0, turn_ended_s=1.25)
+        story.transcript.agent_started(generation, ZERO + heard_s)
+        story.ended(generation, heard_s)
+    story.asked(3, speech_ended_s=12.0, turn_ended_s=12.25)
+    story.transcript.agent_started(3, ZERO + 12.5)
+    story.ended(3, 12.5)
+    assert [record.latency.total_ms for record, _ in story.replies] == [500, None, 500]
+
+
+def test_a_filler_does_not_end_the_wait() -> None:
+    """It answers nothing, so it has no total; the reply behind it has all of the wait."""
+    story = Story()
+    story.asked(1, speech_ended_s=1.0, turn_ended_s=1.25).causes.append("llm_late")
+    story.transcript.agent_started(2, ZERO + 2.5)
+    story.ended(2, 2.5, "One moment.")
+    story.transcript.agent_started(1, ZERO + 4.0)
+    story.ended(1, 4.0)
+    assert [(record.latency.total_ms, record.latency.causes) for record, _ in story.replies] == [
+        (None, ()),
+        (3000, ("llm_late",)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["turn", "latency"])
 def test_live_events_have_the_names_of_the_record(kind: str) -> None:
     story = Story()
