@@ -16,10 +16,11 @@ from pydantic import SecretStr
 
 from serve_app.clock import SystemClock
 from serve_app.conversation.lease import CallResult
+from serve_app.conversation.lines import LineCache, make_lines
 from serve_app.conversation.session import CallSession
 from serve_app.errors import UnavailableError
 from serve_app.provider_settings import CartesiaSettings, DeepgramSettings, GroqSettings, ProviderSettings
-from serve_app.providers.base import Providers
+from serve_app.providers.base import AudioFormat, Providers
 from serve_app.providers.registry import LANGUAGE_MODELS, SIMULATED_KEY, SYNTHESIZERS, TRANSCRIBERS
 from serve_app.scenarios.callee import Callee
 from serve_app.scenarios.checks import problems
@@ -47,9 +48,11 @@ async def play_on_the_wire(scenario: Scenario) -> Played:
     async with Simulators.started(scenario) as simulators, _providers(simulators.url, scenario) as providers:
         voice = await simulators.speak(spoken_texts(scenario), language=scenario.agent.language)
         call = _WireCall(scenario, providers)
+        if scenario.prepared:
+            await call.prepare_lines()
         async with MediaServer.started(call.answer) as server:
             leg = MediaLeg(MediaEndpoint(server.websocket_url, RATE_HZ), LegOptions(keep_audio=False))
-            record = call.open(leg)
+            record = call.open()
             line = WireLine(leg, simulators, voice, call_id=call.call_id, clock=record.clock)
             result = await _talk(call, leg, Callee(scenario, line, record))
     if result is not None:
@@ -117,11 +120,18 @@ class _WireCall:
         self._scenario = scenario
         self._providers = providers
         self.memory = Memory()
+        self._lines = LineCache()
         self.result: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self._record: CallRecord | None = None
         self._opened_at = 0.0
 
-    def open(self, leg: MediaLeg) -> CallRecord:
+    async def prepare_lines(self) -> None:
+        """Make the fixed lines, as the platform does before it dials. Raises ProviderError."""
+        lease = lease_of(self._scenario.agent, self.call_id)
+        audio = AudioFormat("linear16", RATE_HZ)
+        await make_lines(self._lines, self._providers.tts.clients[0], lease.tenant_id, lease.agent, audio)
+
+    def open(self) -> CallRecord:
         """The record of the call that begins now."""
         loop = asyncio.get_running_loop()
         self._opened_at = opened_at = loop.time()
@@ -141,6 +151,7 @@ class _WireCall:
             control=_HangsUp(socket),
             settings=self._scenario.call,
             clock=SystemClock(),
+            lines=self._lines,
             observe=self._record.turn,
         )
         # Accepting binds the sink: the first text frame must not be missed.
