@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from serve_app.conversation.agent import AgentPolicies
-from serve_app.conversation.phrases import Language, PhraseMatcher, normalise_words, phrases_of
+from serve_app.conversation.phrases import Language, matcher, normalise_words, phrases_of
 
 Verdict = Literal["interrupt", "hold", "ignore"]
 
@@ -21,9 +21,9 @@ class InterruptionJudge:
         phrases = [phrases_of(language) for language in languages]
         policy = policies.interruption
         self._min_words = policy.min_words
-        self._always = PhraseMatcher([*policy.always, *(p for one in phrases for p in one.always_interrupt)])
-        self._backchannels = PhraseMatcher([*policy.backchannels, *(p for one in phrases for p in one.backchannels)])
-        self._greetings = PhraseMatcher([p for one in phrases for p in (*one.greetings, *one.backchannels)])
+        self._always = matcher((*policy.always, *(p for one in phrases for p in one.always_interrupt)))
+        self._backchannels = matcher((*policy.backchannels, *(p for one in phrases for p in one.backchannels)))
+        self._greetings = matcher(tuple(p for one in phrases for p in (*one.greetings, *one.backchannels)))
 
     def over_speech(self, text: str) -> Verdict:
         """The callee speaks while the agent is heard. `hold`: be silent, and see whether words come."""

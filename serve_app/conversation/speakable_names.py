@@ -22,7 +22,9 @@ _URL = re.compile(
     rf"(?P<host>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?(scheme)\w+|(?:{_TOP_LEVEL})))\b(?!@)(?P<port>:\d+)?"
     r"(?P<path>/[^\s<>()\[\]\"'*|?#]*[A-Za-z0-9])?/?(?P<rest>[?#][^\s<>()\[\]\"'*|]*[A-Za-z0-9=])?>?"
 )
-_EMAIL = re.compile(r"<?(?:mailto:)?(?P<address>[A-Za-z0-9][\w.+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,})(?![^\W_])>?")
+_EMAIL = re.compile(
+    r"<?(?:mailto:)?(?P<address>[A-Za-z0-9][\w.+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,})(?![^\W_])>?"
+)
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+ ?\d|\(\d|\d)(?:[ \u00a0().-]{0,2}\d){6,14}(?![\w])(?![.,/-]\d)")
 _LOCAL_PHONE = re.compile(r"\d{3}[-.]\d{4}")
 _VERSION = re.compile(r"(?<![\w.])(?:v\d+(?:\.\d+)+|\d+(?:\.\d+){2,})(?!\w)")
@@ -34,7 +36,7 @@ _CODE = re.compile(
 )
 _REST = re.compile(r"(?<![^\W_])[^\W_]*\d[^\W_]*")
 _FIGURES = re.compile(r"\d+")
-_RUNS = re.compile(r"\d+|[^\W\d_]+|-")
+_RUNS = re.compile(r"\d+|[½⅓⅔¼¾]|[^\W\d_½⅓⅔¼¾]+|-")
 
 
 def address_rules(language: Language) -> list[Rule]:

@@ -13,7 +13,8 @@ from serve_app.conversation import turn_types as t
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.interruption import InterruptionJudge
 from serve_app.conversation.lease import Outcome
-from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, normalise_words, phrases_of
+from serve_app.conversation.opt_out_words import opt_out_matcher
+from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, matcher, normalise_words, phrases_of
 from serve_app.errors import Stage
 
 # After a failure the callee has already waited: what repairs it must be heard soon, or the call ends.
@@ -44,10 +45,10 @@ class TurnMachine:
         languages: list[Language] = [agent.language, *agent.languages]
         phrases = [phrases_of(language) for language in languages]
         self._judge = InterruptionJudge(agent.policies, languages)
-        self._goodbyes = PhraseMatcher([*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)])
-        self._opt_outs = PhraseMatcher([*agent.policies.opt_out_phrases, *(p for one in phrases for p in one.opt_out)])
+        self._goodbyes = matcher((*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)))
+        self._opt_outs = opt_out_matcher(agent.policies.opt_out_phrases, tuple(languages))
         self._requests: dict[Language, PhraseMatcher] = {
-            language: PhraseMatcher(phrases_of(language).language_requests) for language in languages
+            language: matcher(phrases_of(language).language_requests) for language in languages
         }
         self._commands: list[t.TurnCommand] = []
         self.state: t.TurnState = "listening"
@@ -77,6 +78,8 @@ class TurnMachine:
         self._unanswered: list[t.CalleeTurnEnded] = []
         """What the callee said over the agent without interrupting it."""
         self._callee_speaks = False
+        self._open_turn = ""
+        """What was heard of the callee's turn while its end was not told."""
         self._silence_prompts = 0
         self._warn_of_the_end = False
         self._draft: tuple[int, list[str]] | None = None
@@ -150,7 +153,7 @@ class TurnMachine:
     def _(self, event: t.CalleeTurnEnded) -> None:
         self._callee_speaks = False
         text = event.text.strip()
-        self._hear(text)
+        self._hear(text, final=True)
         if self.state in ("ending", "over"):
             return
         if self.state == "interrupted":
@@ -165,11 +168,12 @@ class TurnMachine:
             self._drop_draft()
             self._wait_for_callee()
 
-    def _hear(self, text: str) -> None:
+    def _hear(self, text: str, *, final: bool = False) -> None:
         """Words of the callee's turn so far, final or not: they may interrupt, and an opt-out counts at once."""
+        self._open_turn = "" if final else text.strip()
         if text.strip():
             self._silence_prompts = 0
-            if self._opt_outs.anywhere(text):
+            if self._opt_outs.heard(text, final=final):
                 self._opt_out("phrase", text.strip())
                 return
         if self.state == "listening":
@@ -260,6 +264,10 @@ class TurnMachine:
         # First of all: whatever happens to the confirmation, it holds.
         self._commands.insert(0, t.OptOut(source, text))
         self._end("opted_out", None, "opted_out")
+
+    def _opted_out_at_last(self) -> bool:
+        """Nothing follows on what was heard last: does that decide what it means?"""
+        return not self._opted_out and self._opt_outs.heard(self._open_turn, final=True)
 
     def _switch_language(self, language: Language) -> None:
         self.language = language
@@ -399,7 +407,9 @@ class TurnMachine:
     @_on.register
     def _(self, event: t.CalleeTurnLost) -> None:
         self._callee_speaks = False
-        if self.state == "listening":
+        if self._opted_out_at_last():
+            self._opt_out("phrase", self._open_turn)
+        elif self.state == "listening":
             self._drop_draft()
             self._recover("stt", event.detail)
 
@@ -517,6 +527,10 @@ class TurnMachine:
             outcome = "completed"
         self._drop_draft()
         self._drop_reply()
+        if self._opted_out_at_last():
+            # "Don't call me", and the receiver is down before the transcriber tells the turn's end.
+            self._do(t.OptOut("phrase", self._open_turn))
+            outcome = "opted_out"
         self._hang_up(outcome, detail)
 
     def _end_politely(self, outcome: Outcome, detail: str | None) -> None:

@@ -42,16 +42,12 @@ class Speech:
     """As spoken, whether or not the synthesizer tells them."""
     owners: tuple[int, ...]
     """For each spoken word the written word that it belongs to."""
-    seconds: float
+    frames: int
     timed: bool
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
-
-    @property
-    def frames(self) -> int:
-        return round(self.seconds / FRAME_S)
 
     def written_words_heard(self, position_s: float) -> int:
         """Those whose last spoken word was over."""
@@ -80,7 +76,7 @@ def speeches(draw: st.DrawFn) -> Speech:
             words.append(Word(word, now, now + len(word) * letter_s))
             now += (len(word) + 1) * letter_s
     frames = -int(-now // FRAME_S)
-    return Speech(pieces, tuple(words), tuple(owner for owner, _ in said), frames * FRAME_S, timed)
+    return Speech(pieces, tuple(words), tuple(owner for owner, _ in said), frames, timed)
 
 
 @dataclass
@@ -227,7 +223,7 @@ def talk(call: Call, speech: Speech, chunks: list[tuple[int, int]], steps: list[
         else:
             call.do(event)
     call.do("release")
-    call.run_until(call.now + speech.seconds + 5)
+    call.run_until(call.now + speech.frames * FRAME_S + 5)
     return complete
 
 
@@ -248,8 +244,7 @@ def test_what_counts_as_heard_is_what_was_played(
     spoken = call.spoken[1]
     assert spoken.heard_text + spoken.unheard_text == spoken.text == speech.text
     assert spoken.heard_text == speech.text or not spoken.unheard_text[0].strip() or not spoken.heard_text
-    truth = speech.written_words_heard(far.position_s(1))
-    claimed = len(spoken.heard_text.split())
+    truth, claimed = speech.written_words_heard(far.position_s(1)), len(spoken.heard_text.split())
     assert claimed <= truth + 1 or not (speech.timed or complete)
     # A mark that never comes, where others do, says that the far end may have stalled: less counts as heard then.
     if far.marks != "some" and (speech.timed or complete):
