@@ -1,4 +1,4 @@
-"""A speaker on virtual time with scripted providers and a playout that is played as a network would."""
+"""A speaker with a playout that is played as a network would: scripted providers on virtual time, or real clients."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ class Booth:
     tts: ScriptedSynthesizer = field(init=False)
     second_tts: ScriptedSynthesizer = field(init=False)
     two_voices: bool = False
+    providers: Providers | None = None
+    """Instead of the scripted ones."""
     lines: LineCache = field(default_factory=LineCache)
     speculation: Speculation = field(default_factory=Speculation)
     prepares: bool = False
@@ -75,9 +77,9 @@ class Booth:
         return self.llm
 
     def run(self, act: Callable[[Booth], Awaitable[None]]) -> None:
-        run_virtual(self._run(act))
+        run_virtual(self.act_out(act))
 
-    async def _run(self, act: Callable[[Booth], Awaitable[None]]) -> None:
+    async def act_out(self, act: Callable[[Booth], Awaitable[None]]) -> None:
         clock = LoopClock()
         self.playout = Playout(AUDIO, lead_ms=400)
         writer = JournalWriter(Memory(), lease_of(self.agent, "c1"))
@@ -93,7 +95,8 @@ class Booth:
         self.speaker = Speaker(
             agent=self.agent,
             tenant_id="default",
-            providers=Providers(
+            providers=self.providers
+            or Providers(
                 ScriptedTranscriber(self.words),
                 Ranking(*models, avoid_failed_s=AVOID_FAILED_S),
                 Ranking(*voices, avoid_failed_s=AVOID_FAILED_S),
@@ -119,7 +122,6 @@ class Booth:
             pass
         finally:
             await self.speaker.close()
-            self.lines_loading = [task for task in asyncio.all_tasks() if task.get_name() == "load-line"]
 
     async def _play(self) -> None:
         while True:

@@ -315,7 +315,7 @@ def test_calls_that_begin_together_make_each_line_once() -> None:
         await asyncio.sleep(30)
 
     async def together() -> None:
-        await asyncio.gather(*(booth._run(act) for booth in booths))
+        await asyncio.gather(*(booth.act_out(act) for booth in booths))
 
     run_virtual(together())
     assert sum(booth.tts.utterances for booth in booths) == len(line_texts(booths[0].agent, "en"))
