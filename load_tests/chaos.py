@@ -84,8 +84,8 @@ def _scenario(fault: Chaos) -> Scenario:
         {"silence": 7},
         {"fault": {"stage": fault.stage, "kind": fault.kind, "times": fault.times}},
         {"say": QUESTION, "reply": ANSWER},
-        {"say": QUESTION, "reply": ANSWER, "patience_s": 20},
-        {"hang_up": True, "patience_s": 20},
+        {"say": QUESTION, "reply": ANSWER, "after_s": 6.5, "patience_s": 20},
+        {"hang_up": True, "after_s": 6.5, "patience_s": 20},
     ]
     return Scenario.model_validate(
         {

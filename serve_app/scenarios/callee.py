@@ -13,6 +13,8 @@ _KEY_S = 0.3
 _BARGE_IN_PATIENCE_S = 20.0
 """An agent that does not speak for so long cannot be interrupted."""
 _UNSURE_S = 2.5
+_SOUNDING_S = 0.3
+"""Longer pauses are not inside an utterance."""
 
 
 class Line(Protocol):
@@ -162,16 +164,16 @@ class Callee:
         return await line.until(done)
 
     async def _agent_is_heard(self, number: int, seconds: float, words: int) -> bool:
-        """The first utterance of the agent that began after our latest words has been heard so far."""
-        line, impatient_at = self._line, self._line.now + _BARGE_IN_PATIENCE_S
+        """The first utterance of the agent that began after our latest words is being heard, and has been so far."""
+        line, impatient_at = self._line, self._line.now + seconds + _BARGE_IN_PATIENCE_S
 
         def heard() -> bool:
-            began = line.agent_began_at
-            if began is not None and began >= self._spoke_until:
-                return line.now - began >= seconds and line.agent_words >= words
-            return line.now >= impatient_at
+            began, sounded = line.agent_began_at, line.agent_sounded_at
+            if began is None or sounded is None or began < self._spoke_until or line.now - sounded > _SOUNDING_S:
+                return False
+            return line.now - began >= seconds and line.agent_words >= words
 
-        there = await line.until(heard)
-        if there and (line.agent_began_at is None or line.agent_began_at < self._spoke_until):
-            self._record.problem(f"steps.{number}: the agent said nothing for {_BARGE_IN_PATIENCE_S:g} s")
+        there = await line.until(lambda: heard() or line.now >= impatient_at)
+        if there and not heard():
+            self._record.problem(f"steps.{number}: the agent did not speak so long within {_BARGE_IN_PATIENCE_S:g} s")
         return there
