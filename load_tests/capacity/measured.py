@@ -16,7 +16,10 @@ _PROCESSES = {"haproxy": "HAProxy", "ingress": "MediaIngress", "session": "CallS
 
 
 def from_callbench(result: Path) -> dict[str, dict[str, Any]]:
-    """Inputs by dotted name, from the largest step that passed. Raises ValueError when none did, KeyError when parley did not run."""
+    """Inputs by dotted name, from the largest step that passed.
+
+    Raises ValueError when none did, KeyError when parley did not run.
+    """
     document = json.loads(result.read_text(encoding="utf-8"))
     system = ours_in(document)
     passed = [step for step in system.get("steps", []) if step["passed"]]
