@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from load_tests.callbench.ladder import Outcome
 from load_tests.callbench.steps import StepFigures
@@ -54,6 +55,14 @@ def ours_of(outcomes: Mapping[str, Outcome]) -> Outcome | None:
     """This system's; of several (`parley:5`, `parley:20`: calls per process) the one that carries most."""
     found = [outcome for name, outcome in outcomes.items() if name.partition(":")[0] == OURS]
     return max(found, key=lambda outcome: outcome.largest, default=None)
+
+
+def ours_in(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in a `result.json`. Raises KeyError when this system was not among those that ran."""
+    found = [system for name, system in document["systems"].items() if name.partition(":")[0] == OURS]
+    if not found:
+        raise KeyError(f"{OURS} did not run, only {', '.join(document['systems'])}")
+    return max(found, key=lambda system: system["largest_passing_calls"])
 
 
 def counting(outcome: Outcome | None) -> list[StepFigures]:

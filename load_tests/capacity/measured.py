@@ -10,13 +10,18 @@ from typing import Any
 
 import yaml
 
+from load_tests.callbench.comparison import ours_in
+
 _PROCESSES = {"haproxy": "HAProxy", "ingress": "MediaIngress", "session": "CallSessions"}
 
 
 def from_callbench(result: Path) -> dict[str, dict[str, Any]]:
-    """Inputs by dotted name, from the largest step that passed. Raises ValueError when none did."""
+    """Inputs by dotted name, from the largest step that passed.
+
+    Raises ValueError when none did, KeyError when parley did not run.
+    """
     document = json.loads(result.read_text(encoding="utf-8"))
-    system = document["systems"]["parley"]
+    system = ours_in(document)
     passed = [step for step in system.get("steps", []) if step["passed"]]
     if not passed:
         raise ValueError(f"{result}: no step of parley passed")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from load_tests.callbench.calibrate import scenario_due
+from load_tests.callbench.comparison import ours_in
 from load_tests.callbench.report import commit, machine
 from load_tests.callbench.startup import say, side_by_side, take_cores
 from load_tests.callbench.systems.parley import Parley
@@ -93,7 +94,7 @@ def _arguments() -> argparse.Namespace:
 def _share_of_capacity(ladder: Path) -> int:
     """Calls for a soak, from the measured capacity. Raises SystemExit with the remedy."""
     try:
-        largest = json.loads(ladder.read_text(encoding="utf-8"))["systems"]["parley"]["largest_passing_calls"]
+        largest = ours_in(json.loads(ladder.read_text(encoding="utf-8")))["largest_passing_calls"]
     except (OSError, ValueError, KeyError) as error:
         raise SystemExit(
             f"{ladder} does not tell the capacity ({error!r}): run `make bench-calls`, or pass --calls"

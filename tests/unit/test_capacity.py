@@ -55,10 +55,10 @@ def test_measured_values_take_their_place_and_nothing_else_changes(tmp_path: Pat
         "cpu_share": {"rest of Ray": 0.1, "CallSessions": 0.02},
     }
     system = {"steps": [step, {**step, "calls": 60, "passed": False}], "base": base, "about": {"calls_per_process": 20}}
+    system["largest_passing_calls"] = 40
     result = tmp_path / "result.json"
-    result.write_text(
-        json.dumps({"systems": {"parley": system}, "started_at": "2026-01-02T03:04:05", "commit": "abc"}), "utf-8"
-    )
+    document = {"systems": {"bare": {}, "parley:20": system}, "started_at": "2026-01-02T03:04:05", "commit": "abc"}
+    result.write_text(json.dumps(document), "utf-8")
     text = INPUTS.read_text(encoding="utf-8")
     file = tmp_path / "inputs.yaml"
     file.write_text(rewrite(text, from_callbench(result)), encoding="utf-8")
