@@ -307,3 +307,9 @@ class Playout:
     def ahead_s(self, now: float) -> float:
         """Seconds of audio in the far buffer, by the model."""
         return max(0.0, self._free_at - now)
+
+    def left_s(self, now: float) -> float:
+        """Seconds of speech that the callee has still to hear; infinite while more of it is being made."""
+        if any(not utterance.complete for utterance in self._queue):
+            return float("inf")
+        return self.ahead_s(now) + sum(len(utterance.unsent) for utterance in self._queue) * FRAME_S
