@@ -40,7 +40,7 @@ class InterruptionJudge:
     def answers(self, text: str, *, question: bool, left_s: float, opening: bool) -> bool:
         """Whether a turn that did not interrupt is to be answered when the agent has finished.
 
-        `question`: the agent's words end in one. `left_s`: what the agent still had to say when the callee's turn ended.
+        `question`: the agent's words end in one. `left_s`: what the agent had still to say when the callee was done.
         "Okay" over a statement wants no answer, and "hello?" over the opening is how people pick up the phone.
         """
         chaff = self._greetings if opening else self._backchannels

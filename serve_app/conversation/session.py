@@ -17,6 +17,7 @@ import structlog
 from serve_app.clock import Clock
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.call_report import CallReport
+from serve_app.conversation.deadlines import DeadlineLadder
 from serve_app.conversation.hearing import Hearing
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import CallJournal
@@ -32,7 +33,7 @@ from serve_app.conversation.speaker import Speaker
 from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.timers import CallTimers
 from serve_app.conversation.transcript import Transcript
-from serve_app.conversation.turn import DeadlineLadder, TurnMachine
+from serve_app.conversation.turn import TurnMachine
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     AudioFormat,

@@ -6,15 +6,17 @@ or text of an abandoned reply can never be heard. Every wait has a timer, so eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import singledispatchmethod
 
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.agent import AgentDefinition
+from serve_app.conversation.closing import Goodbyes
+from serve_app.conversation.deadlines import DeadlineLadder, VoiceWait
+from serve_app.conversation.drafting import Drafts
 from serve_app.conversation.interruption import InterruptionJudge
 from serve_app.conversation.lease import Outcome
 from serve_app.conversation.opt_out_words import opt_out_matcher
-from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, matcher, normalise_words, phrases_of
+from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, matcher, phrases_of
 from serve_app.errors import Stage
 
 # After a failure the callee has already waited: what repairs it must be heard soon, or the call ends.
@@ -23,16 +25,6 @@ REPAIR_TIMEOUT_S = 0.9
 ENDING_TIMEOUT_S = 45.0
 
 _MEANT_BEFORE_THE_CALL = (t.CallConnected, t.HangUpRequested, t.MediaClosed, t.TranscriberFailed)
-_LADDER: tuple[t.TimerName, ...] = ("filler", "failover", "reply")
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlineLadder:
-    """What happens while the callee waits for the agent's voice; seconds from the end of the callee's turn."""
-
-    filler_s: float = 1.2
-    failover_s: float = 2.5
-    give_up_s: float = 6.0
 
 
 class TurnMachine:
@@ -45,7 +37,7 @@ class TurnMachine:
         languages: list[Language] = [agent.language, *agent.languages]
         phrases = [phrases_of(language) for language in languages]
         self._judge = InterruptionJudge(agent.policies, languages)
-        self._goodbyes = matcher((*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)))
+        self._goodbyes = Goodbyes((*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)))
         self._opt_outs = opt_out_matcher(agent.policies.opt_out_phrases, tuple(languages))
         self._requests: dict[Language, PhraseMatcher] = {
             language: matcher(phrases_of(language).language_requests) for language in languages
@@ -60,15 +52,9 @@ class TurnMachine:
         """The fixed line of the present generation; None: a reply."""
         self._text = ""
         """What the present generation says."""
-        self._callee_said_goodbye = False
-        self._callee_mentioned_goodbye = False
-        self._model_ends_the_call = False
         self._outcome: tuple[Outcome, str | None] | None = None
         """What to hang up with once the current speech is played."""
-        self._sounding: int | None = None
-        """The generation that the callee hears now."""
-        self._deferred_timeout_s: float | None = None
-        """The wait for audio begins when what still plays is over."""
+        self._voice = VoiceWait(self._ladder)
         self._filler: int | None = None
         self._fillers_said = 0
         self._failed_over: set[Stage] = set()
@@ -82,8 +68,7 @@ class TurnMachine:
         """What was heard of the callee's turn while its end was not told."""
         self._silence_prompts = 0
         self._warn_of_the_end = False
-        self._draft: tuple[int, list[str]] | None = None
-        self._drafts = 0
+        self._drafts = Drafts()
         self._opted_out = False
 
     def handle(self, event: t.TurnEvent) -> list[t.TurnCommand]:
@@ -133,9 +118,7 @@ class TurnMachine:
         self._hear(event.text)
         self._drop_draft()
         if self.state == "listening" and self._policies.speculate and event.text.strip():
-            self._drafts += 1
-            self._draft = self._drafts, normalise_words(event.text)
-            self._do(t.StartDraft(self._drafts, event.text.strip()))
+            self._do(self._drafts.start(event.text.strip()))
 
     @_on.register
     def _(self, event: t.CalleeTurnResumed) -> None:
@@ -206,21 +189,17 @@ class TurnMachine:
         for language, asked in self._requests.items():
             if language != self.language and asked.anywhere(text):
                 self._switch_language(language)
-        self._callee_said_goodbye = self._goodbyes.at_end(text)
-        self._callee_mentioned_goodbye = self._goodbyes.anywhere(text)
+        self._goodbyes.callee_said(text)
         self._think(text)
 
     def _think(self, text: str | None) -> None:
-        draft = None
-        if self._draft is not None and text is not None and self._draft[1] == normalise_words(text):
-            draft, self._draft = self._draft[0], None
+        draft = self._drafts.take(text)
         self._drop_draft()
         # The number before a reply's own is its filler's.
         self.generation += 1
         self._next_generation(None)
         self.state = "thinking"
-        self._do(t.CancelTimer("silence"))
-        self._await_audio(self._ladder.give_up_s)
+        self._do(t.CancelTimer("silence"), *self._voice.expect())
         if self._fillers:
             self._do(t.SetTimer("filler", self._ladder.filler_s))
         self._do(t.StartReply(self.generation, text, draft))
@@ -229,31 +208,27 @@ class TurnMachine:
         """Barge-in: whatever the agent says or thinks is over."""
         self._drop_reply()
         self._unanswered.clear()
-        self._callee_said_goodbye = self._callee_mentioned_goodbye = self._model_ends_the_call = False
+        self._goodbyes.forget()
         self._wait_for_callee()
 
     def _hold_speech(self) -> None:
         self.state = "interrupted"
         self._do(
             t.HoldPlayout(),
-            *(t.CancelTimer(name) for name in _LADDER),
+            *self._voice.held(),
             t.SetTimer("resume", self._policies.interruption.resume_after_s),
         )
 
     def _resume_speech(self) -> None:
         self.state = "speaking"
-        self._sounding = None
-        self._do(t.CancelTimer("resume"), t.ResumePlayout())
-        self._await_audio(self._ladder.give_up_s)
+        self._do(t.CancelTimer("resume"), t.ResumePlayout(), *self._voice.expect())
 
     def _wait_for_callee(self) -> None:
         self.state = "listening"
         self._do(t.SetTimer("silence", self._agent.limits.silence_timeout_s))
 
     def _drop_draft(self) -> None:
-        if self._draft is not None:
-            self._do(t.DropDraft(self._draft[0]))
-            self._draft = None
+        self._do(*self._drafts.drop())
 
     def _opt_out(self, source: t.OptOutSource, text: str) -> None:
         if self._opted_out:
@@ -289,7 +264,7 @@ class TurnMachine:
         if event.name == "opt_out":
             self._opt_out("model", str(event.arguments.get("reason") or "asked for by the callee"))
         elif event.name == "end_call":
-            self._model_ends_the_call = True
+            self._goodbyes.model_ends_the_call = True
         elif event.name == "switch_language" and language in self._requests:
             if language != self.language:
                 self._drop_reply()
@@ -300,38 +275,16 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.PlayoutStarted) -> None:
-        self._sounding = event.generation
-        if event.generation != self.generation:
-            return
-        self._deferred_timeout_s = None
-        self._do(*(t.CancelTimer(name) for name in _LADDER))
-        if self.state == "thinking":
+        current = event.generation == self.generation
+        self._do(*self._voice.heard(event.generation, expected=current))
+        if current and self.state == "thinking":
             self.state = "speaking"
 
     @_on.register
     def _(self, event: t.PlayoutDry) -> None:
-        self._fell_silent(event.generation)
+        self._do(*self._voice.silent(event.generation))
         if event.generation == self.generation and self.state != "interrupted":
-            self._await_audio(self._ladder.give_up_s)
-
-    def _await_audio(self, timeout_s: float) -> None:
-        """Audio of the current generation must be heard this long after the callee hears nothing."""
-        self._do(t.CancelTimer("filler"), t.CancelTimer("failover"))
-        if self._sounding is None:
-            self._do(t.SetTimer("reply", timeout_s))
-            if self._ladder.failover_s < timeout_s:
-                self._do(t.SetTimer("failover", self._ladder.failover_s))
-        else:
-            self._do(t.CancelTimer("reply"))
-            self._deferred_timeout_s = timeout_s
-
-    def _fell_silent(self, generation: int) -> None:
-        if self._sounding != generation:
-            return
-        self._sounding = None
-        if self._deferred_timeout_s is not None:
-            timeout_s, self._deferred_timeout_s = self._deferred_timeout_s, None
-            self._await_audio(timeout_s)
+            self._do(*self._voice.expect())
 
     @_on.register
     def _(self, event: t.ReplyFinished) -> None:
@@ -340,19 +293,20 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.PlayoutDrained) -> None:
-        self._fell_silent(event.generation)
+        self._do(*self._voice.silent(event.generation))
         if event.generation == self._filler:
             self._filler = None
             if self.state == "thinking":
                 self._do(t.SetTimer("filler", self._ladder.filler_s))
         if event.generation != self.generation or self.state == "interrupted":
             return
-        self._do(*(t.CancelTimer(name) for name in _LADDER))
+        self._do(*self._voice.over())
         if self._outcome is not None:
             self._hang_up(*self._outcome)
-        elif self._closes_the_call():
+        elif self._speech is None and self._goodbyes.answered_with(self._text):
+            # Both said goodbye, so nothing is left to say.
             self._hang_up("completed", None)
-        elif self._callee_said_goodbye or self._model_ends_the_call:
+        elif self._goodbyes.farewell_due:
             self._end_politely("completed", None)
         elif answer := self._answer_due():
             self._answer(answer)
@@ -361,11 +315,6 @@ class TurnMachine:
         else:
             self._unanswered.clear()
             self._wait_for_callee()
-
-    def _closes_the_call(self) -> bool:
-        """Both said goodbye, so nothing is left to say."""
-        ends = self._callee_mentioned_goodbye or self._model_ends_the_call
-        return ends and self._speech is None and self._goodbyes.anywhere(self._text)
 
     def _answer_due(self) -> str:
         """What the callee said over the agent and wants answered."""
@@ -386,15 +335,13 @@ class TurnMachine:
             if event.generation == self._filler:
                 self._filler = None
             return
-        if event.has_alternative and event.stage not in self._failed_over and self.state != "ending":
+        if event.has_alternative and not self._voice.failed_over(event.stage) and self.state != "ending":
             self._fail_over(event.stage, f"{event.stage}_failed")
         else:
             self._recover(event.stage, event.detail)
 
     def _fail_over(self, stage: Stage, cause: str) -> None:
-        self._failed_over.add(stage)
-        self._do(t.FailOver(self.generation, stage, cause))
-        self._do(t.SetTimer("failover", self._ladder.failover_s))
+        self._do(t.FailOver(self.generation, stage, cause), *self._voice.fail_over(stage))
 
     @_on.register
     def _(self, event: t.TranscriberFailed) -> None:
@@ -428,7 +375,7 @@ class TurnMachine:
         if self._failures >= 2:
             self._fail(detail, prepared_only=synthesizer_down)
             return
-        self._callee_said_goodbye = self._callee_mentioned_goodbye = self._model_ends_the_call = False
+        self._goodbyes.forget()
         self._do(t.NoteCause(self.generation, f"{stage}_failed"))
         self._speak("apology", self._line("apology"), prepared_only=synthesizer_down, within=REPAIR_TIMEOUT_S)
 
@@ -474,7 +421,7 @@ class TurnMachine:
 
     def _on_late_stage(self) -> None:
         stage = self._late_stage()
-        if stage not in self._failed_over:
+        if not self._voice.failed_over(stage):
             self._fail_over(stage, f"{stage}_late")
 
     def _give_up(self) -> None:
@@ -523,7 +470,7 @@ class TurnMachine:
         if self._outcome is not None:
             # The goodbye was being said: the call ended for its own reason.
             outcome, detail = self._outcome[0], self._outcome[1] or event.detail
-        elif self._callee_mentioned_goodbye and outcome == "callee_hung_up":
+        elif self._goodbyes.mentioned and outcome == "callee_hung_up":
             outcome = "completed"
         self._drop_draft()
         self._drop_reply()
@@ -556,8 +503,8 @@ class TurnMachine:
         return self._agent.line(name, self.language)
 
     def _hang_up(self, outcome: Outcome, detail: str | None) -> None:
-        names: tuple[t.TimerName, ...] = (*_LADDER, "resume", "silence", "duration_warning", "max_duration", "ending")
-        self._do(*(t.CancelTimer(name) for name in names), t.HangUp(outcome, detail))
+        names: tuple[t.TimerName, ...] = ("resume", "silence", "duration_warning", "max_duration", "ending")
+        self._do(*self._voice.over(), *(t.CancelTimer(name) for name in names), t.HangUp(outcome, detail))
         self.state = "over"
 
     # --- generations ---
@@ -567,14 +514,13 @@ class TurnMachine:
         self._text = ""
         self._speech = line
         self._filler = None
-        self._failed_over.clear()
+        self._voice.next_generation()
 
     def _speak(self, kind: t.LineKind, text: str, *, prepared_only: bool = False, within: float | None = None) -> None:
         self._next_generation(kind)
         self._text = text
         self.state = "speaking"
-        self._do(t.CancelTimer("silence"))
-        self._await_audio(self._ladder.give_up_s if within is None else within)
+        self._do(t.CancelTimer("silence"), *self._voice.expect(within))
         self._do(t.SpeakLine(self.generation, kind, text, prepared_only))
 
     def _drop_reply(self) -> None:
@@ -582,8 +528,8 @@ class TurnMachine:
         if self.state in ("thinking", "speaking", "interrupted", "ending"):
             self._do(
                 t.CancelReply(self.generation),
-                *(t.CancelTimer(name) for name in (*_LADDER, "resume")),
+                *self._voice.dropped(),
+                t.CancelTimer("resume"),
                 t.ClearPlayout(self.generation),
             )
             self.generation += 1
-            self._sounding = self._deferred_timeout_s = None

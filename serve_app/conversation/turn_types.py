@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from serve_app.conversation.phrases import Language
 from serve_app.conversation.lease import Outcome
+from serve_app.conversation.phrases import Language
 from serve_app.errors import Stage
 
 TurnState = Literal["listening", "thinking", "speaking", "interrupted", "ending", "over"]

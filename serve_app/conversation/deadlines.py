@@ -1,0 +1,91 @@
+"""The deadline ladder: what a callee who waits for the agent's voice gets, and when. Part of the turn machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_app.conversation import turn_types as t
+from serve_app.errors import Stage
+
+_RUNGS: tuple[t.TimerName, ...] = ("filler", "failover", "reply")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineLadder:
+    """What happens while the callee waits for the agent's voice; seconds from the end of the callee's turn."""
+
+    filler_s: float = 1.2
+    failover_s: float = 2.5
+    give_up_s: float = 6.0
+
+
+class VoiceWait:
+    """Whether the callee hears something now, and the timers of the wait for it. Every method returns what is to do."""
+
+    def __init__(self, ladder: DeadlineLadder) -> None:
+        self._ladder = ladder
+        self._sounding: int | None = None
+        """The generation that the callee hears now."""
+        self._deferred_s: float | None = None
+        """The wait begins when what still plays is over."""
+        self._failed_over: set[Stage] = set()
+
+    # --- waiting ---
+
+    def expect(self, within_s: float | None = None) -> list[t.TurnCommand]:
+        """Audio must be heard this long after the callee hears nothing; None: as the ladder says."""
+        timeout_s = self._ladder.give_up_s if within_s is None else within_s
+        commands: list[t.TurnCommand] = [t.CancelTimer("filler"), t.CancelTimer("failover")]
+        if self._sounding is not None:
+            self._deferred_s = timeout_s
+            return [*commands, t.CancelTimer("reply")]
+        commands.append(t.SetTimer("reply", timeout_s))
+        if self._ladder.failover_s < timeout_s:
+            commands.append(t.SetTimer("failover", self._ladder.failover_s))
+        return commands
+
+    def fail_over(self, stage: Stage) -> list[t.TurnCommand]:
+        """The next provider of that stage has the turn now, and as long as the one before."""
+        self._failed_over.add(stage)
+        return [t.SetTimer("failover", self._ladder.failover_s)]
+
+    def failed_over(self, stage: Stage) -> bool:
+        """Whether that stage's next provider was asked already in this generation."""
+        return stage in self._failed_over
+
+    def next_generation(self) -> None:
+        self._failed_over.clear()
+
+    # --- what the callee hears ---
+
+    def heard(self, generation: int, *, expected: bool) -> list[t.TurnCommand]:
+        """`expected`: it is what is waited for."""
+        self._sounding = generation
+        if not expected:
+            return []
+        self._deferred_s = None
+        return self.over()
+
+    def silent(self, generation: int) -> list[t.TurnCommand]:
+        """Nothing of this generation sounds any more."""
+        if self._sounding != generation:
+            return []
+        self._sounding = None
+        if self._deferred_s is None:
+            return []
+        timeout_s, self._deferred_s = self._deferred_s, None
+        return self.expect(timeout_s)
+
+    def held(self) -> list[t.TurnCommand]:
+        """The playout is held: nothing sounds, and nothing is waited for."""
+        self._sounding = None
+        return self.over()
+
+    def dropped(self) -> list[t.TurnCommand]:
+        """The playout is cleared, and what was waited for is not wanted any more."""
+        self._sounding = self._deferred_s = None
+        return self.over()
+
+    def over(self) -> list[t.TurnCommand]:
+        """Nothing is waited for."""
+        return [t.CancelTimer(name) for name in _RUNGS]
