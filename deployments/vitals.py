@@ -1,4 +1,4 @@
-"""What a replica holds: tasks, open calls, file descriptors, threads, memory. A leak shows here first. And its counts of turns.
+"""What a replica holds: tasks, open calls, file descriptors, threads, memory, counts of turns. A leak shows here.
 
 Every replica reports it to Redis every few seconds; `/metrics` exports all reports: one scrape of one API process shows
 what the others hold.

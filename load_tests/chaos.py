@@ -128,7 +128,7 @@ def _runs(names: Sequence[str]) -> list[str]:
 def print_findings(findings: Sequence[Finding]) -> None:
     table = Table(
         title="Chaos: fault -> what the caller heard (virtual time)", title_justify="left",
-        caption=f"PASS: ends in speech or a clean hang-up, and no silence over {UNEXPLAINED_S:g} s lacks a recorded cause",
+        caption=f"PASS: ends in speech or a clean hang-up, no silence over {UNEXPLAINED_S:g} s lacks a recorded cause",
         caption_justify="left",
     )  # fmt: skip
     for column in ("fault", "heard after it", "longest silence", "outcome", ""):

@@ -95,9 +95,7 @@ class SessionReports(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._latencies()
-        causes = _family(
-            "parley_turn_causes", "Why a callee waited, or heard something else than a reply.", ("cause",)
-        )
+        causes = _family("parley_turn_causes", "Why a callee waited, or heard something else than a reply.", ("cause",))
         for replica, report in self.reports.items():
             for cause, count in report["causes"].items():
                 causes.add_metric([cause, replica], count)
@@ -121,8 +119,8 @@ class SessionReports(Collector):
         told = {metric.name: metric.documentation for metric in SESSIONS.collect()}
         families: dict[str, CounterMetricFamily] = {}
         for replica, report in self.reports.items():
-            for name, labels, value in report["counters"]:
-                name = name.removesuffix("_total")
+            for total, labels, value in report["counters"]:
+                name = total.removesuffix("_total")
                 if name not in families:
                     families[name] = _family(name, told.get(name, ""), tuple(labels))
                 families[name].add_metric([*labels.values(), replica], value)

@@ -70,7 +70,7 @@ class OpenAISettings(Section):
     @property
     def own_server(self) -> bool:
         """A compatible server of one's own (vLLM, Ollama), which often wants no key."""
-        return self.base_url != OpenAISettings.model_fields["base_url"].default
+        return bool(self.base_url != OpenAISettings.model_fields["base_url"].default)
 
 
 class CartesiaSettings(Section):

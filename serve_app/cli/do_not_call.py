@@ -43,9 +43,7 @@ def list_numbers(
 
 
 @app.command()
-def add(
-    number: Number, reason: Annotated[str, typer.Option(help="Why, for whoever reads the list later.")]
-) -> None:
+def add(number: Number, reason: Annotated[str, typer.Option(help="Why, for whoever reads the list later.")]) -> None:
     """List a number: from now on no call to it is placed, also none that waits."""
     with clear_errors():
         e164, why = parse_e164(number), _stated(reason)
@@ -91,7 +89,8 @@ def _table(rows: list[DoNotCallRow], *, removed: bool) -> Table:
     for title in ("number", "since", "by", "in call", "words", *(("taken off", "why") if removed else ())):
         table.add_column(title, no_wrap=title not in ("words", "why"))
     for row in rows:
-        cells = [row.number, f"{row.created_at:%Y-%m-%d %H:%M}", row.source, row.call_id or "", Text(row.text)]
+        since = f"{row.created_at:%Y-%m-%d %H:%M}"
+        cells: list[str | Text] = [row.number, since, row.source, row.call_id or "", Text(row.text)]
         if removed:
             off = "" if row.removed_at is None else f"{row.removed_at:%Y-%m-%d %H:%M} {row.removed_by}"
             cells += [off, Text(row.removed_reason or "")]

@@ -194,7 +194,7 @@ def _traces() -> Check:
         exporter = traces_exporter()
     except SettingsError as error:
         return Check("traces", "failed", str(error), "correct the variable that is named")
-    return Check("traces", "ok", f"exported ({exporter})" if exporter else "not exported: no OTEL_ variable asks for it")
+    return Check("traces", "ok", f"exported ({exporter})" if exporter else "not exported: no OTEL_ variable is set")
 
 
 def _ports(settings: Settings) -> list[Check]:

@@ -23,7 +23,7 @@ class AgentLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_duration_s: float = Field(600, gt=0, le=7200)
-    duration_warning_s: float = Field(30, ge=0, le=600, description="so long before max_duration_s it is told; 0: never")
+    duration_warning_s: float = Field(30, ge=0, le=600, description="told so long before max_duration_s; 0: never")
     max_turns: int = Field(60, ge=1, le=1000)
     silence_timeout_s: float = Field(
         8, gt=0, le=300, description="no speech of either side before the question whether somebody is there"
@@ -31,7 +31,7 @@ class AgentLimits(BaseModel):
     silence_prompts: int = Field(2, ge=0, le=10, description="questions in a row without an answer before the goodbye")
     max_reply_tokens: int = Field(400, ge=50, le=8000)
     max_history_tokens: int = Field(
-        6000, ge=500, le=200_000, description="of the talk, by estimate; beyond it the model no longer sees the oldest turns"
+        6000, ge=500, le=200_000, description="of the talk, by estimate; beyond it the model no longer sees old turns"
     )
 
 
@@ -43,7 +43,7 @@ class InterruptionPolicy(BaseModel):
     min_words: int = Field(
         2, ge=0, le=10, description="words that stop the agent; 0: the beginning of speech does, before any word"
     )
-    always: tuple[str, ...] = Field((), description="besides the language's own: words that stop the agent by themselves")
+    always: tuple[str, ...] = Field((), description="besides the language's own: words that alone stop the agent")
     backchannels: tuple[str, ...] = Field((), description="besides the language's own: words that never stop the agent")
     resume_after_s: float = Field(
         1.5, gt=0, le=10, description="without a word so long after the agent fell silent, it goes on where it stopped"

@@ -48,7 +48,7 @@ class JournalWriter:
             self._add(lambda: self._journal.live(self._lease, event))
 
     def opt_out(self, source: OptOutSource, text: str) -> None:
-        """Ahead of everything that waits, and tried until it is written. A second wish of the same call adds nothing."""
+        """Ahead of everything that waits, and tried until it is written. A second wish of a call adds nothing."""
         if self._opting_out is None:
             self._opting_out = asyncio.create_task(self._write_opt_out(source, text), name="opt-out")
 

@@ -8,7 +8,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -143,7 +143,7 @@ class LineCache:
             if self._store is not None and key not in self._lines and key not in self._loading:
                 task = asyncio.create_task(self._load(self._store, tenant_id, key), name="load-line")
                 self._loading[key] = task
-                task.add_done_callback(lambda _, key=key: self._loading.pop(key, None))
+                task.add_done_callback(partial(self._loading.pop, key))
 
     def is_loading(self, key: LineKey) -> bool:
         return key in self._loading

@@ -1,4 +1,4 @@
-"""Opt-outs on their way to SQL: tried until they are written, beyond the end of the call, for as long as the process lives.
+"""Opt-outs on their way to SQL: tried until they are written, beyond the call's end, while the process lives.
 
 While SQL is away nothing is dialed either. So that the wish also outlives this process, it is parked in Redis until SQL
 has it, and the workers write what is left there.
@@ -51,7 +51,11 @@ class OptOutKeeper:
             if not parked:
                 # The process ends. The log line is all that is left: the call and its tenant say whose number it is.
                 log.critical(
-                    "opt_out_is_lost", call_id=heard.call_id, tenant_id=heard.tenant_id, source=heard.source, at=heard.at
+                    "opt_out_is_lost",
+                    call_id=heard.call_id,
+                    tenant_id=heard.tenant_id,
+                    source=heard.source,
+                    at=heard.at,
                 )
             raise
         if parked:

@@ -1,4 +1,4 @@
-"""What people say on the phone, by language: words that interrupt and words that do not, goodbyes, opt-outs, fixed lines.
+"""What people say on the phone, by language: words that interrupt or do not, goodbyes, opt-outs, fixed lines.
 
 The lists are data: `phrases/<language>.yaml`, every one checked when it is first read. In a phrase `(a|b)` stands for
 one of these, `[a|b]` for one of these or nothing.

@@ -139,7 +139,7 @@ class Reply:
 
     async def _collect(self, events: AsyncGenerator[ChatEvent, None]) -> list[ChatEvent]:
         """All events; text is said as it comes."""
-        splitter = SentenceSplitter()
+        splitter = SentenceSplitter(self.speech.language)
         heard: list[ChatEvent] = []
         async for event in events:
             heard.append(event)

@@ -39,7 +39,7 @@ class Speech:
         self._generation = generation
         self._voice = voice
         # A change of the language is for what begins after it.
-        self._request, self._language = voice.request, voice.language
+        self._request, self.language = voice.request, voice.language
         self._synthesizers = synthesizers
         self._playout = playout
         self._probe = probe
@@ -60,7 +60,7 @@ class Speech:
         """A piece as it was written, with its own white space."""
         if self._probe.first_sentence_at is None:
             self._probe.first_sentence_at = self._clock.monotonic()
-        piece = speakable(text, self._language)
+        piece = speakable(text, self.language)
         self._playout.push_text(self._generation, piece)
         self._pieces.append(piece)
         self._more.set()
@@ -93,9 +93,9 @@ class Speech:
         failed = self._asked[-1]
         self._synthesizers.failed(failed, self._clock.monotonic())
         group.create_task(self._voice.discard(failed), name="discard")
-        splitter = SentenceSplitter()
+        splitter = SentenceSplitter(self.language)
         rest = self._playout.unspoken_text(self._generation)
-        self._pieces = [speakable(text, self._language) for text in (*splitter.feed(rest), *splitter.flush())]
+        self._pieces = [speakable(text, self.language) for text in (*splitter.feed(rest), *splitter.flush())]
         self._offset_s = self._playout.audio_s(self._generation)
         self.start(group)
         return True

@@ -31,8 +31,8 @@ OPT_OUT = _function(
 )
 END_CALL = _function(
     "end_call",
-    "Call this, after your own goodbye, when the conversation is over: what it was for is done or refused, or the other "
-    "person says goodbye.",
+    "Call this, after your own goodbye, when the conversation is over: what it was for is done or refused, or the "
+    "other person says goodbye.",
     {},
 )
 
@@ -43,7 +43,8 @@ def switch_language(languages: Iterable[Language]) -> Tool:
     names = ", ".join(phrases_of(language).name for language in offered)
     return _function(
         "switch_language",
-        f"Call this, without saying anything, when the other person asks for, or goes on in, another language ({names}).",
+        "Call this, without saying anything, when the other person asks for, or goes on in, another language "
+        f"({names}).",
         {"language": {"type": "string", "enum": list(offered)}},
         ("language",),
     )

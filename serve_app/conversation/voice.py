@@ -1,4 +1,4 @@
-"""A call's connections to its synthesizers, one per synthesizer and language: opened on first use, closed at its end."""
+"""A call's connections to its synthesizers, one per synthesizer and language; opened on first use, closed with it."""
 
 from __future__ import annotations
 

@@ -355,9 +355,7 @@ class Dialer:
         retry_at = min(self._clock.now() + timedelta(seconds=delay_s), attempt.give_up_at)
         await self._attempts(attempt).release(attempt.id, attempt.epoch, retry_at)
 
-    async def _end(
-        self, attempt: AttemptRow, outcome: Outcome, detail: str, *, unsent_only: bool = False
-    ) -> bool:
+    async def _end(self, attempt: AttemptRow, outcome: Outcome, detail: str, *, unsent_only: bool = False) -> bool:
         return await end_without_media(
             self._db,
             self._live,

@@ -43,8 +43,8 @@ ON_DO_NOT_CALL_LIST = Deny(
     "the number is on the do-not-call list",
     "do not call it; if its owner agreed anew, take it off the list with that as the stated reason",
 )
-"""What the store's own check means. It is no matter of facts that were gathered before: whoever queues, claims or places
-a call asks for it in the same transaction."""
+"""What the store's own check means. It is no matter of facts gathered before: whoever queues, claims or places a call
+asks for it in the same transaction."""
 
 
 def decide(to_number: str, facts: DialingFacts) -> Decision:

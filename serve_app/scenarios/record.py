@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serve_app.conversation import turn_types as t
-from serve_app.conversation.journal import TurnLatency, TurnRecord
+from serve_app.conversation.journal import TurnRecord
+from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallResult
 from serve_app.conversation.phrases import Language
 from serve_app.scenarios.silence import SilenceWatch

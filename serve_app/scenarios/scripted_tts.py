@@ -43,6 +43,8 @@ class ScriptedSynthesizer:
     name: str = "scripted"
     requests: list[SynthesisRequest] = field(default_factory=list)
     """One for each connection."""
+    texts: list[str] = field(default_factory=list)
+    """What was to be spoken, piece by piece."""
     utterances: int = 0
     utterances_open: int = 0
     connections_open: int = 0
@@ -91,6 +93,7 @@ class ScriptedUtterance:
         self.cancelled = False
 
     async def push(self, text: str) -> None:
+        self._owner.texts.append(text)
         self._texts.put_nowait(text)
 
     async def finish(self) -> None:

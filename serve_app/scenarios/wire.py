@@ -78,9 +78,9 @@ async def _talk(call: _WireCall, leg: MediaLeg, callee: Callee) -> CallResult | 
         for task in (watching, acting, media):
             task.cancel()
         found = await asyncio.gather(acting, watching, return_exceptions=True)
-        for error in found:
-            if isinstance(error, Exception):
-                raise error
+        for failure in found:
+            if isinstance(failure, Exception):
+                raise failure
 
 
 @asynccontextmanager

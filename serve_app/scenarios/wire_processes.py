@@ -163,7 +163,7 @@ class MediaServer:
 
 async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     async with asyncio.timeout(START_TIMEOUT_S):
-        while not server.started:  # noqa: ASYNC110  uvicorn tells no event
+        while not server.started:  # uvicorn tells no event
             if serving.done():
                 raise UnavailableError("the media server did not start")
             await asyncio.sleep(0.01)

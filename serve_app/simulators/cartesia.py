@@ -30,10 +30,11 @@ VOICES = (
 
 LANGUAGES = frozenset(
     (
-        "en de es fr ja pt zh hi ko it nl pl ru sv tr tl bg ro ar cs el fi hr ms sk da ta uk hu no vi bn th he ka id te gu "
-        "kn ml mr pa"
-    ).split()
-)
+        "en", "de", "es", "fr", "ja", "pt", "zh", "hi", "ko", "it", "nl", "pl", "ru", "sv", "tr", "tl", "bg", "ro",
+        "ar", "cs", "el", "fi", "hr", "ms", "sk", "da", "ta", "uk", "hu", "no", "vi", "bn", "th", "he", "ka", "id",
+        "te", "gu", "kn", "ml", "mr", "pa",
+    )
+)  # fmt: skip
 """Of sonic-3. What is not English, Spanish or French is spoken here with the English voice."""
 
 

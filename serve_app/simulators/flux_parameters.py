@@ -49,7 +49,7 @@ def _number(query: Mapping[str, str], name: str, low: float, high: float) -> flo
 
 
 def check_languages(hints: Sequence[object]) -> None:
-    """Raises RejectedError for a language that the multilingual model does not know. A region (`en-GB`) is passed over."""
+    """Raises RejectedError for a language that the multilingual model does not know. A region (`en-GB`) is ignored."""
     for hint in hints:
         if str(hint).partition("-")[0] not in _LANGUAGES:
             raise RejectedError(f"language_hint: no language {hint!r}")

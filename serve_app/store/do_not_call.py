@@ -20,10 +20,12 @@ from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 TEXT_CHARS = 2000
 """Of a callee's words more is not kept here; the transcript has them all."""
 
+_Text = InstrumentedAttribute[str] | str
+
 _E164 = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 
 
-def listed(tenant_id: InstrumentedAttribute[str] | str, number: InstrumentedAttribute[str] | str) -> ColumnElement[bool]:
+def listed(tenant_id: _Text, number: _Text) -> ColumnElement[bool]:
     """The condition that a number is on the list of a tenant: values, or the columns that hold them."""
     on_list = DoNotCallEntry.tenant_id == tenant_id, DoNotCallEntry.number == number
     return exists().where(*on_list, DoNotCallEntry.removed_at.is_(None))
@@ -49,7 +51,7 @@ class DoNotCall(TenantScope):
     ) -> None:
         """The callee of this call is not to be called again: the number is listed and the call marked, together.
 
-        Idempotent. A callee who withheld the number cannot be listed, and nobody could call it: the call alone is marked.
+        Idempotent. A callee who withheld the number cannot be listed, nor called: the call alone is marked.
         """
         now = at or self.clock.now()
         mark = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id)
@@ -128,5 +130,5 @@ class DoNotCall(TenantScope):
             DoNotCallEntry.removed_at.is_(None),
         )
 
-    def _entries(self) -> Select[tuple[DoNotCallEntry]]:
+    def _entries(self) -> Select[DoNotCallEntry]:
         return select(DoNotCallEntry).where(DoNotCallEntry.tenant_id == self.tenant_id)

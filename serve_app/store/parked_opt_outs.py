@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -54,7 +54,7 @@ class ParkedOptOuts:
 
     async def all(self) -> list[HeardOptOut]:
         with self._live.reachable():
-            parked: dict[str, str] = await self._live.client.hgetall(KEY)
+            parked = await self._live.client.hgetall(KEY)
         found = []
         for call_id, document in parked.items():
             try:

@@ -14,7 +14,19 @@ from serve_app.scenarios.virtual_network import now
 from serve_app.scenarios.vocabulary import FRAME_BYTES as FRAME
 from serve_app.scenarios.vocabulary import RATE_HZ as RATE
 
-__all__ = ["CHAR_S", "FRAME", "OPENING", "RATE", "LlmPlan", "Memory", "Scene", "SttPlan", "TtsPlan", "make_agent", "now"]
+__all__ = [
+    "CHAR_S",
+    "FRAME",
+    "OPENING",
+    "RATE",
+    "LlmPlan",
+    "Memory",
+    "Scene",
+    "SttPlan",
+    "TtsPlan",
+    "make_agent",
+    "now",
+]
 
 OPENING = "Hello, this is the test agent. How are you?"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_long_history_is_cut_seldom_so_that_its_beginning_stays_the_same() -> 
         history.add_callee(f"Question number {turn}, with some words to it.")
         history.add_agent(f"Answer number {turn}, with some words to it.")
         beginnings.append(history.request("c").messages[1])
-    cuts = sum(a != b for a, b in zip(beginnings, beginnings[1:], strict=False))
+    cuts = sum(a != b for a, b in pairwise(beginnings))
     assert 5 <= cuts <= 50
 
 

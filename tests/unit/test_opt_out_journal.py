@@ -68,7 +68,9 @@ class Outage:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
-        while not await condition():
+        while True:
+            if await condition():
+                return
             await asyncio.sleep(0.02)
 
 

@@ -272,7 +272,13 @@ def test_what_was_decided_by_an_earlier_turn_is_over() -> None:
     [
         (
             "en",
-            ["Okay, goodbye.", "Thanks, bye bye!", "Have a nice day.", "See you on Thursday. Take care.", "See you then."],
+            [
+                "Okay, goodbye.",
+                "Thanks, bye bye!",
+                "Have a nice day.",
+                "See you on Thursday. Take care.",
+                "See you then.",
+            ],
             ["When can I see you?", "Is it good by you?", "What a nice day", "I will be by the door."],
         ),
         (
@@ -298,7 +304,15 @@ def test_goodbyes(language: Language, ends: list[str], goes_on: list[str]) -> No
     [
         (
             "en",
-            ["Mm-hmm.", "uh-huh", "Okay", "Yeah, sure.", "Right, right, I see.", "oh okay that's fine", "Got it, thanks."],
+            [
+                "Mm-hmm.",
+                "uh-huh",
+                "Okay",
+                "Yeah, sure.",
+                "Right, right, I see.",
+                "oh okay that's fine",
+                "Got it, thanks.",
+            ],
             ["Stop", "wait a minute", "No", "Excuse me", "But I am", "Okay but when", "What?"],
         ),
         (

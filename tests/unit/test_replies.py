@@ -13,6 +13,7 @@ from serve_app.providers.base import ChatEvent, ChatFinished, ChatRequest, TextD
 from serve_app.providers.ranking import Ranking
 from serve_app.scenarios.scripted_llm import ScriptedModel
 from serve_app.scenarios.scripted_tts import TtsPlan
+from tests.unit.session_fixtures import make_agent
 from tests.unit.speaker_fixtures import AVOID_FAILED_S, Booth, asked
 
 TALK = asked("Hello", "How are you?", "Tell me more")
@@ -315,6 +316,16 @@ def test_an_interruption_after_a_change_of_voice_is_cut_at_the_right_word() -> N
         said = spoken.heard_text.split()
         assert LONG.startswith(spoken.heard_text)
         assert abs(sum(len(word) + 1 for word in said) * 0.06 - spoken.played_ms / 1000) <= 1.3
+
+
+def test_text_is_cut_by_the_rules_of_the_language_that_is_spoken() -> None:
+    """Before a change of the synthesizer and after it: in Spanish no sentence ends with "Dra."."""
+    said, question = "La Dra. Ruiz llega tarde. ", "¿Espera Ud.?"
+    booth = Booth(agent=make_agent(language="es"), llm=ScriptedModel(answers=[said + question]), two_voices=True)
+    booth.tts.fail("fail", 1)
+    booth.run(answer_through)
+    assert [event.text for event in booth.of(ReplySentence)] == [said, question]
+    assert booth.second_tts.texts == ["La doctora Ruiz llega tarde. ", "¿Espera usted?"]
 
 
 def test_a_line_that_is_spoken_live_changes_its_voice_too() -> None:

@@ -123,7 +123,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_searched_to_its_depth_and_an_empty_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="holds no \\*.yaml file"):
+    with pytest.raises(SettingsError, match=r"holds no \*\.yaml file"):
         find_scenarios(tmp_path)
     (tmp_path / "deep").mkdir()
     for file in (tmp_path / "b.yaml", tmp_path / "deep" / "a.yaml"):

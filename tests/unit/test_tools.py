@@ -20,7 +20,9 @@ from tests.unit.api_support import AGENT
 from tests.unit.providers_fixtures import Bed, running
 from tests.unit.test_simulators_chat import body, chunks, post
 
-TRILINGUAL = AgentDefinition.model_validate(AGENT | {"languages": {"es": {}, "fr": {}}, "knowledge": ["Parking is free."]})
+TRILINGUAL = AgentDefinition.model_validate(
+    AGENT | {"languages": {"es": {}, "fr": {}}, "knowledge": ["Parking is free."]}
+)
 
 
 @pytest.fixture

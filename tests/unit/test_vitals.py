@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -39,17 +40,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vitals_module, "INTERVAL_S", 0.02)
 
 
+async def replica_report(reports: Reports, **wanted: int) -> dict[str, Any]:
+    """Once there is one with these values."""
+    async with asyncio.timeout(30):
+        while True:
+            said = (await reports.all()).get("replica")
+            if said is not None and wanted.items() <= said.items():
+                return said
+            await asyncio.sleep(0.01)
+
+
 async def test_a_call_is_held_until_it_is_freed(live: LiveState, no_chance_collection: None, quick: None) -> None:
     vitals, reports = Vitals(live, "sessions", "replica"), Reports(live, VITALS)
 
     async def reported(open_calls: int, held: int) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                said = (await reports.all()).get("replica", {})
-                if (said.get("calls_open"), said.get("calls_held")) == (open_calls, held):
-                    assert said["tasks"] >= 1 and said["threads"] >= 1 and said["rss_bytes"] > 1e6
-                    return
-                await asyncio.sleep(0.01)
+        said = await replica_report(reports, calls_open=open_calls, calls_held=held)
+        assert said["tasks"] >= 1 and said["threads"] >= 1 and said["rss_bytes"] > 1e6
 
     running = asyncio.create_task(vitals.run())
     kept, dropped = Call(), Call()
@@ -74,15 +80,12 @@ async def test_the_replies_of_the_process_are_reported_once_there_are_any(
     monkeypatch.setattr(metrics, "SESSIONS", CollectorRegistry())
     running = asyncio.create_task(Vitals(live, "sessions", "replica").run())
     vitals = Reports(live, VITALS)
-    async with asyncio.timeout(30):
-        while "replica" not in await vitals.all():
-            await asyncio.sleep(0.01)
-        assert await reports.all() == {}
-        counts.reply({"total_ms": 390.0}, {}, ["llm_late"])
-        while "replica" not in (said := await reports.all()):
-            await asyncio.sleep(0.01)
-    assert said["replica"] == {**counts.report(), "counters": []}
-    assert said["replica"]["causes"] == {"llm_late": 1}
+    await replica_report(vitals)
+    assert await reports.all() == {}
+    counts.reply({"total_ms": 390.0}, {}, ["llm_late"])
+    said = await replica_report(reports)
+    assert said == {**counts.report(), "counters": []}
+    assert said["causes"] == {"llm_late": 1}
     running.cancel()
 
 
