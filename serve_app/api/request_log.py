@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.problems import unexpected_problem
 from serve_app.metrics import HTTP_REQUESTS
-from serve_app.store.models import new_id
+from serve_app.store.base import new_id
 
 HEADER = b"x-request-id"
 # A method is any token that a client invents; as a label each would be a time series of its own.

@@ -11,9 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.errors import ParleyError
+from serve_app.store.base import new_id
 from serve_app.store.do_not_call import listed
 from serve_app.store.jobs import insert_job
-from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call, new_id
+from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call
 from serve_app.store.records import insert_event, insert_transcript
 from serve_app.store.rows import AttemptRow, CallRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore

@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from serve_app.store.models import Attempt, Call, DoNotCallEntry, new_id
+from serve_app.store.base import new_id
+from serve_app.store.models import Attempt, Call, DoNotCallEntry
 from serve_app.store.rows import DoNotCallRow, DoNotCallSource, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 

@@ -10,8 +10,9 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.clock import Clock, SystemClock
+from serve_app.store.base import new_id
 from serve_app.store.db import Database
-from serve_app.store.models import READY_JOB, Job, new_id
+from serve_app.store.models import READY_JOB, Job
 from serve_app.store.rows import JobRow, to_row
 from serve_app.store.scope import changed, insert_or_ignore
 

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from serve_app.store.models import ApiKey, new_id
+from serve_app.store.base import new_id
+from serve_app.store.models import ApiKey
 from serve_app.store.rows import ApiKeyRow, to_row
 from serve_app.store.scope import TenantScope
 

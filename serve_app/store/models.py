@@ -1,29 +1,17 @@
-"""The tables. `tenant_id` is on every row; children reference (tenant_id, call_id), so no row can cross tenants."""
+"""The tables of calls. `tenant_id` is on every row; children reference (tenant_id, call_id): no row crosses tenants.
+
+The tables of campaigns are in `campaign_models`.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-import uuid_utils
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    DateTime,
-    Dialect,
-    Float,
-    ForeignKeyConstraint,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from serve_app.store.base import Base, id_column
 
 LIVE_ATTEMPT = ("intended", "placing", "placed", "unknown")
 LIVE_CALL = ("queued", "dialing", "ringing", "answered", "in_progress")
@@ -32,65 +20,11 @@ ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
 OPEN_CALL = text("status IN ('queued', 'dialing', 'ringing', 'answered', 'in_progress')")
 READY_JOB = text("status IN ('ready', 'leased')")
 LISTED = text("removed_at IS NULL")
+OF_A_LEAD = text("lead_id IS NOT NULL")
+UNSETTLED = text("lead_id IS NOT NULL AND status = 'ended' AND settled_at IS NULL")
 
-JsonDocument = JSON().with_variant(JSONB(), "postgresql")
-
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The newest migration: what these models describe. A test holds both together."""
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in and out; SQLite keeps it as text without a zone, which sorts by time."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a naive datetime reached the store; records are aware UTC")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def new_id() -> str:
-    """A UUID version 7 (RFC 9562): ids sort by creation time."""
-    return str(uuid_utils.uuid7())
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
-        datetime: UtcDateTime(),
-        dict[str, Any]: JsonDocument,
-        list[list[float]]: JsonDocument,
-        list[str]: JsonDocument,
-        str: Text(),
-        int: Integer(),
-        float: Float(),
-        bool: Boolean(),
-    }
-
-
-def _id_column() -> Mapped[str]:
-    return mapped_column(String(36), primary_key=True, default=new_id)
 
 
 def _call_reference() -> ForeignKeyConstraint:
@@ -120,7 +54,7 @@ class Call(Base):
         # What the reconciler reads every few seconds: live calls only, whatever the history.
         Index("ix_calls_open", "updated_at", sqlite_where=OPEN_CALL, postgresql_where=OPEN_CALL),
     )
-    id: Mapped[str] = _id_column()
+    id: Mapped[str] = id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))
     direction: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
@@ -145,7 +79,12 @@ class Call(Base):
 
 
 class Attempt(Base):
-    """One try to place a call: intended -> placing -> placed | unknown -> ended. At most one live per number."""
+    """One try to place a call: intended -> placing -> placed | unknown -> ended. At most one live per number.
+
+    An attempt of a campaign names its lead; `lead_id` is no foreign key, for the record of a call outlives a lead that
+    is erased. The prompt and voice are those of the call's agent version. `reported`: the result as the conversation
+    told it; `result`: what the lead was settled by, once `settled_at` is set.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -153,8 +92,22 @@ class Attempt(Base):
         Index("one_live", "tenant_id", "to_number", unique=True, sqlite_where=ONE_LIVE, postgresql_where=ONE_LIVE),
         Index("ix_attempts_tenant_id_call_id", "tenant_id", "call_id"),
         Index("ix_attempts_tenant_id_status_next_at", "tenant_id", "status", "next_at"),
+        # Two claims of one lead have two numbers, so a dialer that was paused cannot add a second attempt for its own.
+        Index(
+            "one_attempt",
+            "lead_id",
+            "number_in_lead",
+            unique=True,
+            sqlite_where=OF_A_LEAD,
+            postgresql_where=OF_A_LEAD,
+        ),
+        Index("ix_attempts_unsettled", "ended_at", sqlite_where=UNSETTLED, postgresql_where=UNSETTLED),
+        # The caps: per number across campaigns, per campaign and day, per number of our own and day.
+        Index("ix_attempts_tenant_id_to_number_created_at", "tenant_id", "to_number", "created_at"),
+        Index("ix_attempts_tenant_id_campaign_id_created_at", "tenant_id", "campaign_id", "created_at"),
+        Index("ix_attempts_tenant_id_from_number_created_at", "tenant_id", "from_number", "created_at"),
     )
-    id: Mapped[str] = _id_column()
+    id: Mapped[str] = id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))
     call_id: Mapped[str] = mapped_column(String(36))
     to_number: Mapped[str] = mapped_column(String(32))
@@ -174,6 +127,15 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     disposition: Mapped[str | None] = mapped_column(String(32))
     detail: Mapped[str | None]
+    lead_id: Mapped[str | None] = mapped_column(String(36))
+    campaign_id: Mapped[str | None] = mapped_column(String(36))
+    number_in_lead: Mapped[int | None]
+    rules_reason: Mapped[str | None] = mapped_column(String(64))
+    cost_minor: Mapped[int | None]
+    reported: Mapped[str | None] = mapped_column(String(32))
+    callback_at: Mapped[datetime | None]
+    result: Mapped[str | None] = mapped_column(String(32))
+    settled_at: Mapped[datetime | None]
 
 
 class DoNotCallEntry(Base):
@@ -187,7 +149,7 @@ class DoNotCallEntry(Base):
         Index("one_listed", "tenant_id", "number", unique=True, sqlite_where=LISTED, postgresql_where=LISTED),
         Index("ix_do_not_call_tenant_id_id", "tenant_id", "id"),
     )
-    id: Mapped[str] = _id_column()
+    id: Mapped[str] = id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))
     number: Mapped[str] = mapped_column(String(32))
     source: Mapped[str] = mapped_column(String(16))
@@ -288,7 +250,7 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
     __table_args__ = (UniqueConstraint("key_sha256"), Index("ix_api_keys_tenant_id", "tenant_id"))
-    id: Mapped[str] = _id_column()
+    id: Mapped[str] = id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))
     name: Mapped[str] = mapped_column(String(100))
     prefix: Mapped[str] = mapped_column(String(16))
@@ -305,7 +267,7 @@ class Job(Base):
         UniqueConstraint("tenant_id", "key"),
         Index("ix_jobs_due_at", "due_at", sqlite_where=READY_JOB, postgresql_where=READY_JOB),
     )
-    id: Mapped[str] = _id_column()
+    id: Mapped[str] = id_column()
     tenant_id: Mapped[str] = mapped_column(String(64))
     kind: Mapped[str] = mapped_column(String(64))
     key: Mapped[str | None] = mapped_column(String(200))

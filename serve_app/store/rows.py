@@ -78,6 +78,19 @@ class AttemptRow:
     ended_at: datetime | None
     disposition: str | None
     detail: str | None
+    lead_id: str | None
+    """None: a single call, asked for by itself."""
+    campaign_id: str | None
+    number_in_lead: int | None
+    """1 for the first attempt of a lead."""
+    rules_reason: str | None
+    cost_minor: int | None
+    reported: str | None
+    """The result as the conversation told it, and when to call back: a `dialing.dispositions.Disposition`."""
+    callback_at: datetime | None
+    result: str | None
+    """What its lead was settled by, at `settled_at`."""
+    settled_at: datetime | None
 
 
 DoNotCallSource = Literal["key", "phrase", "model", "person"]

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.clock import Clock, SystemClock
+from serve_app.store.base import Base
 from serve_app.store.db import Database
-from serve_app.store.models import Base
 
 
 class TenantScope:

@@ -22,9 +22,9 @@ from sqlalchemy import text
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.settings import Settings
+from serve_app.store.base import Base
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.models import Base
 from serve_app.store.objects import ObjectStore
 from serve_app.store.repositories import Agents, ApiKeys
 from serve_app.telephony.vonage.rest import VonageClient

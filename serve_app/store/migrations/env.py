@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from serve_app.store.models import Base
+from serve_app.store import campaign_models, models
+from serve_app.store.base import Base
+
+# Both describe tables of `Base.metadata` by being imported.
+TABLES = (models, campaign_models)
 
 connection = context.config.attributes["connection"]
 if connection is None:
