@@ -118,6 +118,7 @@ class TelephonySettings(Section):
 class DialingSettings(Section):
     allowed_numbers: tuple[E164, ...] = ()
     queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
+    max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
 
 
 class AgentSettings(Section):

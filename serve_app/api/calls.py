@@ -29,7 +29,7 @@ from serve_app.api.schemas import (
     TranscriptView,
     TurnView,
 )
-from serve_app.dialing.rules import ON_DO_NOT_CALL_LIST, Deny, decide
+from serve_app.dialing.rules import Allow, Defer, Deny, Reason
 from serve_app.metrics import CALLS_REQUESTED
 from serve_app.store.models import TERMINAL_CALL
 from serve_app.store.repositories import (
@@ -57,8 +57,8 @@ _AUDIO_TYPES = {"flac": "audio/flac", "wav": "audio/wav"}
 @router.post("", status_code=201, response_model=CallView)
 async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
     """Queue an outbound call. It is placed when the rules, a free session and the network's rate allow."""
-    decision = decide(body.to, deps.dialing_facts())
-    if isinstance(decision, Deny):
+    decision = await deps.single_calls.decide(deps.db, caller.tenant_id, body.to, deps.clock.now())
+    if not isinstance(decision, Allow):
         raise _denied(decision)
     from_number = _calling_number(body, deps)
     name = body.agent or deps.settings.agents.default
@@ -78,7 +78,7 @@ async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
             give_up_at=give_up_at,
         )
     except NotToBeCalled as error:
-        raise _denied(ON_DO_NOT_CALL_LIST) from error
+        raise _denied(Deny(Reason.ON_DO_NOT_CALL_LIST)) from error
     except LiveCallExists as error:
         CALLS_REQUESTED.labels("conflict").inc()
         raise ProblemError(
@@ -92,14 +92,17 @@ async def place_call(body: CallRequest, caller: Caller, deps: Deps) -> CallView:
     return call_view(call)
 
 
-def _denied(deny: Deny) -> ProblemError:
+def _denied(refusal: Defer | Deny) -> ProblemError:
     CALLS_REQUESTED.labels("denied").inc()
-    return ProblemError(403, "not_allowed", f"to: {deny.explanation}", remedy=deny.remedy, reason=deny.reason)
+    extra: dict[str, Any] = {"reason": refusal.reason}
+    if isinstance(refusal, Defer):
+        extra["allowed_from"] = refusal.until.isoformat()
+    return ProblemError(403, "not_allowed", f"to: {refusal.explanation}", remedy=refusal.remedy, **extra)
 
 
 def _calling_number(body: CallRequest, deps: ApiDeps) -> str:
     own = deps.settings.telephony.vonage.from_number
-    simulated = deps.dialing_facts().simulated_network
+    simulated = deps.single_calls.simulated_network
     if body.from_ is None:
         if own is None and not simulated:
             raise field_problem("from", "no number to call from is configured", "set VONAGE_FROM_NUMBER")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from serve_app.clock import Clock, SystemClock
 from serve_app.dialing.links import AttemptLinks
-from serve_app.dialing.rules import DialingFacts, facts_from
+from serve_app.dialing.single_calls import SingleCalls
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
@@ -28,7 +29,7 @@ class ApiDeps:
 
     `call_placed` wakes the dialer, `call_ended` the background workers; both only make things sooner, nothing is lost
     without them. `describe_runtime` is asked at each `/health` and returns JSON-ready facts about the process around
-    the API. `simulated_network` None: derived from the settings (`dialing.rules.network_is_simulated`).
+    the API. `simulated_network` None: derived from the settings (`dialing.network.network_is_simulated`).
     """
 
     settings: Settings
@@ -42,8 +43,9 @@ class ApiDeps:
     simulated_network: bool | None = None
     clock: Clock = field(default_factory=SystemClock)
 
-    def dialing_facts(self) -> DialingFacts:
-        return facts_from(self.settings, simulated_network=self.simulated_network)
+    @cached_property
+    def single_calls(self) -> SingleCalls:
+        return SingleCalls(self.settings, simulated_network=self.simulated_network)
 
     def links(self) -> AttemptLinks:
         return AttemptLinks(self.settings)

@@ -33,7 +33,7 @@ async def health(request: Request, deps: Deps) -> dict[str, Any]:
         "public_url": settings.public_url,
         "media": describe_media(settings),
         "simulated": sorted(settings.simulated),
-        "simulated_network": deps.dialing_facts().simulated_network,
+        "simulated_network": deps.single_calls.simulated_network,
         "checks": checks,
         "capacity": {"slots": total, "used": used},
         "runtime": deps.describe_runtime(),

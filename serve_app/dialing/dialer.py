@@ -23,7 +23,8 @@ from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
 from serve_app.dialing.reconcile import AttemptReconciler
-from serve_app.dialing.rules import ON_DO_NOT_CALL_LIST, Deny, decide, facts_from
+from serve_app.dialing.rules import Allow, Defer, Deny, Reason
+from serve_app.dialing.single_calls import SingleCalls
 from serve_app.dialing.slot_queue import SlotQueue
 from serve_app.dialing.tenants import intended_work
 from serve_app.errors import ProviderError, UnavailableError
@@ -90,7 +91,7 @@ class Dialer:
         self._owner = owner
         self._network = network
         self._queue_timeout_s = settings.dialing.queue_timeout_s
-        self._facts = facts_from(settings, simulated_network=simulated_network)
+        self._single_calls = SingleCalls(settings, simulated_network=simulated_network)
         self._links = AttemptLinks(settings)
         self._reconciler = AttemptReconciler(db, live, vonage, settings, clock)
         self._lease_s = RENEWAL_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
@@ -168,7 +169,7 @@ class Dialer:
 
     async def _end_barred(self, tenant: str) -> None:
         """Calls to numbers that were put on the do-not-call list while they waited; some, and the others next time."""
-        deny = ON_DO_NOT_CALL_LIST
+        deny = Deny(Reason.ON_DO_NOT_CALL_LIST)
         barred = await Attempts(self._db, tenant).barred(limit=MOST_BARRED)
         if len(barred) == MOST_BARRED:
             self.wake()
@@ -220,9 +221,9 @@ class Dialer:
     async def _dial(self, claim: Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
         attempt = claim.attempt
-        decision = decide(attempt.to_number, self._facts)
-        if isinstance(decision, Deny):
-            return await self._decline(attempt, "not_allowed", f"{decision.reason}: {decision.explanation}")
+        decision = await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
+        if not isinstance(decision, Allow):
+            return await self._not_allowed(attempt, decision)
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
@@ -241,6 +242,8 @@ class Dialer:
             return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
         await self._openings.wait(agent)
+        if decision.until is not None and self._clock.now() >= decision.until:
+            return await self._not_allowed(attempt, Defer(decision.until, Reason.OUTSIDE_WINDOW))
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"
@@ -332,6 +335,9 @@ class Dialer:
         await self._live.release(attempt.id)
         await self._release(attempt, delay_s)
         return "not_placed"
+
+    async def _not_allowed(self, attempt: AttemptRow, refusal: Defer | Deny) -> str:
+        return await self._decline(attempt, "not_allowed", f"{refusal.reason}: {refusal.explanation}")
 
     async def _decline(self, attempt: AttemptRow, outcome: Outcome, detail: str) -> str:
         """End an attempt that was not sent. Fenced like a request: a paused dialer must not end another one's call."""

@@ -23,6 +23,11 @@ from serve_app.store.scope import TenantScope, changed
 
 T = TypeVar("T")
 
+NEVER_ASKED = ("not_allowed", "no_capacity")
+"""Dispositions of attempts that passed the fence only to be ended: no request was sent."""
+# An attempt that is older than this when it is placed does not exist: it bounds what the index is read for.
+_LONGEST_QUEUE = timedelta(days=1)
+
 
 class Attempts(TenantScope):
     async def get(self, attempt_id: str) -> AttemptRow | None:
@@ -35,6 +40,19 @@ class Attempts(TenantScope):
         query = select(Attempt).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
         async with self.db.session() as session:
             return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id))]
+
+    async def placed_at(self, number: str, *, since: datetime, limit: int) -> list[datetime]:
+        """When calls to a number were asked of the network, newest first; also those whose outcome is not known."""
+        query = select(Attempt.placing_at).where(
+            Attempt.tenant_id == self.tenant_id,
+            Attempt.to_number == number,
+            Attempt.created_at > since - _LONGEST_QUEUE,
+            Attempt.placing_at > since,
+            or_(Attempt.disposition.is_(None), Attempt.disposition.not_in(NEVER_ASKED)),
+        )
+        async with self.db.session() as session:
+            found = await session.scalars(query.order_by(Attempt.placing_at.desc()).limit(limit))
+            return [at for at in found if at is not None]
 
     async def live_of_call(self, call_id: str) -> AttemptRow | None:
         """The attempt of a call that has not ended."""

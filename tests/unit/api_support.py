@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
+from serve_app.clock import Clock, SystemClock
 from serve_app.settings import Settings
 from serve_app.store.base import Base
 from serve_app.store.db import Database
@@ -64,6 +65,16 @@ def make_settings(vonage_url: str = "http://127.0.0.1:9", **overrides: Any) -> S
     network |= overrides.pop("vonage", {})
     document: dict[str, Any] = {"server": {"public_url": PUBLIC_URL}, "telephony": {"vonage": network}}
     return Settings(**(document | overrides))
+
+
+class StoppedClock(SystemClock):
+    """The time of the records is what the test says; durations are real."""
+
+    def __init__(self, time: datetime) -> None:
+        self.time = time
+
+    def now(self) -> datetime:
+        return self.time
 
 
 @dataclass
@@ -154,7 +165,13 @@ class Plane:
 
 
 async def make_plane(
-    db: Database, live: LiveState, vonage: FakeVonage, folder: Path, settings: Settings | None = None
+    db: Database,
+    live: LiveState,
+    vonage: FakeVonage,
+    folder: Path,
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
 ) -> tuple[Plane, VonageClient]:
     settings = settings or make_settings(vonage.url)
     client = VonageClient(settings.telephony.vonage)
@@ -175,6 +192,7 @@ async def make_plane(
         call_placed=call_placed,
         call_ended=call_ended,
         describe_runtime=lambda: {"haproxy": False},
+        clock=clock or SystemClock(),
     )
     key, _ = await ApiKeys(db, settings.tenant).create("test")
     await Agents(db, settings.tenant).apply("riverside-dental", AGENT)

@@ -13,7 +13,7 @@ import pytest
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState, Mailroom
 from serve_app.store.repositories import ApiKeys, Attempts, Calls, Recordings, Turns
-from tests.unit.api_support import AGENT, FROM, TO, FakeVonage, Plane, dump, make_plane, make_settings
+from tests.unit.api_support import AGENT, FROM, TO, FakeVonage, Plane, StoppedClock, dump, make_plane, make_settings
 
 pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
@@ -99,7 +99,8 @@ async def test_a_real_network_dials_only_allowed_numbers_and_shows_only_our_own(
     settings = make_settings(
         vonage={"base_url": "https://api.nexmo.com"}, dialing={"allowed_numbers": ["+14155550100", "+15551234567"]}
     )
-    made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings)
+    clock = StoppedClock(datetime(2026, 11, 20, 20, 0, tzinfo=UTC))  # noon in San Francisco
+    made, client = await make_plane(sqlite_db, live, vonage, tmp_path, settings, clock=clock)
     async with made.http:
         before = await dump(sqlite_db)
         denied = await made.http.post(CALLS, json={"to": TO}, headers=made.auth)
@@ -108,7 +109,13 @@ async def test_a_real_network_dials_only_allowed_numbers_and_shows_only_our_own(
         assert check_problem(unassigned, 403, "not_allowed")["reason"] == "invalid_number"
         spoofed = await made.http.post(CALLS, json={"to": "+14155550100", "from": TO}, headers=made.auth)
         assert check_problem(spoofed, 422, "invalid_request")["errors"][0]["field"] == "from"
+        clock.time = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)  # ten in the evening there
+        late = check_problem(
+            await made.http.post(CALLS, json={"to": "+14155550100"}, headers=made.auth), 403, "not_allowed"
+        )
+        assert (late["reason"], late["allowed_from"]) == ("outside_window", "2026-11-21T16:00:00+00:00")
         assert await dump(sqlite_db) == before
+        clock.time = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
         allowed = await made.http.post(CALLS, json={"to": "+14155550100"}, headers=made.auth)
         assert allowed.status_code == 201
     await client.aclose()

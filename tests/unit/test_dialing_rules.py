@@ -1,4 +1,4 @@
-"""The rules fail closed; numbers are parsed to one form; a link's signature covers all of it."""
+"""A network is simulated or real; numbers are parsed to one form; a link's signature covers all of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 
 from serve_app.dialing.carrier_status import ANSWERED, RINGING, TERMINAL, ending_of
 from serve_app.dialing.links import AttemptLinks, AttemptRef
+from serve_app.dialing.network import network_is_simulated
 from serve_app.dialing.numbers import InvalidNumberError, parse_e164
-from serve_app.dialing.rules import Allow, Deny, DialingFacts, decide, network_is_simulated
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings
 from serve_app.telephony.vonage.snapshot import TERMINAL_STATUSES
 from tests.unit.api_support import make_settings
-
-REAL = DialingFacts(simulated_network=False, allowed_numbers=frozenset())
 
 
 @pytest.mark.parametrize(
@@ -44,22 +42,6 @@ def test_any_text_is_a_number_or_a_clear_refusal(text: str) -> None:
         assert number[1:].isascii()
         assert number[1:].isdigit()
         assert parse_e164(number) == number
-
-
-@given(st.from_regex(r"\+[1-9]\d{6,14}", fullmatch=True))
-def test_a_real_network_without_an_allow_list_dials_nobody(number: str) -> None:
-    try:
-        number = parse_e164(number)
-    except InvalidNumberError:
-        return
-    assert isinstance(decide(number, REAL), Deny)
-    assert isinstance(decide(number, DialingFacts(simulated_network=True, allowed_numbers=frozenset())), Allow)
-
-
-def test_a_real_network_dials_what_is_allowed_by_name() -> None:
-    facts = DialingFacts(simulated_network=False, allowed_numbers=frozenset({"+12025550123"}))
-    assert isinstance(decide("+12025550123", facts), Allow)
-    assert decide("+12025550124", facts).reason == "not_on_allow_list"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
