@@ -43,7 +43,8 @@ class DoNotCallView(BaseModel):
     id: str
     number: str
     source: DoNotCallSource = Field(
-        description="how the wish was told: a key, words, words as the language model understood them; or a person"
+        description="how the wish was told: a key, words, words as the language model understood them; "
+        "or what listed the number: a person, the result of a call"
     )
     call_id: str | None
     text: str

@@ -69,6 +69,11 @@ TERMINAL = DONE | BARS_NUMBER | BARS_LEAD
 HUMAN = DONE | BARS_NUMBER | {Disposition.HUMAN_SHORT, Disposition.REACHED_INCOMPLETE, Disposition.CALLBACK}
 """A person answered: a contact."""
 
+# A call that ends so was answered, though the event that says it may never have come.
+_AFTER_ANSWER = frozenset(
+    {"completed", "callee_hung_up", "silence", "max_duration", "max_turns", "provider_failure", "media_failure"}
+    | {"session_lost"}
+)
 _BEFORE_ANSWER: Mapping[str, Disposition] = MappingProxyType(
     {
         "busy": Disposition.BUSY,
@@ -99,6 +104,7 @@ def disposition_of(
     """
     if outcome == "opted_out":
         return Disposition.OPT_OUT
+    answered = answered or outcome in _AFTER_ANSWER
     if answered and reported in REPORTABLE:
         return Disposition(reported)
     if outcome in ("no_capacity", "not_allowed") or not sent:

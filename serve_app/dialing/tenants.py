@@ -7,8 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import case, func, select
 
+from serve_app.store.barring import is_barred
 from serve_app.store.db import Database
-from serve_app.store.do_not_call import listed
 from serve_app.store.models import ONE_LIVE, Attempt
 
 
@@ -22,7 +22,7 @@ class IntendedWork:
     next_at: datetime | None
     """When the next one after them can be; None: there is none."""
     barred: int = 0
-    """Attempts, due or not, to numbers on the tenant's do-not-call list: never claimed, to be ended."""
+    """Attempts, due or not, that `store.barring` bars: never claimed, to be ended."""
 
 
 async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
@@ -34,7 +34,7 @@ async def intended_work(db: Database, now: datetime) -> list[IntendedWork]:
             Attempt.tenant_id,
             func.sum(case((claimable_at <= now, 1), else_=0)),
             func.min(case((claimable_at > now, claimable_at))),
-            func.sum(case((listed(Attempt.tenant_id, Attempt.to_number), 1), else_=0)),
+            func.sum(case((is_barred(), 1), else_=0)),
         )
         # The predicate is that of the partial index `one_live`, so this reads live attempts only, whatever the history.
         .where(ONE_LIVE, Attempt.status == "intended")

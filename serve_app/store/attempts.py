@@ -11,11 +11,12 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ScalarSelect, case, func, not_, or_, select, update
+from sqlalchemy import ScalarSelect, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from serve_app.store.do_not_call import listed, wait_for_listing
+from serve_app.store.barring import barred_by, is_barred
+from serve_app.store.do_not_call import wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
 from serve_app.store.rows import AttemptRow, ClaimRow, RawEvent, to_row
@@ -61,7 +62,7 @@ class Attempts(TenantScope):
     async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[ClaimRow]:
         """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt.
 
-        In the order in which they are due. A number on the do-not-call list is not claimed (`barred` tells of it).
+        In the order in which they are due. What is barred is not claimed (`barred` tells of it).
         """
         due = (
             select(Attempt.id)
@@ -70,7 +71,7 @@ class Attempts(TenantScope):
                 Attempt.status == "intended",
                 Attempt.next_at <= now,
                 or_(Attempt.lease_until.is_(None), Attempt.lease_until <= now),
-                not_(listed(self.tenant_id, Attempt.to_number)),
+                barred_by().is_(None),
             )
             .order_by(Attempt.next_at, Attempt.id)
             .limit(limit)
@@ -92,14 +93,20 @@ class Attempts(TenantScope):
         return sorted(claimed, key=lambda row: (row.next_at, row.id))
 
     async def barred(self, *, limit: int) -> list[AttemptRow]:
-        """Intended attempts whose number is on the do-not-call list: they are to be ended, whoever holds them."""
-        query = select(Attempt).where(
+        """Intended attempts that are not to be placed, whoever holds them: they are to be ended.
+
+        `rules_reason` says why: a listed number, a kill switch, a campaign that does not run, a lead that is closed.
+        """
+        some = select(Attempt.id).where(Attempt.tenant_id == self.tenant_id, Attempt.status == "intended", is_barred())
+        stopped = update(Attempt).where(
             Attempt.tenant_id == self.tenant_id,
+            Attempt.id.in_(some.order_by(Attempt.id).limit(limit)),
             Attempt.status == "intended",
-            listed(self.tenant_id, Attempt.to_number),
         )
-        async with self.db.session() as session:
-            return [to_row(AttemptRow, a) for a in await session.scalars(query.order_by(Attempt.id).limit(limit))]
+        told = stopped.values(rules_reason=func.coalesce(barred_by(), Attempt.rules_reason)).returning(Attempt)
+        async with self.db.transaction() as session:
+            found = await session.scalars(told.execution_options(synchronize_session=False))
+            return sorted((to_row(AttemptRow, a) for a in found), key=lambda row: row.id)
 
     async def renew(self, attempt_ids: Collection[str], owner: str, *, lease_s: float, now: datetime) -> set[str]:
         """Hold claims of `owner` on for `lease_s`, and return which of them it still has."""
@@ -116,11 +123,11 @@ class Attempts(TenantScope):
     async def fence_placing(self, attempt_id: str, epoch: int) -> bool:
         """The point of no return before the one create-call request. False: do not send it.
 
-        The claim is lost, or the number was put on the do-not-call list.
+        The claim is lost, or something bars the attempt by now.
         """
         now = self.clock.now()
         fence = update(Attempt).where(*self._is(attempt_id), Attempt.epoch == epoch, Attempt.status == "intended")
-        fence = fence.where(not_(listed(self.tenant_id, Attempt.to_number)))
+        fence = fence.where(barred_by().is_(None))
         async with self.db.transaction() as session:
             await wait_for_listing(session, self.tenant_id, attempt_id)
             if not await changed(session, fence.values(status="placing", placing_at=now)):

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 from sqlalchemy import case, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.errors import ParleyError
 from serve_app.store.base import new_id
+from serve_app.store.call_ends import attempt_was_sent, count_ended, end_attempts
 from serve_app.store.do_not_call import listed
 from serve_app.store.jobs import insert_job
-from serve_app.store.models import LIVE_ATTEMPT, TERMINAL_CALL, Attempt, Call
+from serve_app.store.models import TERMINAL_CALL, Attempt, Call
 from serve_app.store.records import insert_event, insert_transcript
 from serve_app.store.rows import AttemptRow, CallRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+from serve_app.store.settlement import Verdict, settle
 
 MIX_RECORDING = "mix_recording"
 
@@ -34,6 +35,11 @@ class LiveCallExists(ParleyError):  # noqa: N818  (a state of affairs, not a fau
 
 class NotToBeCalled(ParleyError):  # noqa: N818  (a state of affairs, not a fault)
     """The number is on this tenant's do-not-call list."""
+
+
+def is_live_call_conflict(error: IntegrityError) -> bool:
+    """Whether the index `one_live` refused an attempt. PostgreSQL names the index, SQLite its columns."""
+    return "one_live" in str(error.orig) or "attempts.to_number" in str(error.orig)
 
 
 class Calls(TenantScope):
@@ -73,8 +79,7 @@ class Calls(TenantScope):
                 await session.flush()
                 return to_row(CallRow, call), to_row(AttemptRow, attempt)
         except IntegrityError as error:
-            # PostgreSQL names the index, SQLite its columns.
-            if "one_live" in str(error.orig) or "attempts.to_number" in str(error.orig):
+            if is_live_call_conflict(error):
                 raise LiveCallExists("a call to this number is already live") from error
             raise
 
@@ -178,10 +183,12 @@ class Calls(TenantScope):
         duration_s: float | None,
         sample_rate_hz: int | None,
         unsent_only: bool = False,
+        verdict: Verdict | None = None,
     ) -> bool:
         """End the call once. True for the first writer only; all of it is one transaction.
 
         `unsent_only`: False, and nothing changed, where an attempt of the call went beyond `intended`.
+        `verdict`: settles the lead for whose sake the call was; None leaves that to the upkeep of leads.
 
         It also ends the attempt (disposition = outcome), writes the transcript from the turns, and, if media ever
         started, adds the job `mix_recording`. `started_at`, `sample_rate_hz` None: keep what the call already has.
@@ -200,13 +207,13 @@ class Calls(TenantScope):
         if sample_rate_hz is not None:
             ended["sample_rate_hz"] = sample_rate_hz
         over = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
-        end_of_call = over.values(updated_at=self.clock.now(), **ended).returning(Call.started_at)
+        end_of_call = over.values(updated_at=self.clock.now(), **ended).returning(Call.started_at, Call.answered_at)
         async with self.db.transaction() as session:
             # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock
             # otherwise.
-            if unsent_only and await self._sent(session, call_id):
+            if unsent_only and await attempt_was_sent(session, self.tenant_id, call_id):
                 return False
-            await self._end_attempts(session, call_id, outcome, detail, ended_at)
+            await end_attempts(session, self.tenant_id, call_id, outcome, detail, ended_at)
             first = (await session.execute(end_of_call.execution_options(synchronize_session=False))).first()
             if first is None:
                 await session.rollback()
@@ -221,12 +228,19 @@ class Calls(TenantScope):
                     key=f"{MIX_RECORDING}:{call_id}",
                     now=self.clock.now(),
                 )
+            answered, talk_s = first.answered_at is not None, duration_s or 0.0
+            await count_ended(session, self.tenant_id, call_id, at=ended_at, answered=answered, talk_s=talk_s)
+            if verdict is not None:
+                await settle(session, self.tenant_id, verdict, Attempt.call_id == call_id, self.clock.now())
             return True
 
-    async def explain(self, call_id: str, *, vague: Collection[str], outcome: str, detail: str) -> bool:
+    async def explain(
+        self, call_id: str, *, vague: Collection[str], outcome: str, detail: str, verdict: Verdict | None = None
+    ) -> bool:
         """Say why an ended call ended, where its detail is one of the `vague` ones: webhooks come in any order.
 
-        The attempt's disposition follows. False: the call goes on, or the reason is known, or there was a conversation.
+        The attempt's disposition follows, and with it its lead. False: the call goes on, or the reason is known, or
+        there was a conversation.
         """
         attempts = update(Attempt).where(
             Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.detail.in_(vague)
@@ -235,25 +249,11 @@ class Calls(TenantScope):
             *self._is(call_id), Call.status.in_(TERMINAL_CALL), Call.started_at.is_(None), Call.detail.in_(vague)
         )
         async with self.db.transaction() as session:
-            await session.execute(attempts.values(disposition=outcome, detail=detail))
-            return bool(await changed(session, call.values(outcome=outcome, detail=detail)))
-
-    async def _sent(self, session: AsyncSession, call_id: str) -> bool:
-        """Whether an attempt went beyond `intended`. None can before the end of the transaction."""
-        attempts = select(Attempt.status).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
-        statuses = await session.scalars(attempts.order_by(Attempt.id).with_for_update())
-        return any(status not in ("intended", "ended") for status in statuses)
-
-    async def _end_attempts(
-        self, session: AsyncSession, call_id: str, outcome: str, detail: str | None, at: datetime
-    ) -> None:
-        live = update(Attempt).where(
-            Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.status.in_(LIVE_ATTEMPT)
-        )
-        opted_out = select(Call.opted_out_at.is_not(None)).where(*self._is(call_id)).scalar_subquery()
-        disposition = case((opted_out, "opted_out"), else_=outcome)
-        ended = live.values(status="ended", disposition=disposition, detail=detail, ended_at=at)
-        await session.execute(ended.execution_options(synchronize_session=False))
+            await session.execute(attempts.values(disposition=outcome, detail=detail, settled_at=None))
+            explained = bool(await changed(session, call.values(outcome=outcome, detail=detail)))
+            if verdict is not None:
+                await settle(session, self.tenant_id, verdict, Attempt.call_id == call_id, self.clock.now())
+            return explained
 
     async def _advance(
         self, call_id: str, status: str, at: datetime, values: dict[str, Any], event: RawEvent | None = None
@@ -290,7 +290,7 @@ class Calls(TenantScope):
         )
 
     def _is(self, call_id: str) -> tuple[Any, ...]:
-        return (Call.tenant_id == self.tenant_id, Call.id == call_id)
+        return Call.tenant_id == self.tenant_id, Call.id == call_id
 
     def _query(self) -> Any:
         return select(Call).where(Call.tenant_id == self.tenant_id)

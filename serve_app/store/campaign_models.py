@@ -19,7 +19,7 @@ EVERYBODY = "*"
 
 OPEN_CAMPAIGN = ("draft", "scheduled", "running", "paused")
 CLOSED_CAMPAIGN = ("completed", "cancelled")
-WAITING_LEAD = ("ready", "deferred")
+OPEN_LEAD = ("ready", "deferred", "leased")
 CLOSED_LEAD = ("done", "exhausted", "barred", "deleted")
 
 READY_LEAD = text("state = 'ready'")
@@ -274,3 +274,16 @@ class KillSwitch(Base):
     on_by: Mapped[str] = mapped_column(String(100))
     off_at: Mapped[datetime | None]
     off_by: Mapped[str | None] = mapped_column(String(100))
+
+
+class Usage(Base):
+    """What the ended calls of a UTC day amount to, counted in the transactions that end them."""
+
+    __tablename__ = "usage"
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    """Empty: calls of no campaign."""
+    calls: Mapped[int]
+    answered: Mapped[int]
+    talk_s: Mapped[float]

@@ -84,6 +84,8 @@ class LeadRow:
     state: LeadState
     next_at: datetime
     """Ready or deferred: not before."""
+    queue_at: datetime
+    """Its place among the ready ones: `next_at`, earlier by what the lead is worth."""
     attempts: int
     """Those that count: the network was asked to place a call."""
     epoch: int
@@ -141,6 +143,7 @@ class NumberRow:
 @dataclass(frozen=True, slots=True)
 class ImportRow:
     id: str
+    tenant_id: str
     campaign_id: str | None
     """None: an import of do-not-call numbers."""
     kind: Literal["leads", "do_not_call"]

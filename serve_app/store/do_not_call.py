@@ -14,12 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.base import new_id
+from serve_app.store.campaign_models import OPEN_LEAD, Lead
 from serve_app.store.models import Attempt, Call, DoNotCallEntry
 from serve_app.store.rows import DoNotCallRow, DoNotCallSource, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 
 TEXT_CHARS = 2000
 """Of a callee's words more is not kept here; the transcript has them all."""
+
+ON_LIST = "on_do_not_call_list"
+"""Why the leads of a listed number are closed: the calling rules' word for it."""
 
 _Text = InstrumentedAttribute[str] | str
 
@@ -46,6 +50,38 @@ def _lock(tenant_id: str, number: Any) -> Select[Any]:
     return select(func.pg_advisory_xact_lock(func.hashtextextended(func.concat(tenant_id, ":", number), 0)))
 
 
+async def list_number(
+    session: AsyncSession,
+    tenant_id: str,
+    number: str,
+    source: DoNotCallSource,
+    text: str,
+    call_id: str | None,
+    at: datetime,
+    *,
+    reason: str = ON_LIST,
+) -> None:
+    """List a number in the caller's transaction, and close every lead of it that is not closed, for `reason`.
+
+    One that is listed already stays as it is. The caller may hold locks of attempts and calls, but none of leads.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(_lock(tenant_id, number))
+    values = {
+        "id": new_id(),
+        "tenant_id": tenant_id,
+        "number": number,
+        "source": source,
+        "call_id": call_id,
+        "text": text[:TEXT_CHARS],
+        "created_at": at,
+    }
+    await changed(session, insert_or_ignore(session, DoNotCallEntry, values))
+    waiting = update(Lead).where(Lead.tenant_id == tenant_id, Lead.number == number, Lead.state.in_(OPEN_LEAD))
+    closed = waiting.values(state="barred", last_reason=reason, lease_owner=None, lease_until=None, updated_at=at)
+    await session.execute(closed.execution_options(synchronize_session=False))
+
+
 class DoNotCall(TenantScope):
     async def opt_out(
         self, call_id: str, number: str, source: DoNotCallSource, text: str, *, at: datetime | None = None
@@ -58,16 +94,17 @@ class DoNotCall(TenantScope):
         mark = update(Call).where(Call.tenant_id == self.tenant_id, Call.id == call_id)
         marked = mark.values(opted_out_at=func.coalesce(Call.opted_out_at, now))
         async with self.db.transaction() as session:
-            if _E164.fullmatch(number):
-                await self._list(session, number, source, text, call_id, now)
+            # Call before number and leads, the order in which the end of a call locks them.
             await session.execute(marked.execution_options(synchronize_session=False))
+            if _E164.fullmatch(number):
+                await list_number(session, self.tenant_id, number, source, text, call_id, now)
 
     async def add(self, number: str, text: str) -> DoNotCallRow:
         """A person lists an E.164 number. One that is listed already stays as it is. Raises ValueError."""
         if not _E164.fullmatch(number):
             raise ValueError("not an E.164 number with a leading +")
         async with self.db.transaction() as session:
-            await self._list(session, number, "person", text, None, self.clock.now())
+            await list_number(session, self.tenant_id, number, "person", text, None, self.clock.now())
             return to_row(DoNotCallRow, (await session.scalars(self._entries().where(*self._on(number)))).one())
 
     async def remove(self, number: str, *, reason: str, by: str) -> DoNotCallRow | None:
@@ -101,28 +138,6 @@ class DoNotCall(TenantScope):
         async with self.db.session() as session:
             rows = [to_row(DoNotCallRow, entry) for entry in await session.scalars(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
-
-    async def _list(
-        self,
-        session: AsyncSession,
-        number: str,
-        source: DoNotCallSource,
-        text: str,
-        call_id: str | None,
-        at: datetime,
-    ) -> None:
-        if self.db.dialect == "postgresql":
-            await session.execute(_lock(self.tenant_id, number))
-        values = {
-            "id": new_id(),
-            "tenant_id": self.tenant_id,
-            "number": number,
-            "source": source,
-            "call_id": call_id,
-            "text": text[:TEXT_CHARS],
-            "created_at": at,
-        }
-        await changed(session, insert_or_ignore(session, DoNotCallEntry, values))
 
     def _on(self, number: str) -> tuple[ColumnElement[bool], ...]:
         return (

@@ -8,7 +8,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    and_,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from serve_app.store.base import Base, id_column
@@ -280,3 +289,9 @@ class Job(Base):
     last_error: Mapped[str | None]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+
+
+def unsettled() -> ColumnElement[bool]:
+    """The condition of `UNSETTLED` for queries of several tables, spelt so that its index is used."""
+    ended = Attempt.status == literal_column("'ended'")
+    return and_(Attempt.lead_id.is_not(None), ended, Attempt.settled_at.is_(None))

@@ -93,7 +93,7 @@ class AttemptRow:
     settled_at: datetime | None
 
 
-DoNotCallSource = Literal["key", "phrase", "model", "person"]
+DoNotCallSource = Literal["key", "phrase", "model", "person", "result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ class DoNotCallRow:
     id: str
     number: str
     source: DoNotCallSource
-    """How the wish was told: a key, words, the language model's reading of words; or a person listed the number."""
+    """How the wish was told: a key, words, the language model's reading of words; or who listed the number: a person,
+    or the result of an attempt (wrong number)."""
     call_id: str | None
     text: str
     """The callee's words, or the person's note."""

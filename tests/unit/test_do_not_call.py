@@ -11,7 +11,7 @@ import pytest
 from serve_app.errors import UnavailableError
 from serve_app.store.attempts import Attempts
 from serve_app.store.db import Database
-from serve_app.store.do_not_call import DoNotCall
+from serve_app.store.do_not_call import DoNotCall, list_number
 from serve_app.store.repositories import AttemptRow, Calls, NotToBeCalled
 from tests.unit.api_support import TO, Plane
 from tests.unit.store_fixtures import NUMBER, finish, inbound, outbound
@@ -84,9 +84,8 @@ async def test_a_number_listed_after_the_claim_does_not_pass_the_fence(db: Datab
 async def test_the_fence_waits_for_a_listing_that_is_being_committed(db: Database) -> None:
     _, attempt = await outbound(db)
     (held,) = await claim(db)
-    listing = DoNotCall(db, "acme")
     async with db.transaction() as session:
-        await listing._list(session, NUMBER, "key", "9", None, datetime.now(UTC))
+        await list_number(session, "acme", NUMBER, "key", "9", None, datetime.now(UTC))
         fence = asyncio.create_task(Attempts(db, "acme").fence_placing(attempt.id, held.epoch))
         await asyncio.sleep(0.3)
         assert not fence.done()

@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 TABLES = (
+    "usage",
     "kill_switches",
     "import_errors",
     "import_chunks",
@@ -54,6 +55,7 @@ def upgrade() -> None:
     _numbers()
     _imports()
     _kill_switches()
+    _usage()
     _attempts()
 
 
@@ -310,6 +312,19 @@ def _kill_switches() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_kill_switches"),
     )
     _partial_index("one_switch", "kill_switches", ["tenant_id", "scope", "key"], "off_at IS NULL", unique=True)
+
+
+def _usage() -> None:
+    op.create_table(
+        "usage",
+        _text("tenant_id", 64),
+        _text("day", 10),
+        _text("campaign_id", 36),
+        _int("calls"),
+        _int("answered"),
+        sa.Column("talk_s", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "day", "campaign_id", name="pk_usage"),
+    )
 
 
 def _attempts() -> None:

@@ -1,0 +1,56 @@
+"""The verdict on an ended attempt: from how it ended to what becomes of its lead. Pure; the store applies it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from serve_app.dialing.dispositions import Disposition, disposition_of
+from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, next_step, policy_from
+from serve_app.dialing.rules.places import place_of
+from serve_app.store.settlement import EndedAttempt, LeadStep
+
+
+def settle_lead(ended: EndedAttempt) -> LeadStep:
+    """By the campaign's retry policy, counted from the end of the attempt.
+
+    The jitter follows from the attempt's id, so that the same attempt always gives the same verdict.
+    """
+    attempt, lead = ended.attempt, ended.lead
+    assert attempt.ended_at is not None and attempt.disposition is not None
+    disposition = disposition_of(
+        attempt.disposition,
+        sent=attempt.placing_at is not None,
+        answered=ended.answered,
+        duration_s=ended.duration_s,
+        cause=attempt.detail,
+        reported=attempt.reported,
+    )
+    counts = {**ended.counts, disposition: ended.counts.get(disposition, 0) + 1}
+    attempts = _counted(counts)
+    history = LeadHistory(
+        attempts=attempts,
+        counts={Disposition(name): times for name, times in counts.items()},
+        called_at=attempt.placing_at or attempt.created_at,
+        zones=sorted(lead.zones or place_of(lead.number).zones),
+        callback_at=attempt.callback_at,
+    )
+    rng = random.Random(attempt.id)
+    step = next_step(policy_from(ended.retry_policy), history, disposition, attempt.ended_at, rng)
+    if isinstance(step, Retry):
+        return LeadStep(
+            result=disposition,
+            state="deferred",
+            reason=step.reason,
+            attempts=attempts,
+            next_at=step.at,
+            callback=step.callback,
+            other_number=step.other_number,
+        )
+    if isinstance(step, Barred):
+        return LeadStep(disposition, "barred", step.reason, attempts, whole_number=step.whole_number)
+    return LeadStep(disposition, "done" if isinstance(step, Done) else "exhausted", step.reason, attempts)
+
+
+def _counted(counts: Mapping[str, int]) -> int:
+    return sum(times for name, times in counts.items() if name != Disposition.NOT_PLACED)

@@ -1,0 +1,185 @@
+"""Leads: the numbers that a campaign wants to reach, each with what is known of it and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from serve_app.store.base import new_id
+from serve_app.store.campaign_models import Campaign, Lead
+from serve_app.store.campaign_rows import LeadRow, LeadState
+from serve_app.store.models import Attempt
+from serve_app.store.queue_order import NORMAL_PRIORITY, queue_at
+from serve_app.store.rows import to_row
+from serve_app.store.scope import TenantScope, changed
+
+CLOSED = ("done", "exhausted", "barred")
+
+
+@dataclass(frozen=True, slots=True)
+class NewLead:
+    """A lead to add. `number` in E.164; `custom_fields` are the caller's own."""
+
+    number: str
+    first_name: str | None = None
+    last_name: str | None = None
+    email: str | None = None
+    zones: Sequence[str] | None = None
+    region: str | None = None
+    priority: int = NORMAL_PRIORITY
+    high_value: bool = False
+    tags: Sequence[str] = ()
+    custom_fields: Mapping[str, Any] = field(default_factory=dict)
+    consent_at: datetime | None = None
+    scrubbed_at: datetime | None = None
+
+
+async def insert_leads(
+    session: AsyncSession,
+    tenant_id: str,
+    campaign_id: str,
+    leads: Sequence[NewLead],
+    *,
+    now: datetime,
+    import_id: str | None = None,
+) -> set[str]:
+    """Add leads, ready at once, in the caller's transaction. Returns the numbers that were taken.
+
+    The others have a lead in this campaign already, or occur in `leads` before. Raises LookupError for a campaign that
+    this tenant does not have. At most 10,000 at a time: each number is one parameter of a statement.
+    """
+    # One insertion at a time in a campaign, so that nothing comes between the question and the insert.
+    campaign = select(Campaign.id).where(Campaign.tenant_id == tenant_id, Campaign.id == campaign_id)
+    if await session.scalar(campaign.with_for_update()) is None:
+        raise LookupError("there is no such campaign")
+    there = select(Lead.number).where(
+        Lead.tenant_id == tenant_id,
+        Lead.campaign_id == campaign_id,
+        Lead.number.in_([lead.number for lead in leads]),
+        Lead.state != "deleted",
+    )
+    known = set(await session.scalars(there))
+    new: dict[str, dict[str, Any]] = {}
+    for lead in leads:
+        if lead.number not in known:
+            new.setdefault(lead.number, _values(tenant_id, campaign_id, lead, now, import_id))
+    if new:
+        await session.execute(insert(Lead), list(new.values()))
+    return set(new)
+
+
+def _values(tenant_id: str, campaign_id: str, lead: NewLead, now: datetime, import_id: str | None) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "tenant_id": tenant_id,
+        "campaign_id": campaign_id,
+        "number": lead.number,
+        "first_name": lead.first_name,
+        "last_name": lead.last_name,
+        "email": lead.email,
+        "zones": None if lead.zones is None else list(lead.zones),
+        "region": lead.region,
+        "priority": lead.priority,
+        "high_value": lead.high_value,
+        "tags": list(lead.tags),
+        "custom_fields": dict(lead.custom_fields),
+        "state": "ready",
+        "next_at": now,
+        "queue_at": queue_at(now, priority=lead.priority, high_value=lead.high_value, tags=lead.tags),
+        "attempts": 0,
+        "epoch": 0,
+        "import_id": import_id,
+        "consent_at": lead.consent_at,
+        "scrubbed_at": lead.scrubbed_at,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+class Leads(TenantScope):
+    async def add(self, campaign_id: str, leads: Sequence[NewLead]) -> set[str]:
+        """As `insert_leads`, in a transaction of its own."""
+        async with self.db.transaction() as session:
+            return await insert_leads(session, self.tenant_id, campaign_id, leads, now=self.clock.now())
+
+    async def get(self, lead_id: str) -> LeadRow | None:
+        async with self.db.session() as session:
+            found = await session.scalar(self._query().where(Lead.id == lead_id))
+            return None if found is None else to_row(LeadRow, found)
+
+    async def of_number(self, number: str) -> list[LeadRow]:
+        """In all campaigns, newest first: who a caller may be."""
+        query = self._query().where(Lead.number == number, Lead.state != "deleted").order_by(Lead.id.desc())
+        async with self.db.session() as session:
+            return [to_row(LeadRow, lead) for lead in await session.scalars(query)]
+
+    async def of_call(self, call_id: str) -> LeadRow | None:
+        """The lead for whose sake a call was placed; None for a call that was asked for by itself, or came in."""
+        query = self._query().join(Attempt, (Attempt.tenant_id == Lead.tenant_id) & (Attempt.lead_id == Lead.id))
+        async with self.db.session() as session:
+            found = await session.scalar(query.where(Attempt.call_id == call_id).limit(1))
+            return None if found is None else to_row(LeadRow, found)
+
+    async def delete(self, lead_id: str) -> bool:
+        """Call it no more; what was done stays on record, and the number can be added anew. False: there is none.
+
+        An attempt that waits is not placed; one that is under way goes on.
+        """
+        now = self.clock.now()
+        gone = update(Lead).where(Lead.tenant_id == self.tenant_id, Lead.id == lead_id, Lead.state != "deleted")
+        values = {"state": "deleted", "lease_owner": None, "lease_until": None, "updated_at": now}
+        async with self.db.transaction() as session:
+            return bool(await changed(session, gone.values(values)))
+
+    async def reopen(
+        self,
+        campaign_id: str,
+        *,
+        lead_id: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Make closed leads ready again: one, or all that were closed for `reason`; how many.
+
+        The calling rules decide anew at the claim, so what is barred by law or by its owner is closed again.
+        """
+        if (lead_id is None) == (reason is None):
+            raise ValueError("name one lead or one reason")
+        now = self.clock.now()
+        closed = update(Lead).where(
+            Lead.tenant_id == self.tenant_id, Lead.campaign_id == campaign_id, Lead.state.in_(CLOSED)
+        )
+        closed = closed.where(Lead.id == lead_id if lead_id is not None else Lead.last_reason == reason)
+        again = closed.values(state="ready", next_at=now, queue_at=now, last_reason="reopened", updated_at=now)
+        async with self.db.transaction() as session:
+            return await changed(session, again.execution_options(synchronize_session=False))
+
+    async def list(
+        self,
+        campaign_id: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        state: LeadState | None = None,
+        result: str | None = None,
+        number: str | None = None,
+    ) -> tuple[list[LeadRow], str | None]:
+        """In the order in which they were added, without deleted ones unless asked for; with the next page's cursor."""
+        query = self._query().where(Lead.campaign_id == campaign_id).order_by(Lead.id).limit(limit + 1)
+        query = query.where(Lead.state != "deleted" if state is None else Lead.state == state)
+        if after is not None:
+            query = query.where(Lead.id > after)
+        if result is not None:
+            query = query.where(Lead.last_result == result)
+        if number is not None:
+            query = query.where(Lead.number == number)
+        async with self.db.session() as session:
+            rows = [to_row(LeadRow, lead) for lead in await session.scalars(query)]
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+    def _query(self) -> Select[Lead]:
+        return select(Lead).where(Lead.tenant_id == self.tenant_id)

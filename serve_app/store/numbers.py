@@ -1,0 +1,148 @@
+"""The tenant's own numbers to call from, in pools, with what each has done lately."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from serve_app.store.base import new_id
+from serve_app.store.campaign_models import OwnNumber
+from serve_app.store.campaign_rows import NumberRow, NumberState
+from serve_app.store.models import Attempt
+from serve_app.store.rows import to_row
+from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+
+DEFAULT_POOL = "default"
+DAILY_CAP = 75
+
+
+@dataclass(frozen=True, slots=True)
+class NumberUse:
+    """A number and the calls that were placed from it since a given time."""
+
+    number: NumberRow
+    calls: int
+
+
+async def numbers_in_use(
+    session: AsyncSession, tenant_id: str, pool: str | None, since: datetime
+) -> tuple[NumberUse, ...]:
+    """The numbers of a pool (None: of all pools) that are not retired, by E.164; calls that wait count too."""
+    placed = (
+        select(Attempt.from_number, func.count().label("calls"))
+        .where(Attempt.tenant_id == tenant_id, Attempt.created_at >= since)
+        .group_by(Attempt.from_number)
+        .subquery()
+    )
+    query = (
+        select(OwnNumber, func.coalesce(placed.c.calls, 0))
+        .outerjoin(placed, placed.c.from_number == OwnNumber.e164)
+        .where(OwnNumber.tenant_id == tenant_id, OwnNumber.state != "retired")
+        .order_by(OwnNumber.e164)
+    )
+    if pool is not None:
+        query = query.where(OwnNumber.pool == pool)
+    found = await session.execute(query)
+    return tuple(NumberUse(to_row(NumberRow, number), int(calls)) for number, calls in found)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberHealth:
+    """What came of the newest calls from one number."""
+
+    e164: str
+    calls: int
+    answered: int
+    short: int
+
+
+class Numbers(TenantScope):
+    async def put(
+        self,
+        e164: str,
+        *,
+        pool: str = DEFAULT_POOL,
+        region: str | None = None,
+        attestation: str | None = None,
+        agent_name: str | None = None,
+        daily_cap: int = DAILY_CAP,
+        warmup_from: datetime | None = None,
+    ) -> NumberRow:
+        """Add a number, or change what is known of it; its state and history stay."""
+        now = self.clock.now()
+        settings: dict[str, Any] = {
+            "pool": pool,
+            "region": region,
+            "attestation": attestation,
+            "agent_name": agent_name,
+            "daily_cap": daily_cap,
+            "warmup_from": warmup_from,
+            "updated_at": now,
+        }
+        new = {"id": new_id(), "tenant_id": self.tenant_id, "e164": e164, "state": "active", "created_at": now}
+        async with self.db.transaction() as session:
+            if not await changed(session, insert_or_ignore(session, OwnNumber, new | settings)):
+                await session.execute(update(OwnNumber).where(*self._is(e164)).values(settings))
+            return to_row(NumberRow, (await session.scalars(select(OwnNumber).where(*self._is(e164)))).one())
+
+    async def get(self, e164: str) -> NumberRow | None:
+        async with self.db.session() as session:
+            found = await session.scalar(select(OwnNumber).where(*self._is(e164)))
+            return None if found is None else to_row(NumberRow, found)
+
+    async def in_use(self, *, pool: str | None, since: datetime) -> tuple[NumberUse, ...]:
+        """As `numbers_in_use`."""
+        async with self.db.session() as session:
+            return await numbers_in_use(session, self.tenant_id, pool, since)
+
+    async def set_state(
+        self, e164: str, state: NumberState, *, reason: str, cool_until: datetime | None = None
+    ) -> NumberRow | None:
+        """Rest, retire or bring back a number. None: there is none such. Raises ValueError for a rest without end."""
+        if (state == "cooling") != (cool_until is not None):
+            raise ValueError("cool_until: give it with the state cooling, and with no other")
+        values = {"state": state, "cool_until": cool_until, "state_reason": reason, "updated_at": self.clock.now()}
+        change = update(OwnNumber).where(*self._is(e164)).values(values).returning(OwnNumber)
+        async with self.db.transaction() as session:
+            found = await session.scalar(change.execution_options(synchronize_session=False))
+            return None if found is None else to_row(NumberRow, found)
+
+    async def health(self, e164: str, *, newest: int, short: tuple[str, ...], human: tuple[str, ...]) -> NumberHealth:
+        """Of the newest settled calls from a number: how many a person answered, and how many of those were short.
+
+        `short`, `human`: the dispositions that mean so.
+        """
+        calls = (
+            select(Attempt.result)
+            .where(
+                Attempt.tenant_id == self.tenant_id,
+                Attempt.from_number == e164,
+                Attempt.result.is_not(None),
+                Attempt.placed_at.is_not(None),
+            )
+            .order_by(Attempt.created_at.desc())
+            .limit(newest)
+            .subquery()
+        )
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(case((calls.c.result.in_(human), 1), else_=0)), 0),
+            func.coalesce(func.sum(case((calls.c.result.in_(short), 1), else_=0)), 0),
+        ).select_from(calls)
+        async with self.db.session() as session:
+            total, answered, brief = (await session.execute(query)).one()
+            return NumberHealth(e164, int(total), int(answered), int(brief))
+
+    async def list(self, *, pool: str | None = None) -> list[NumberRow]:
+        query = select(OwnNumber).where(OwnNumber.tenant_id == self.tenant_id).order_by(OwnNumber.e164)
+        if pool is not None:
+            query = query.where(OwnNumber.pool == pool)
+        async with self.db.session() as session:
+            return [to_row(NumberRow, number) for number in await session.scalars(query)]
+
+    def _is(self, e164: str) -> tuple[Any, ...]:
+        return (OwnNumber.tenant_id == self.tenant_id, OwnNumber.e164 == e164)
