@@ -11,6 +11,7 @@ from obstore.store import LocalStore, from_url
 from serve_app.errors import UnavailableError
 
 LOCAL_FOLDER = "objects"
+_PART_BYTES = 1 << 20
 Backend = obstore.store.ObjectStore
 
 
@@ -46,6 +47,25 @@ class ObjectStore:
         try:
             result = await self._backend.get_async(key)
             return bytes(await result.bytes_async())
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError) as error:
+            raise self._failed("read", key, error) from error
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Write or replace from a file, in parts: never all of it in memory."""
+        try:
+            await self._backend.put_async(key, path)
+        except (BaseError, OSError) as error:
+            raise self._failed("write", key, error) from error
+
+    async def fetch(self, key: str, path: Path) -> None:
+        """Into a file, in parts. Raises FileNotFoundError for a key that is not there."""
+        try:
+            result = await self._backend.get_async(key)
+            with path.open("wb") as file:  # noqa: ASYNC230  (a temporary file on this machine)
+                async for part in result.stream(min_chunk_size=_PART_BYTES):
+                    file.write(part)
         except FileNotFoundError:
             raise
         except (BaseError, OSError) as error:

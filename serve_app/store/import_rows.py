@@ -1,0 +1,47 @@
+"""What an import writes, row by row. Without SQL, since the processes that read the rows are to start quickly."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DEFAULT_PRIORITY = 5
+
+
+class LeadValues(NamedTuple):
+    """What a row says of a lead. `zones`, `tags` and `custom_fields` are JSON texts; `consent_at` is ISO 8601 in UTC.
+
+    Of a row of a do-not-call list only `row_no` and `number` are set.
+    """
+
+    row_no: int
+    number: str
+    first_name: str | None = None
+    last_name: str | None = None
+    email: str | None = None
+    zones: str | None = None
+    region: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    high_value: bool = False
+    tags: str = "[]"
+    custom_fields: str = "{}"
+    consent_kind: str | None = None
+    consent_at: str | None = None
+    consent_source: str | None = None
+
+
+class RowFault(NamedTuple):
+    """Why a row was not taken: the header of the column, a code, and what the cell held."""
+
+    row_no: int
+    column: str
+    code: str
+    value: str
+
+
+class RowResult(NamedTuple):
+    """What became of a chunk of rows: every one is accepted, faulty or blank. `notes`: counts over the accepted."""
+
+    accepted: list[LeadValues]
+    faults: list[RowFault]
+    blank: int
+    notes: dict[str, int]
