@@ -143,9 +143,9 @@ class Imports(TenantScope):
         now = self.clock.now()
         async with self.db.transaction() as session:
             # The lock makes one writer of two, should there ever be two.
-            found = (await session.scalars(self._query().where(Import.id == row.id).with_for_update())).one()
-            if found.status != "running":
-                raise ImportStopped(f"the import is {found.status}")
+            found = await session.scalar(self._query().where(Import.id == row.id).with_for_update())
+            if found is None or found.status != "running":
+                raise ImportStopped("the import is not running any more")
             key = {"tenant_id": self.tenant_id, "import_id": row.id, "chunk_no": chunk_no}
             if await session.get(ImportChunk, key) is not None:
                 return found.counts
@@ -163,9 +163,9 @@ class Imports(TenantScope):
         barred = await self._on_lists(import_id)
         now = self.clock.now()
         async with self.db.transaction() as session:
-            row = (await session.scalars(self._query().where(Import.id == import_id).with_for_update())).one()
-            if row.status != "running":
-                raise ImportStopped(f"the import is {row.status}")
+            row = await session.scalar(self._query().where(Import.id == import_id).with_for_update())
+            if row is None or row.status != "running":
+                raise ImportStopped("the import is not running any more")
             notes = {**row.counts["notes"], **({"on_do_not_call_list": barred} if barred else {})}
             row.counts = {**row.counts, "notes": notes, "bytes_read": row.size_bytes}
             row.status, row.rows_total, row.finished_at, row.updated_at = "completed", row.counts["rows"], now, now
@@ -180,7 +180,7 @@ class Imports(TenantScope):
         """What it wrote stays. False: it was over."""
         return await self._end(import_id, "cancelled", None)
 
-    async def errors(self, import_id: str, *, limit: int, after: int = 0) -> list[RowFault]:
+    async def errors(self, import_id: str, *, limit: int, after: int = 0) -> Sequence[RowFault]:
         """The rows that were not taken, in the file's order; `after` is the last row number of the page before."""
         query = (
             select(ImportRowError)

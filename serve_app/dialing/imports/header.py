@@ -99,14 +99,14 @@ def _names(first_row: Sequence[str], config: ImportConfig) -> tuple[tuple[str, .
 def _guessed(names: Sequence[str], first_row: Sequence[str], has_header: bool, config: ImportConfig) -> dict[str, int]:
     if not has_header:
         return {"number": next(at for at, cell in enumerate(first_row) if _NUMBER_LIKE.fullmatch(cell.strip()))}
-    at = {}
+    at: dict[str, int] = {}
     for index, name in enumerate(names):
         at.setdefault(_plain(name), index)
     guessed: dict[str, int] = {}
     for target, synonyms in config.headers.items():
-        index = next((at[synonym] for synonym in synonyms if synonym in at), None)
-        if index is not None:
-            guessed[target] = index
+        found = next((at[synonym] for synonym in synonyms if synonym in at), None)
+        if found is not None:
+            guessed[target] = found
     if "first_name" in guessed or "last_name" in guessed:
         guessed.pop("full_name", None)
     return guessed

@@ -34,7 +34,7 @@ class RowPool:
 
     def __init__(self, layout: Layout, processes: int) -> None:
         self.processes = processes
-        self._layout = marshal.dumps(layout)
+        self._layout = marshal.dumps(dict(layout))
         self._all: list[Process] = []
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
 

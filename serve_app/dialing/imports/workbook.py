@@ -16,10 +16,12 @@ import zipfile
 from asyncio.subprocess import PIPE
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serve_app.dialing.imports.config import ImportLimits
 from serve_app.dialing.imports.refusal import ImportRefused
+
+if TYPE_CHECKING:  # the process that reads a workbook is to start quickly
+    from serve_app.dialing.imports.config import ImportLimits
 
 _ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0"
