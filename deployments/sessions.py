@@ -34,6 +34,7 @@ from serve_app.conversation.lines import LineCache, line_keys, request_in
 from serve_app.conversation.session import CallSession
 from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.sql_journal import SqlJournal
+from serve_app.dialing.settling import settle_lead
 from serve_app.errors import UnavailableError
 from serve_app.providers.base import Providers
 from serve_app.providers.registry import make_providers
@@ -60,7 +61,7 @@ class CallSessions:
         settings = self._runtime.settings
         configure_tracing(self._runtime.owner)
         self._providers: Providers = make_providers(settings)
-        self._journal = SqlJournal(self._runtime.db, self._runtime.live)
+        self._journal = SqlJournal(self._runtime.db, self._runtime.live, verdict=settle_lead)
         self._mailroom = Mailroom(self._runtime.live)
         self._node_id = ray.get_runtime_context().get_node_id()
         self._replica = serve.get_replica_context().replica_id.unique_id

@@ -23,6 +23,7 @@ from serve_app.dialing.carrier_status import (
 )
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptRef
+from serve_app.dialing.settling import settle_lead
 from serve_app.errors import ProviderError
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls, Events, RawEvent
 from serve_app.telephony.vonage.webhooks import VonageEvent
@@ -105,7 +106,9 @@ async def _media_leg(deps: ApiDeps, events: Events, calls: Calls, event: VonageE
 async def _explain(calls: Calls, call: CallRow, ending: Ending | None) -> str:
     if ending is None or call.detail not in VAGUE:
         return "stored"
-    explained = await calls.explain(call.id, vague=VAGUE, outcome=ending.outcome, detail=ending.detail)
+    explained = await calls.explain(
+        call.id, vague=VAGUE, outcome=ending.outcome, detail=ending.detail, verdict=settle_lead
+    )
     return "folded" if explained else "stored"
 
 

@@ -23,6 +23,7 @@ from serve_app.store.live import LiveState
 from serve_app.store.parked_opt_outs import HeardOptOut
 from serve_app.store.repositories import Calls
 from serve_app.store.rows import TurnRow
+from serve_app.store.settlement import Verdict
 
 COMPLETED: frozenset[str] = frozenset(
     {"completed", "callee_hung_up", "agent_hung_up", "opted_out", "silence", "max_duration", "max_turns"}
@@ -41,13 +42,16 @@ class SqlJournal:
     """Implements `conversation.journal.CallJournal`. Shared by the calls of a process; raises UnavailableError.
 
     The turns of all calls are committed together. Their live events go out together, a few times a second: nobody reads
-    faster, and mostly nobody reads at all.
+    faster, and mostly nobody reads at all. `verdict` settles the lead of a campaign with the end of its call.
     """
 
-    def __init__(self, db: Database, live: LiveState, *, live_every_s: float = LIVE_EVERY_S) -> None:
+    def __init__(
+        self, db: Database, live: LiveState, *, live_every_s: float = LIVE_EVERY_S, verdict: Verdict | None = None
+    ) -> None:
         self._db = db
         self._live = live
         self._live_every_s = live_every_s
+        self._verdict = verdict
         self._turns = TurnBatch(db)
         self._opt_outs = OptOutKeeper(db, live)
         self._unsent: dict[str, list[dict[str, object]]] = {}
@@ -123,6 +127,7 @@ class SqlJournal:
                 ended_at=result.ended_at,
                 duration_s=result.duration_s,
                 sample_rate_hz=result.sample_rate_hz,
+                verdict=self._verdict,
             )
             if first:
                 event = {"type": "finished", "outcome": result.outcome, "detail": result.detail}

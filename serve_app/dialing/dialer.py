@@ -168,13 +168,14 @@ class Dialer:
         return claims, wait_s
 
     async def _end_barred(self, tenant: str) -> None:
-        """Calls to numbers that were put on the do-not-call list while they waited; some, and the others next time."""
-        deny = Deny(Reason.ON_DO_NOT_CALL_LIST)
+        """Calls that a listing, a switch or a pause stopped while they waited; some, and the others next time."""
         barred = await Attempts(self._db, tenant).barred(limit=MOST_BARRED)
         if len(barred) == MOST_BARRED:
             self.wake()
         for attempt in barred:
-            if await self._end(attempt, "not_allowed", f"{deny.reason}: {deny.explanation}", unsent_only=True):
+            code = attempt.rules_reason
+            why = next((reason.explanation for reason in Reason if reason == code), "its lead was closed meanwhile")
+            if await self._end(attempt, "not_allowed", f"{code}: {why}", unsent_only=True):
                 ATTEMPTS.labels("not_allowed").inc()
 
     async def _renew_waiting(self) -> None:

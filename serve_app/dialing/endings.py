@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import structlog
 
 from serve_app.conversation.lease import Outcome
+from serve_app.dialing.settling import settle_lead
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
@@ -43,6 +44,7 @@ async def end_without_media(
         duration_s=None,
         sample_rate_hz=None,
         unsent_only=unsent_only,
+        verdict=settle_lead,
     )
     if unsent_only and not first:
         return False

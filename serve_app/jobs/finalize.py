@@ -11,6 +11,7 @@ from sqlalchemy import select
 from serve_app.audio.mix import PartPlace, parts_prefix
 from serve_app.clock import Clock, SystemClock
 from serve_app.conversation.lease import Outcome
+from serve_app.dialing.settling import settle_lead
 from serve_app.errors import ProviderError, UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
@@ -69,6 +70,7 @@ async def close_lost_call(
         ended_at=ended_at or SystemClock().now(),
         duration_s=duration_s,
         sample_rate_hz=await _sample_rate_hz(call, objects),
+        verdict=settle_lead,
     )
     try:
         await live.drop_call(call_id, CLOSED_EPOCH)

@@ -172,5 +172,5 @@ async def _live(session: AsyncSession, tenant_id: str, campaign_id: str) -> tupl
     """How many calls of the campaign, and of the whole tenant, are waiting, ringing or going on."""
     # The literal condition of the index `one_live`: a parameter would hide it from the planner.
     live = select(Attempt.campaign_id, func.count()).where(ONE_LIVE, Attempt.tenant_id == tenant_id)
-    counts = dict((await session.execute(live.group_by(Attempt.campaign_id))).tuples().all())
+    counts: dict[str | None, int] = dict((await session.execute(live.group_by(Attempt.campaign_id))).all())
     return counts.get(campaign_id, 0), sum(counts.values())

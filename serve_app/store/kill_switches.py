@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.base import new_id
@@ -11,11 +11,11 @@ from serve_app.store.campaign_rows import SwitchRow, SwitchScope
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 
-_Text = InstrumentedAttribute[str] | InstrumentedAttribute[str | None] | str
+_Text = InstrumentedAttribute[str] | InstrumentedAttribute[str | None] | str | None
 
 
-def switched_off(tenant_id: _Text, number: _Text, campaign_id: _Text) -> ColumnElement[bool]:
-    """The condition that a switch holds a call: values, or the columns that hold them."""
+def switch_on(tenant_id: _Text, number: _Text, campaign_id: _Text) -> ColumnElement[str | None]:
+    """`kill_switch_` and the scope of a switch that holds a call, or NULL: of values, or the columns that hold them."""
     own = or_(
         and_(KillSwitch.scope == "number", KillSwitch.key == number),
         and_(KillSwitch.scope == "campaign", KillSwitch.key == campaign_id),
@@ -25,7 +25,8 @@ def switched_off(tenant_id: _Text, number: _Text, campaign_id: _Text) -> ColumnE
         and_(KillSwitch.tenant_id == tenant_id, own),
         and_(KillSwitch.tenant_id == EVERYBODY, KillSwitch.scope == "global"),
     )
-    return exists().where(covering, KillSwitch.off_at.is_(None))
+    code = select(literal("kill_switch_").concat(KillSwitch.scope)).where(covering, KillSwitch.off_at.is_(None))
+    return code.order_by(KillSwitch.scope).limit(1).scalar_subquery()
 
 
 class KillSwitches(TenantScope):

@@ -5,9 +5,15 @@ from __future__ import annotations
 from serve_app.store.agents import PREPARE_LINES, Agents
 from serve_app.store.attempts import Attempts
 from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists, NotToBeCalled
+from serve_app.store.campaigns import Campaigns
+from serve_app.store.consents import Consents
 from serve_app.store.do_not_call import DoNotCall
 from serve_app.store.jobs import Jobs, insert_job
 from serve_app.store.keys import ApiKeys
+from serve_app.store.kill_switches import KillSwitches
+from serve_app.store.lead_claims import LeadClaims
+from serve_app.store.leads import Leads
+from serve_app.store.numbers import Numbers
 from serve_app.store.records import Events, Recordings, Transcripts, Turns
 from serve_app.store.rows import (
     AgentRow,
@@ -35,15 +41,21 @@ __all__ = [
     "Attempts",
     "CallRow",
     "Calls",
+    "Campaigns",
     "ClaimRow",
+    "Consents",
     "DoNotCall",
     "DoNotCallRow",
     "EventContext",
     "Events",
     "JobRow",
     "Jobs",
+    "KillSwitches",
+    "LeadClaims",
+    "Leads",
     "LiveCallExists",
     "NotToBeCalled",
+    "Numbers",
     "RawEvent",
     "RecordingRow",
     "Recordings",
