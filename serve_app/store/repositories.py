@@ -15,6 +15,7 @@ from serve_app.store.lead_claims import LeadClaims
 from serve_app.store.leads import Leads
 from serve_app.store.numbers import Numbers
 from serve_app.store.records import Events, Recordings, Transcripts, Turns
+from serve_app.store.registries import Registries
 from serve_app.store.rows import (
     AgentRow,
     ApiKeyRow,
@@ -29,6 +30,7 @@ from serve_app.store.rows import (
     TranscriptRow,
     TurnRow,
 )
+from serve_app.store.tenants import Tenants
 
 __all__ = [
     "MIX_RECORDING",
@@ -59,6 +61,8 @@ __all__ = [
     "RawEvent",
     "RecordingRow",
     "Recordings",
+    "Registries",
+    "Tenants",
     "TranscriptRow",
     "Transcripts",
     "TurnRow",

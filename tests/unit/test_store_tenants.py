@@ -12,21 +12,35 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.store.base import Base
+from serve_app.store.campaign_models import Import, ImportChunk, ImportRowError
+from serve_app.store.campaigns import CampaignStats
 from serve_app.store.db import Database
+from serve_app.store.lead_claims import Claimed
+from serve_app.store.leads import NewLead
+from serve_app.store.numbers import NumberHealth
 from serve_app.store.repositories import (
     Agents,
     ApiKeys,
     Attempts,
     Calls,
+    Campaigns,
+    Consents,
     DoNotCall,
     Events,
     Jobs,
+    KillSwitches,
+    LeadClaims,
+    Leads,
+    Numbers,
     RawEvent,
     Recordings,
+    Registries,
+    Tenants,
     Transcripts,
     Turns,
 )
 from serve_app.store.scope import TenantScope
+from tests.unit.campaign_support import allow, campaign, claim, end
 from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound
 
 pytest_plugins = ("tests.unit.store_fixtures",)
@@ -38,17 +52,18 @@ CALL = {"from_number": OWN_NUMBER, "agent_name": "front-desk", "agent_version": 
 END: dict[str, Any] = {"outcome": "failed", "detail": "stolen", "started_at": NOW, "ended_at": NOW, "duration_s": 1}
 RECORDING: dict[str, Any] = {"key": "k", "format": "wav", "channels": 1, "sample_rate_hz": 8000, "duration_s": 1.0}
 BARRED = "+12025550177"
+LEAD = "+12025550179"
 EVENT = RawEvent("jti", "vonage", "answered", "carrier-1", {}, NOW)
 
 
 class Victim:
     """Ids of the owner's rows."""
 
-    live_call = over_call = live_attempt = ""
+    live_call = over_call = live_attempt = campaign = lead = ""
 
 
 Attack = Callable[[Any, Victim], Awaitable[object]]
-# What the stranger calls with the owner's ids. A result of None, False, [], set() or ([], None) gives nothing away;
+# What the stranger calls with the owner's ids. A result of `NOTHING` gives nothing away;
 # `own` results are rows that the stranger just made for itself.
 ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Agents: {
@@ -83,6 +98,60 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "release": lambda r, v: r.release(v.live_attempt, 1, NOW),
         "end": lambda r, v: r.end(v.live_attempt, "busy"),
         "stale": lambda r, v: r.stale(FUTURE),
+        "report": lambda r, v: r.report(v.live_call, "wrong_number"),
+    },
+    Tenants: {
+        "put": lambda r, v: r.put("mine", "enterprise"),
+        "get": lambda r, v: r.get(),
+    },
+    Campaigns: {
+        "create": lambda r, v: r.create("spring", "front-desk", calling_rules={}),
+        "get": lambda r, v: r.get(v.campaign),
+        "by_name": lambda r, v: r.by_name("spring"),
+        "update": lambda r, v: r.update(v.campaign, goal="stolen"),
+        "start": lambda r, v: r.start(v.campaign),
+        "schedule": lambda r, v: r.schedule(v.campaign, FUTURE),
+        "unschedule": lambda r, v: r.unschedule(v.campaign),
+        "pause": lambda r, v: r.pause(v.campaign),
+        "resume": lambda r, v: r.resume(v.campaign),
+        "cancel": lambda r, v: r.cancel(v.campaign),
+        "stats": lambda r, v: r.stats(v.campaign),
+        "attempts": lambda r, v: r.attempts(v.campaign, limit=50),
+        "list": lambda r, v: r.list(limit=50),
+    },
+    Leads: {
+        "add": lambda r, v: r.add(v.campaign, [NewLead("+12015550199")]),
+        "get": lambda r, v: r.get(v.lead),
+        "of_number": lambda r, v: r.of_number(LEAD),
+        "of_call": lambda r, v: r.of_call(v.live_call),
+        "delete": lambda r, v: r.delete(v.lead),
+        "reopen": lambda r, v: r.reopen(v.campaign, lead_id=v.lead),
+        "list": lambda r, v: r.list(v.campaign, limit=50),
+    },
+    LeadClaims: {
+        "claim": lambda r, v: r.claim(v.campaign, allow, owner="x", limit=50, lease_s=9, now=FUTURE),
+    },
+    Consents: {
+        "record": lambda r, v: r.record(LEAD, "express", scope="*", source="web", given_at=NOW),
+        "revoke": lambda r, v: r.revoke(LEAD),
+        "of": lambda r, v: r.of(LEAD),
+    },
+    Numbers: {
+        "put": lambda r, v: r.put(OWN_NUMBER, daily_cap=1),
+        "get": lambda r, v: r.get(OWN_NUMBER),
+        "in_use": lambda r, v: r.in_use(pool=None, since=NOW),
+        "set_state": lambda r, v: r.set_state(OWN_NUMBER, "retired", reason="stolen"),
+        "health": lambda r, v: r.health(OWN_NUMBER, newest=9, short=(), human=()),
+        "list": lambda r, v: r.list(),
+    },
+    KillSwitches: {
+        "on": lambda r, v: r.on("campaign", v.campaign, reason="stolen", by="stranger"),
+        "off": lambda r, v: r.off("number", LEAD, by="stranger"),
+        "list": lambda r, v: r.list(lifted=True),
+    },
+    Registries: {
+        "replace": lambda r, v: r.replace("national", []),
+        "sizes": lambda r, v: r.sizes(),
     },
     Turns: {
         "put": lambda r, v: r.put(v.live_call, 0, "agent", "x", "x", 0, 1, False, False, {"total_ms": 1}),
@@ -111,6 +180,11 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     },
 }
 OWN = {
+    (Tenants, "put"),
+    (Campaigns, "create"),
+    (Consents, "record"),
+    (Numbers, "put"),
+    (KillSwitches, "on"),
     (Agents, "apply"),
     (Calls, "create_outbound"),
     (Calls, "create_inbound"),
@@ -119,7 +193,13 @@ OWN = {
     (DoNotCall, "add"),
     (ApiKeys, "create"),
 }
-REFUSED = {(Turns, "put"), (Recordings, "put")}
+REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
+NOTHING: tuple[object, ...] = (
+    *(None, False, [], set(), (), {}, ([], None)),
+    CampaignStats({}, 0, {}, 0),
+    Claimed(halted="campaign_not_running"),
+    NumberHealth(OWN_NUMBER, 0, 0, 0),
+)
 # Finds the tenant itself: that is its purpose.
 ACROSS = {(ApiKeys, "verify")}
 
@@ -132,6 +212,31 @@ async def owned_rows(db: Database) -> list[tuple[object, ...]]:
             query = select(table).where(table.c.tenant_id == OWNER).order_by(*table.primary_key.columns)
             rows += [(name, *row) for row in await session.execute(query)]
     return rows
+
+
+async def populate_campaign(db: Database, victim: Victim) -> None:
+    await Tenants(db, OWNER).put("Acme", "basic")
+    row = await campaign(db, leads=[LEAD], tenant=OWNER)
+    (held,) = (await claim(db, row)).leads
+    victim.campaign, victim.lead = row.id, held.lead.id
+    await end(db, held.call_id, "no_capacity", tenant=OWNER)
+    await Consents(db, OWNER).record(LEAD, "express", scope="*", source="web", given_at=NOW)
+    await Numbers(db, OWNER).put(OWN_NUMBER)
+    await KillSwitches(db, OWNER).on("number", LEAD, reason="complaint", by="ann")
+    await Registries(db, OWNER).replace("national", [LEAD])
+    file = {"kind": "leads", "filename": "a.csv", "object_key": "k", "size_bytes": 1, "sha256": "0", "fingerprint": "0"}
+    documents: dict[str, Any] = {"mapping": {}, "options": {}, "counts": {}}
+    key = {"tenant_id": OWNER, "import_id": "import-1"}
+    times = {"created_at": NOW, "updated_at": NOW}
+    async with db.transaction() as session:
+        session.add(
+            Import(
+                id="import-1", tenant_id=OWNER, status="running", created_at=NOW, updated_at=NOW, **file, **documents
+            )
+        )
+        await session.flush()
+        session.add(ImportChunk(chunk_no=0, counts={}, committed_at=NOW, **key))
+        session.add(ImportRowError(row_no=2, column_name="phone", code="invalid", value="x", **key))
 
 
 async def populate(db: Database) -> Victim:
@@ -148,6 +253,7 @@ async def populate(db: Database) -> Victim:
     await DoNotCall(db, OWNER).add(BARRED, "by letter")
     await outbound(db, OWNER, number="+12025550178")
     await DoNotCall(db, OWNER).add("+12025550178", "by letter")
+    await populate_campaign(db, victim)
     victim.live_call, victim.live_attempt, victim.over_call = call.id, attempt.id, over.id
     return victim
 
@@ -178,14 +284,14 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: typ
     for name, attack in ATTACKS[repository].items():
         stranger = repository(db, STRANGER)
         if (repository, name) in REFUSED:
-            with pytest.raises(IntegrityError):
+            with pytest.raises((IntegrityError, LookupError)):
                 await attack(stranger, victim)
         elif (repository, name) in OWN:
             await attack(stranger, victim)
         else:
             # A fresh tenant, so that rows which the stranger made do not count.
             result = await attack(repository(db, "initech"), victim)
-            assert result in (None, False, [], set(), ([], None)), name
+            assert result in NOTHING, name
         assert await owned_rows(db) == before, name
 
 
