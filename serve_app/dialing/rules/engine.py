@@ -7,6 +7,7 @@ acts on the answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -258,7 +259,7 @@ class _Calendar:
     def earliest(self, at: datetime) -> datetime | None:
         """The first moment from `at` on when a call may begin. None: there is none in the coming weeks."""
         span = self._span(at, with_holidays=True)
-        return _time(span[0]) if span is not None else None
+        return max(_time(span[0]), at) if span is not None else None
 
     def end_of(self, now: datetime) -> datetime | None:
         """When the time that is open now is over for calls that begin."""
@@ -296,8 +297,7 @@ class _Calendar:
 
 
 def _second(at: datetime) -> int:
-    """Rounded up, so that no fraction of a second is early."""
-    return -int(-at.timestamp() // 1)
+    return math.floor(at.timestamp())
 
 
 def _time(second: int) -> datetime:

@@ -130,14 +130,14 @@ class Jurisdictions:
     @cache  # noqa: B019
     def of(self, regions: frozenset[str]) -> tuple[Jurisdiction, ...]:
         """The rules that apply together, countries before their parts; never empty."""
-        found: dict[str, Jurisdiction] = {}
-        for region in sorted(self.regions(regions)):
-            if region in self._known:
-                found[region] = self._known[region]
-            elif "-" not in region:
-                # A state without rules of its own has its country's; a country without them has the default.
-                found[DEFAULT] = self._known[DEFAULT]
-        return tuple(found.values()) or (self._known[DEFAULT],)
+        known = [self._known[region] for region in sorted(self.regions(regions)) if region in self._known]
+        # A state without rules of its own has its country's; a country without them has the default.
+        return (*known, self._known[DEFAULT]) if self.lawless(regions) or not known else tuple(known)
+
+    @cache  # noqa: B019
+    def lawless(self, regions: frozenset[str]) -> frozenset[str]:
+        """The countries among them that have no rules of their own."""
+        return frozenset(r for r in self.regions(regions) if "-" not in r and r not in self._known)
 
 
 @cache

@@ -75,7 +75,7 @@ def schedules(
     own = Schedule(week, places if observe_holidays and with_holidays else frozenset())
     legal = []
     for jurisdiction in law.of(regions):
-        calendars = places if jurisdiction.region == DEFAULT else frozenset({jurisdiction.region})
+        calendars = law.lawless(regions) if jurisdiction.region == DEFAULT else frozenset({jurisdiction.region})
         legal.append(Schedule(jurisdiction, calendars if with_holidays else frozenset()))
     return (own, *legal)
 
