@@ -229,11 +229,7 @@ async def populate_campaign(db: Database, victim: Victim) -> None:
     key = {"tenant_id": OWNER, "import_id": "import-1"}
     times = {"created_at": NOW, "updated_at": NOW}
     async with db.transaction() as session:
-        session.add(
-            Import(
-                id="import-1", tenant_id=OWNER, status="running", created_at=NOW, updated_at=NOW, **file, **documents
-            )
-        )
+        session.add(Import(id="import-1", tenant_id=OWNER, status="running", **times, **file, **documents))
         await session.flush()
         session.add(ImportChunk(chunk_no=0, counts={}, committed_at=NOW, **key))
         session.add(ImportRowError(row_no=2, column_name="phone", code="invalid", value="x", **key))
