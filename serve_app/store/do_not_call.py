@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import OPEN_LEAD, Lead
+from serve_app.store.campaign_models import KEPT_LEAD, OPEN_LEAD, Lead
 from serve_app.store.models import Attempt, Call, DoNotCallEntry
 from serve_app.store.rows import DoNotCallRow, DoNotCallSource, to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
@@ -77,7 +77,8 @@ async def list_number(
         "created_at": at,
     }
     await changed(session, insert_or_ignore(session, DoNotCallEntry, values))
-    waiting = update(Lead).where(Lead.tenant_id == tenant_id, Lead.number == number, Lead.state.in_(OPEN_LEAD))
+    mine = Lead.tenant_id == tenant_id, Lead.number == number
+    waiting = update(Lead).where(*mine, Lead.state.in_(OPEN_LEAD), KEPT_LEAD)  # KEPT_LEAD names the index one_lead
     closed = waiting.values(state="barred", last_reason=reason, lease_owner=None, lease_until=None, updated_at=at)
     await session.execute(closed.execution_options(synchronize_session=False))
 

@@ -27,6 +27,8 @@ class LeadValues(NamedTuple):
     consent_kind: str | None = None
     consent_at: str | None = None
     consent_source: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was left out of it: codes."""
 
 
 class RowFault(NamedTuple):
@@ -39,9 +41,11 @@ class RowFault(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """What became of a chunk of rows: every one is accepted, faulty or blank. `notes`: counts over the accepted."""
+    """What was read in a chunk of rows: every one is acceptable, faulty or blank.
+
+    Whether its number is there already is asked when it is written.
+    """
 
     accepted: list[LeadValues]
     faults: list[RowFault]
     blank: int
-    notes: dict[str, int]

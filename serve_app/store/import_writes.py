@@ -12,14 +12,15 @@ from datetime import datetime
 from random import getrandbits
 from typing import Any, cast
 
-from sqlalchemy import Dialect, Table, select
+from sqlalchemy import Dialect, Table, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import Base, UtcDateTime, new_id
-from serve_app.store.campaign_models import Campaign, Consent, ImportRowError, Lead
+from serve_app.store.campaign_models import KEPT_LEAD, OPEN_LEAD, Campaign, Consent, ImportRowError, Lead
 from serve_app.store.campaign_rows import ImportRow
+from serve_app.store.do_not_call import ON_LIST
 from serve_app.store.import_rows import LeadValues, RowFault
 from serve_app.store.models import DoNotCallEntry
 from serve_app.store.queue_order import queue_at
@@ -40,23 +41,23 @@ async def write_leads(
         Lead.tenant_id == row.tenant_id,
         Lead.campaign_id == row.campaign_id,
         Lead.number.in_([lead.number for lead in leads]),
-        Lead.state != "deleted",
+        KEPT_LEAD,
     )
-    known = dict((await session.execute(there)).tuples().all())
-    new = [lead for lead in leads if lead.number not in known] if known else leads
+    known = {found.number: found.import_id for found in await session.execute(there)}
+    new, duplicates = _divided(row, leads, known)
     dialect = session.get_bind().dialect
     await _insert(session, Lead, _lead_rows(row, new, now, dialect))
     await _insert(session, Consent, _consent_rows(row, new, now, dialect))
-    return _duplicates(row, leads, known)
+    return duplicates
 
 
 async def write_listings(
     session: AsyncSession, row: ImportRow, numbers: Sequence[LeadValues], now: datetime
 ) -> list[RowFault]:
-    """Put the numbers on the do-not-call list; those that are on it are returned instead.
+    """Put the numbers on the do-not-call list and close their leads; those that are on it are returned instead.
 
-    Without the lock per number of `DoNotCall`, since PostgreSQL has not so many: an attempt that passes its fence in
-    the very moment of this commit may still be placed.
+    As `do_not_call.list_number`, but without its lock per number, since PostgreSQL has not so many: an attempt that
+    passes its fence in the very moment of this commit may still be placed.
     """
     there = select(DoNotCallEntry.number, DoNotCallEntry.text).where(
         DoNotCallEntry.tenant_id == row.tenant_id,
@@ -64,16 +65,20 @@ async def write_listings(
         DoNotCallEntry.removed_at.is_(None),
     )
     mine = _listing_text(row)
-    known = {number: row.id if text == mine else None for number, text in await session.execute(there)}
-    new = [number for number in numbers if number.number not in known]
-    stamp = _stamp(session.get_bind().dialect)
-    at = stamp(now)
-    await _insert(
-        session,
-        DoNotCallEntry,
-        ((new_id(), row.tenant_id, n.number, "import", None, mine, at, None, None, None) for n in new),
+    known = {found.number: row.id if found.text == mine else None for found in await session.execute(there)}
+    new, duplicates = _divided(row, numbers, known)
+    at = _stamp(session.get_bind().dialect)(now)
+    listings = ((new_id(), row.tenant_id, n.number, "import", None, mine, at, None, None, None) for n in new)
+    await _insert(session, DoNotCallEntry, listings)
+    waiting = update(Lead).where(
+        Lead.tenant_id == row.tenant_id,
+        Lead.number.in_([number.number for number in new]),
+        Lead.state.in_(OPEN_LEAD),
+        KEPT_LEAD,  # names the index one_lead
     )
-    return _duplicates(row, numbers, known)
+    closed = waiting.values(state="barred", last_reason=ON_LIST, lease_owner=None, lease_until=None, updated_at=now)
+    await session.execute(closed.execution_options(synchronize_session=False))
+    return duplicates
 
 
 async def write_errors(session: AsyncSession, row: ImportRow, faults: Iterable[RowFault]) -> None:
@@ -86,18 +91,21 @@ def _listing_text(row: ImportRow) -> str:
     return f"import {row.id}: {row.filename}"
 
 
-def _duplicates(row: ImportRow, leads: Sequence[LeadValues], known: dict[str, str | None]) -> list[RowFault]:
+def _divided(
+    row: ImportRow, leads: Sequence[LeadValues], known: dict[str, str | None]
+) -> tuple[list[LeadValues], list[RowFault]]:
+    """Those with new numbers, and what is wrong with the others. `known`: number -> the import that brought it."""
     column = row.mapping["names"][row.mapping["fields"]["number"]]
-    return [
-        RowFault(
-            lead.row_no,
-            column,
-            "duplicate_in_file" if known[lead.number] == row.id else "duplicate_existing",
-            lead.number,
-        )
-        for lead in leads
-        if lead.number in known
-    ]
+    new: list[LeadValues] = []
+    duplicates: list[RowFault] = []
+    for lead in leads:
+        if lead.number not in known:
+            known[lead.number] = row.id
+            new.append(lead)
+        else:
+            code = "duplicate_in_file" if known[lead.number] == row.id else "duplicate_existing"
+            duplicates.append(RowFault(lead.row_no, column, code, lead.number))
+    return new, duplicates
 
 
 def _lead_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -152,7 +153,7 @@ class Imports(TenantScope):
             write = write_leads if row.kind == "leads" else write_listings
             refused = await write(session, row, result.accepted, now)
             await write_errors(session, row, [*result.faults, *refused])
-            counts = _chunk_counts(result, refused)
+            counts = _chunk_counts(row.kind, result, refused)
             session.add(ImportChunk(**key, counts=counts, committed_at=now))
             found.counts = {**_sum(found.counts, counts), "bytes_read": bytes_read}
             found.updated_at = now
@@ -244,22 +245,22 @@ class Imports(TenantScope):
         return select(Import).where(Import.tenant_id == self.tenant_id)
 
 
-def _chunk_counts(result: RowResult, refused: Sequence[RowFault]) -> Counts:
-    codes: dict[str, int] = {}
-    for fault in (*result.faults, *refused):
-        codes[fault.code] = codes.get(fault.code, 0) + 1
+def _chunk_counts(kind: str, result: RowResult, refused: Sequence[RowFault]) -> Counts:
+    """`refused`: of the rows that could be read, those that were not written."""
+    not_written = {fault.row_no for fault in refused}
+    written = [lead for lead in result.accepted if lead.row_no not in not_written]
+    notes = Counter(note for lead in written for note in lead.notes)
+    if kind == "leads":
+        notes["without_consent"] = sum(lead.consent_kind is None for lead in written)
     return {
         "rows": len(result.accepted) + len(result.faults) + result.blank,
-        "accepted": len(result.accepted) - len(refused),
+        "accepted": len(written),
         "blank": result.blank,
-        "refused": codes,
-        "notes": result.notes,
+        "refused": dict(Counter(fault.code for fault in (*result.faults, *refused))),
+        "notes": dict(+notes),
     }
 
 
 def _sum(total: Counts, more: Counts) -> Counts:
     added: Counts = {name: total[name] + more[name] for name in ("rows", "accepted", "blank")}
-    for name in ("refused", "notes"):
-        keys = {**total[name], **more[name]}
-        added[name] = {key: total[name].get(key, 0) + more[name].get(key, 0) for key in keys}
-    return added
+    return added | {name: dict(Counter(total[name]) + Counter(more[name])) for name in ("refused", "notes")}

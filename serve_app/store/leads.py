@@ -11,7 +11,7 @@ from sqlalchemy import Select, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import Campaign, Lead
+from serve_app.store.campaign_models import KEPT_LEAD, Campaign, Lead
 from serve_app.store.campaign_rows import LeadRow, LeadState
 from serve_app.store.models import Attempt
 from serve_app.store.queue_order import NORMAL_PRIORITY, queue_at
@@ -61,7 +61,7 @@ async def insert_leads(
         Lead.tenant_id == tenant_id,
         Lead.campaign_id == campaign_id,
         Lead.number.in_([lead.number for lead in leads]),
-        Lead.state != "deleted",
+        KEPT_LEAD,
     )
     known = set(await session.scalars(there))
     new: dict[str, dict[str, Any]] = {}
@@ -114,7 +114,7 @@ class Leads(TenantScope):
 
     async def of_number(self, number: str) -> list[LeadRow]:
         """In all campaigns, newest first: who a caller may be."""
-        query = self._query().where(Lead.number == number, Lead.state != "deleted").order_by(Lead.id.desc())
+        query = self._query().where(Lead.number == number, KEPT_LEAD).order_by(Lead.id.desc())
         async with self.db.session() as session:
             return [to_row(LeadRow, lead) for lead in await session.scalars(query)]
 
@@ -170,7 +170,7 @@ class Leads(TenantScope):
     ) -> tuple[list[LeadRow], str | None]:
         """In the order in which they were added, without deleted ones unless asked for; with the next page's cursor."""
         query = self._query().where(Lead.campaign_id == campaign_id).order_by(Lead.id).limit(limit + 1)
-        query = query.where(Lead.state != "deleted" if state is None else Lead.state == state)
+        query = query.where(KEPT_LEAD if state is None else Lead.state == state)
         if after is not None:
             query = query.where(Lead.id > after)
         if result is not None:

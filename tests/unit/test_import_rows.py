@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -161,34 +160,23 @@ def test_rows_that_are_no_rows() -> None:
     assert [lead.row_no for lead in result.accepted] == [11], "missing cells are empty ones"
 
 
-def test_the_first_of_equal_numbers_is_taken() -> None:
-    result = read({"phone": "+12025550123"}, {"phone": "(202) 555-0123"}, {"phone": "12025550123"})
-    assert [lead.row_no for lead in result.accepted] == [2]
-    assert [(f.row_no, f.code, f.value) for f in result.faults] == [
-        (3, "duplicate_in_file", "+12025550123"),
-        (4, "duplicate_in_file", "+12025550123"),
-    ]
-
-
 def test_every_reason_is_shown_or_told_of_numbers_or_of_the_store() -> None:
-    shown = {code for _, _, code, _ in FAULTS} | {"row_unreadable", "too_many_cells", "duplicate_in_file"}
-    assert shown | NUMBER_REASONS.keys() | {"duplicate_existing"} == REASONS.keys()
+    shown = {code for _, _, code, _ in FAULTS} | {"row_unreadable", "too_many_cells"}
+    assert shown | NUMBER_REASONS.keys() | {"duplicate_in_file", "duplicate_existing"} == REASONS.keys()
 
 
-def test_what_is_counted_of_rows_that_are_taken() -> None:
+def test_what_is_worth_knowing_of_a_row_that_is_taken() -> None:
     result = read(
         {"phone": "+12025550123", "email": "not an address", "consent": "express"},
         {"phone": "+12025550124", "consent": "yes", "consent date": "2026-01-31"},
         {"phone": "+49301234567", "state": "Bayern", "consent": "no"},
-        {"phone": "n/a", "email": "not counted, since the row is not taken"},
     )
-    assert result.notes == {
-        "email_not_kept": 1,
-        "consent_without_date": 1,
-        "without_consent": 2,
-        "region_not_kept": 1,
-    }
-    assert result.notes.keys() < NOTES.keys()
+    assert [lead.notes for lead in result.accepted] == [
+        ("consent_without_date", "email_not_kept"),
+        (),
+        ("region_not_kept",),
+    ]
+    assert {note for lead in result.accepted for note in lead.notes} < NOTES.keys()
     assert [(lead.consent_kind, lead.consent_source) for lead in result.accepted] == [
         (None, None),
         ("express", "list.csv"),
@@ -222,7 +210,6 @@ def test_every_row_is_accounted_for_once(rows: list[list[str] | None]) -> None:
     told = [lead.row_no for lead in result.accepted] + [fault.row_no for fault in result.faults]
     assert len(told) == len(set(told)) == len(rows) - result.blank
     assert all(fault.code in REASONS for fault in result.faults)
-    assert max(Counter(lead.number for lead in result.accepted).values(), default=1) == 1
     for lead in result.accepted:
         assert json.loads(lead.custom_fields) is not None and "\0" not in lead.custom_fields + (lead.first_name or "")
 

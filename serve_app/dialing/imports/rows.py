@@ -73,10 +73,8 @@ class RowReader:
 
     def read(self, first_row: int, rows: Sequence[list[str] | None]) -> RowResult:
         """Read rows, the first of which has number `first_row` in the file. None: no CSV could be made of it."""
-        notes: dict[str, int] = {}
         accepted: list[LeadValues] = []
         faults: list[RowFault] = []
-        seen: set[str] = set()
         blank = 0
         for row_no, cells in enumerate(rows, first_row):
             if cells is None:
@@ -87,17 +85,10 @@ class RowReader:
                 continue
             self._notes.clear()
             try:
-                lead = self._lead(row_no, cells)
-                if lead.number in seen:
-                    raise _Refused("number", "duplicate_in_file", lead.number)
+                accepted.append(self._lead(row_no, cells))
             except _Refused as refused:
                 faults.append(RowFault(row_no, self._header(refused.target), refused.code, refused.value[:VALUE_CHARS]))
-                continue
-            seen.add(lead.number)
-            accepted.append(lead)
-            for note in self._notes:
-                notes[note] = notes.get(note, 0) + 1
-        return RowResult(accepted, faults, blank, notes)
+        return RowResult(accepted, faults, blank)
 
     def _lead(self, row_no: int, cells: list[str]) -> LeadValues:
         layout = self._layout
@@ -114,8 +105,8 @@ class RowReader:
         custom = self._custom(cells)
         fields = self._fields
         if fields.keys() <= _PLAIN:
-            self._notes.append("without_consent")
-            return LeadValues(row_no, number, first, last, self._email(cells), custom_fields=custom)
+            email = self._email(cells)
+            return LeadValues(row_no, number, first, last, email, custom_fields=custom, notes=tuple(self._notes))
         kind, given_at, source = self._consent(cells)
         return LeadValues(
             row_no,
@@ -132,6 +123,7 @@ class RowReader:
             kind,
             given_at,
             source,
+            tuple(self._notes),
         )
 
     def _number(self, cells: list[str]) -> str:
@@ -227,7 +219,6 @@ class RowReader:
             return kind, given_at, self._cell(cells, "consent_source") or self._layout["source"]
         if kind:
             self._notes.append("consent_without_date")
-        self._notes.append("without_consent")
         return None, None, None
 
     def _consent_at(self, cells: list[str]) -> str | None:
@@ -292,7 +283,6 @@ def as_plain(result: RowResult) -> dict[str, Any]:
         "accepted": [tuple(lead) for lead in result.accepted],
         "faults": [tuple(fault) for fault in result.faults],
         "blank": result.blank,
-        "notes": result.notes,
     }
 
 
@@ -301,5 +291,4 @@ def from_plain(document: dict[str, Any]) -> RowResult:
         list(map(LeadValues._make, document["accepted"])),
         list(map(RowFault._make, document["faults"])),
         document["blank"],
-        document["notes"],
     )

@@ -179,11 +179,10 @@ def _leads() -> None:
         ),
         sa.CheckConstraint("priority BETWEEN 1 AND 10", name="ck_leads_priority"),
     )
-    _partial_index("one_lead", "leads", ["tenant_id", "campaign_id", "number"], "state <> 'deleted'", unique=True)
+    _partial_index("one_lead", "leads", ["tenant_id", "number", "campaign_id"], "state <> 'deleted'", unique=True)
     _partial_index("ix_leads_ready", "leads", ["tenant_id", "campaign_id", "queue_at", "id"], "state = 'ready'")
     _partial_index("ix_leads_deferred", "leads", ["next_at", "id"], "state = 'deferred'")
     _partial_index("ix_leads_leased", "leads", ["lease_until"], "state = 'leased'")
-    op.create_index("ix_leads_tenant_id_number", "leads", ["tenant_id", "number"])
     op.create_index("ix_leads_tenant_id_campaign_id_id", "leads", ["tenant_id", "campaign_id", "id"])
     op.create_index("ix_leads_tenant_id_campaign_id_state", "leads", ["tenant_id", "campaign_id", "state", "id"])
 
