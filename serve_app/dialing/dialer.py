@@ -23,7 +23,7 @@ from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
 from serve_app.dialing.reconcile import AttemptReconciler
-from serve_app.dialing.rules import Allow, Defer, Deny, Reason
+from serve_app.dialing.rules import Allow, Decision, Defer, Deny, Reason
 from serve_app.dialing.single_calls import SingleCalls
 from serve_app.dialing.slot_queue import SlotQueue
 from serve_app.dialing.tenants import intended_work
@@ -222,7 +222,7 @@ class Dialer:
     async def _dial(self, claim: Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
         attempt = claim.attempt
-        decision = await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
+        decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
             return await self._not_allowed(attempt, decision)
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
@@ -243,11 +243,11 @@ class Dialer:
             return await self._too_early(attempt, pace_s)
         await self._clock.sleep(pace_s)
         await self._openings.wait(agent)
-        if decision.until is not None and self._clock.now() >= decision.until:
-            return await self._not_allowed(attempt, Defer(decision.until, Reason.OUTSIDE_WINDOW))
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"
+        if decision.until is not None and self._clock.now() >= decision.until:
+            return await self._not_allowed(attempt, Defer(decision.until, Reason.OUTSIDE_WINDOW))
         repository = self._attempts(attempt)
         if not await repository.fence_placing(attempt.id, attempt.epoch):
             await self._lost(attempt)
@@ -257,6 +257,15 @@ class Dialer:
             await self._keep_place(attempt)
             return "waiting"
         return await self._request(attempt)
+
+    async def _decide(self, attempt: AttemptRow) -> Decision:
+        """A campaign's call was decided on in the claim of its lead, for the time until its `give_up_at`.
+
+        What has been forbidden since (a listing, a switch, a pause), the fence sees.
+        """
+        if attempt.campaign_id is not None:
+            return Allow(attempt.give_up_at)
+        return await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
 
     async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:
         """The account's rate has no room within the claim: come back when it has, if that is before the deadline."""

@@ -7,6 +7,7 @@ cap of calls per day apply. On a simulated network it may be placed at any time.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 from serve_app.dialing.network import network_is_simulated
@@ -27,6 +28,13 @@ from serve_app.store.repositories import Attempts
 
 # No number of a country's own: its rules are never asked for, because the number is not on the list of allowed ones.
 NOWHERE = "ZZ"
+COMMIT_S = 5  # and a busy event loop
+
+
+def ringing_margin_s(settings: Settings) -> int:
+    """From the last check of the time to the last ring: a commit, the request, the ringing."""
+    network = settings.telephony.vonage
+    return network.ringing_timer_s + math.ceil(network.request_timeout_s) + COMMIT_S
 
 
 class SingleCalls:
@@ -36,7 +44,7 @@ class SingleCalls:
         dialing = settings.dialing
         self.simulated_network = network_is_simulated(settings) if simulated_network is None else simulated_network
         self._allowed = frozenset(dialing.allowed_numbers)
-        self._ringing_s = settings.telephony.vonage.ringing_timer_s
+        self._ringing_s = ringing_margin_s(settings)
         self._law = shipped()
         self._rules = CallingRules(
             countries=tuple(sorted({place_of(number).country or NOWHERE for number in self._allowed})) or (NOWHERE,),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -374,13 +373,10 @@ def test_reasons_fit_their_columns_and_their_order_in_the_documents() -> None:
     assert all(not text.endswith(".") and text for code in Reason for text in (code.explanation, code.remedy))
 
 
-def closes_the_lead(code: Reason) -> bool:
-    return code.concerns in ("number", "lead")
-
-
 def test_what_the_platform_lacks_never_closes_a_lead() -> None:
-    outside: Callable[[Reason], bool] = lambda code: not closes_the_lead(code)  # noqa: E731
-    assert {code for code in Reason if outside(code)} == {
+    assert Reason.LIFETIME_CAP.closes_lead == "exhausted"
+    assert Reason.ON_DO_NOT_CALL_LIST.closes_lead == "barred"
+    assert {code for code in Reason if code.closes_lead is None} == {
         Reason.KILL_SWITCH_GLOBAL,
         Reason.KILL_SWITCH_TENANT,
         Reason.KILL_SWITCH_CAMPAIGN,

@@ -27,6 +27,13 @@ class Reason(StrEnum):
     explanation: str
     remedy: str
 
+    @property
+    def closes_lead(self) -> Literal["barred", "exhausted"] | None:
+        """The state of a lead whose call was denied for it; None: the reason says nothing about the lead."""
+        if self.concerns not in ("number", "lead"):
+            return None
+        return "exhausted" if self is Reason.LIFETIME_CAP else "barred"
+
     KILL_SWITCH_GLOBAL = (
         "kill_switch_global",
         "platform",
@@ -208,7 +215,7 @@ class Allow:
     """The number may be called now."""
 
     until: datetime | None = None
-    """From this moment on the call must not begin any more. None: nothing ends the permission."""
+    """From this moment on the call must not begin any more: an attempt's `give_up_at` is at most this. None: no end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Facts:
     rules: CallingRules
     law: Jurisdictions
     ringing_s: int
-    """How long a call rings at most: it must not begin later than this before the end of a window."""
+    """From the decision to the last ring, at most: a call must not begin later than this before the end of a window."""
     simulated_network: bool
     allowed_numbers: frozenset[str]
     """Numbers that a real network may dial outside a campaign."""
