@@ -63,7 +63,7 @@ class ObjectStore:
         """Into a file, in parts. Raises FileNotFoundError for a key that is not there."""
         try:
             result = await self._backend.get_async(key)
-            with path.open("wb") as file:  # noqa: ASYNC230  (a temporary file on this machine)
+            with path.open("wb") as file:
                 async for part in result.stream(min_chunk_size=_PART_BYTES):
                     file.write(part)
         except FileNotFoundError:
