@@ -1,4 +1,4 @@
-"""Workers: background jobs leased from SQL (mix-down, lines, reconcile), never in ControlApi or Dialer."""
+"""Workers: background jobs leased from SQL (mix-down, lines, imports, reconcile), never in ControlApi or Dialer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from deployments.runtime import open_runtime
 from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.errors import ParleyError, UnavailableError
 from serve_app.jobs.finalize import close_lost_call, run_reconciler
+from serve_app.jobs.import_file import ImportFile
 from serve_app.jobs.mix_recording import MixRecording
 from serve_app.jobs.prepare_lines import PrepareLines
 from serve_app.jobs.runner import JobRunner
 from serve_app.providers.registry import make_synthesizer
+from serve_app.store.imports import IMPORT_FILE
 from serve_app.store.repositories import MIX_RECORDING, PREPARE_LINES
 from serve_app.telephony.vonage.wire import VonageLeg
 
@@ -46,7 +48,12 @@ class Workers:
             lambda: make_synthesizer(runtime.settings),
             VonageLeg(network.sample_rate_hz).audio,
         )
-        self._runner = JobRunner(runtime.db, {MIX_RECORDING: mix, PREPARE_LINES: self._lines}, owner=runtime.owner)
+        handlers = {
+            MIX_RECORDING: mix,
+            PREPARE_LINES: self._lines,
+            IMPORT_FILE: ImportFile(runtime.db, runtime.objects),
+        }
+        self._runner = JobRunner(runtime.db, handlers, owner=runtime.owner)
         reconciler = run_reconciler(
             runtime.db,
             runtime.live,

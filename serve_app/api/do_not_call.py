@@ -44,7 +44,7 @@ class DoNotCallView(BaseModel):
     number: str
     source: DoNotCallSource = Field(
         description="how the wish was told: a key, words, words as the language model understood them; "
-        "or what listed the number: a person, the result of a call"
+        "or what listed the number: a person, the result of a call, a file that was imported"
     )
     call_id: str | None
     text: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 DEFAULT_PRIORITY = 5
 
@@ -29,6 +30,15 @@ class LeadValues(NamedTuple):
     consent_source: str | None = None
     notes: tuple[str, ...] = ()
     """What was left out of it: codes."""
+
+    def shown(self) -> dict[str, Any]:
+        """What is set, for people."""
+        values = {name: value for name, value in self._asdict().items() if value not in (None, (), "[]", "{}")}
+        del values["row_no"]
+        for name in ("zones", "tags", "custom_fields"):
+            if name in values:
+                values[name] = json.loads(values[name])
+        return values
 
 
 class RowFault(NamedTuple):

@@ -11,14 +11,24 @@ from sqlalchemy import Select, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import KEPT_LEAD, Campaign, Lead
-from serve_app.store.campaign_rows import LeadRow, LeadState
+from serve_app.store.campaign_models import KEPT_LEAD, Campaign, Consent, Lead
+from serve_app.store.campaign_rows import ConsentKind, LeadRow, LeadState
 from serve_app.store.models import Attempt
 from serve_app.store.queue_order import NORMAL_PRIORITY, queue_at
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope, changed
 
 CLOSED = ("done", "exhausted", "barred")
+
+
+@dataclass(frozen=True, slots=True)
+class NewConsent:
+    """That the owner of a lead's number agreed to be called. `scope`: `*`, or what it names."""
+
+    kind: ConsentKind
+    given_at: datetime
+    source: str
+    scope: str = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,8 @@ class NewLead:
     high_value: bool = False
     tags: Sequence[str] = ()
     custom_fields: Mapping[str, Any] = field(default_factory=dict)
-    consent_at: datetime | None = None
+    consent: NewConsent | None = None
+    """Recorded with the lead, which may be called as soon as it is there."""
     scrubbed_at: datetime | None = None
 
 
@@ -64,13 +75,30 @@ async def insert_leads(
         KEPT_LEAD,
     )
     known = set(await session.scalars(there))
-    new: dict[str, dict[str, Any]] = {}
+    new: dict[str, NewLead] = {}
     for lead in leads:
         if lead.number not in known:
-            new.setdefault(lead.number, _values(tenant_id, campaign_id, lead, now, import_id))
+            new.setdefault(lead.number, lead)
     if new:
-        await session.execute(insert(Lead), list(new.values()))
+        rows = [_values(tenant_id, campaign_id, lead, now, import_id) for lead in new.values()]
+        await session.execute(insert(Lead), rows)
+    consents = [_consent(tenant_id, lead, lead.consent, now) for lead in new.values() if lead.consent is not None]
+    if consents:
+        await session.execute(insert(Consent), consents)
     return set(new)
+
+
+def _consent(tenant_id: str, lead: NewLead, consent: NewConsent, now: datetime) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "tenant_id": tenant_id,
+        "number": lead.number,
+        "kind": consent.kind,
+        "scope": consent.scope,
+        "source": consent.source,
+        "given_at": consent.given_at,
+        "created_at": now,
+    }
 
 
 def _values(tenant_id: str, campaign_id: str, lead: NewLead, now: datetime, import_id: str | None) -> dict[str, Any]:
@@ -94,7 +122,7 @@ def _values(tenant_id: str, campaign_id: str, lead: NewLead, now: datetime, impo
         "attempts": 0,
         "epoch": 0,
         "import_id": import_id,
-        "consent_at": lead.consent_at,
+        "consent_at": None if lead.consent is None else lead.consent.given_at,
         "scrubbed_at": lead.scrubbed_at,
         "created_at": now,
         "updated_at": now,

@@ -93,7 +93,7 @@ class AttemptRow:
     settled_at: datetime | None
 
 
-DoNotCallSource = Literal["key", "phrase", "model", "person", "result"]
+DoNotCallSource = Literal["key", "phrase", "model", "person", "result", "import"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ class DoNotCallRow:
     number: str
     source: DoNotCallSource
     """How the wish was told: a key, words, the language model's reading of words; or who listed the number: a person,
-    or the result of an attempt (wrong number)."""
+    the result of an attempt (wrong number), or a file that was imported."""
     call_id: str | None
     text: str
-    """The callee's words, or the person's note."""
+    """The callee's words, the person's note, or which file it was."""
     created_at: datetime
     removed_at: datetime | None
     removed_by: str | None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.dialing.imports.config import TARGETS, ImportConfig
 from serve_app.dialing.imports.refusal import ImportRefused
@@ -31,8 +32,13 @@ class Columns:
 
     def targets(self) -> dict[str, str]:
         """Header -> target, `custom` or `ignore`, as a mapping is told."""
-        told = {index: target for target, index in self.fields.items()} | {index: CUSTOM for index, _ in self.custom}
-        return {name: told.get(index, IGNORE) for index, name in enumerate(self.names)}
+        return targets_of(self.names, self.fields, self.custom)
+
+
+def targets_of(names: Sequence[str], fields: Mapping[str, int], custom: Iterable[Sequence[Any]]) -> dict[str, str]:
+    """`Columns.targets` of the plain values that an import keeps."""
+    told = {index: target for target, index in fields.items()} | {index: CUSTOM for index, _ in custom}
+    return {name: told.get(index, IGNORE) for index, name in enumerate(names)}
 
 
 def columns_of(

@@ -27,7 +27,8 @@ _NO = frozenset({"no", "n", "false", "0", "nein", "non", "não", "nee"})
 _CONSENTS = frozenset({"express", "written", "transactional"})
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+\.[^@\s,;<>\".]+")
 _ISO_REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
-_QUOTED_FORMULA = ("'=", "'+", "'-", "'@", "'\t", "'\r", "'\n")
+_QUOTED_FORMULA = ("'=", "'+", "'-", "'@", "'\t", "'\r", "'\n", "'\uff1d", "'\uff0b", "'\uff0d", "'\uff20")
+"""See `export.safe_cell`, which puts the apostrophe there."""
 _NORTH_AMERICA = ("US", "CA")
 
 

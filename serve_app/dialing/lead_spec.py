@@ -1,0 +1,100 @@
+"""A lead as people and programs write it down, one at a time: validated here, whichever way it comes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from serve_app.dialing.imports.config import import_config
+from serve_app.dialing.numbers import InvalidNumberError, parse_e164
+from serve_app.store.campaign_rows import ConsentKind
+from serve_app.store.leads import NewConsent, NewLead
+
+
+def _number(text: str) -> str:
+    try:
+        return parse_e164(text)
+    except InvalidNumberError as error:
+        raise PydanticCustomError(
+            "phone_number", "{message}", {"message": error.message, "remedy": error.remedy}
+        ) from error
+
+
+def _place(name: str) -> str:
+    try:
+        if "/" in name and not name.startswith("Etc/"):
+            ZoneInfo(name)
+            return name
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    remedy = "give an IANA name such as America/New_York, not an abbreviation or an offset"
+    raise PydanticCustomError("time_zone", "no place has this time zone", {"remedy": remedy})
+
+
+def _small(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    most = import_config().limits.custom_field_bytes
+    if len(json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()) > most:
+        raise PydanticCustomError(
+            "custom_fields_too_large",
+            "they are larger than {most} bytes as JSON",
+            {"most": most, "remedy": "leave out what the call does not need"},
+        )
+    return fields
+
+
+Number = Annotated[str, Field(max_length=40, examples=["+12025550123"]), AfterValidator(_number)]
+Zone = Annotated[str, Field(max_length=64, examples=["America/New_York"]), AfterValidator(_place)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
+Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class ConsentSpec(BaseModel):
+    """That the owner of the number agreed to be called; where nothing else is said, for any purpose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ConsentKind
+    given_at: AwareDatetime = Field(description="not in the future")
+    source: Source = Field(description="where and how it was given")
+    scope: str = Field("*", min_length=1, max_length=200)
+
+
+class LeadSpec(BaseModel):
+    """Someone to call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: Number
+    first_name: str | None = Field(None, max_length=100)
+    last_name: str | None = Field(None, max_length=100)
+    email: str | None = Field(None, max_length=254)
+    time_zones: list[Zone] | None = Field(
+        None, min_length=1, max_length=5, description="without them, those of the number's prefix"
+    )
+    region: str | None = Field(None, pattern=r"^[A-Z]{2}-[A-Z0-9]{1,3}$", description="ISO 3166-2, such as US-CA")
+    priority: int = Field(5, ge=1, le=10)
+    high_value: bool = False
+    tags: list[Tag] = Field(default_factory=list, max_length=20)
+    custom_fields: Annotated[dict[str, JsonValue], AfterValidator(_small)] = Field(default_factory=dict)
+    consent: ConsentSpec | None = None
+
+    def new_lead(self) -> NewLead:
+        """For the store."""
+        consent = self.consent
+        return NewLead(
+            number=self.number,
+            first_name=self.first_name,
+            last_name=self.last_name,
+            email=self.email,
+            zones=self.time_zones,
+            region=self.region,
+            priority=self.priority,
+            high_value=self.high_value,
+            tags=self.tags,
+            custom_fields=self.custom_fields,
+            consent=None if consent is None else NewConsent(**consent.model_dump()),
+        )
