@@ -172,7 +172,7 @@ class Settings(BaseSettings):
 
     mode: Literal["local", "production"] = "local"
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("parley"))
-    tenant: str = "default"
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()

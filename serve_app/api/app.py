@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from serve_app.api import agents, calls, do_not_call, health, webhooks
+from serve_app.api import agents, calls, campaigns, do_not_call, health, imports, kill_switches, leads, webhooks
 from serve_app.api.deps import ApiDeps
 from serve_app.api.problems import install_problem_handlers
 from serve_app.api.request_log import RequestLog
@@ -26,8 +26,8 @@ def create_app(deps: ApiDeps) -> FastAPI:
     app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)
-    for router in (calls.router, agents.router, do_not_call.router, webhooks.router, health.router):
-        app.include_router(router)
+    for room in (calls, campaigns, leads, imports, agents, do_not_call, kill_switches, webhooks, health):
+        app.include_router(room.router)
     return app
 
 

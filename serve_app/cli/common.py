@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -46,3 +47,11 @@ async def with_database(work: Callable[[Database, str], Awaitable[T]]) -> T:
         return await work(db, settings.tenant)
     finally:
         await db.aclose()
+
+
+def user_name() -> str:
+    """Who runs the command, for the record of what it changes."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.cli.common import clear_errors, err, out, user_name, with_database
+from serve_app.cli.importing import (
+    Delimiter,
+    Encoding,
+    File,
+    Map,
+    Preview,
+    Region,
+    Sheet,
+    import_file,
+    options_of,
+    print_import,
+    show_preview,
+)
 from serve_app.dialing.numbers import parse_e164
 from serve_app.errors import ParleyError
+from serve_app.store.campaign_rows import ImportRow
 from serve_app.store.db import Database
 from serve_app.store.repositories import DoNotCall, DoNotCallRow
 
@@ -64,18 +77,37 @@ def remove(
         e164, why = parse_e164(number), _stated(reason)
 
         async def write(db: Database, tenant: str) -> DoNotCallRow | None:
-            return await DoNotCall(db, tenant).remove(e164, reason=why, by=f"cli {_user()}")
+            return await DoNotCall(db, tenant).remove(e164, reason=why, by=f"cli {user_name()}")
 
         if asyncio.run(with_database(write)) is None:
             raise ParleyError(f"{e164} is not on the do-not-call list; see `parley do-not-call list`")
         out.print(f"{e164} is no longer on the do-not-call list")
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
+@app.command("import")
+def import_numbers(
+    file: File,
+    region: Region = None,
+    mapping: Map = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    preview: Preview = False,
+) -> None:
+    """List all numbers of a file; nothing else of it is kept."""
+    with clear_errors():
+        options = options_of(mapping, region, encoding, delimiter, sheet)
+        if preview:
+            asyncio.run(show_preview(file, "do_not_call", options))
+            return
+
+        async def work(db: Database, tenant: str) -> ImportRow:
+            return await import_file(db, tenant, file, "do_not_call", options)
+
+        row = asyncio.run(with_database(work))
+        print_import(row)
+        if row.status != "completed":
+            raise typer.Exit(1)
 
 
 def _stated(reason: str) -> str:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from serve_app.errors import ParleyError
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import Campaign, Lead
+from serve_app.store.campaign_models import Campaign, Lead, Usage
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
 from serve_app.store.models import ONE_LIVE, Attempt
 from serve_app.store.rows import AttemptRow, to_row
@@ -66,6 +66,8 @@ class CampaignStats:
     results: Mapping[str, int]
     live: int
     """Attempts that wait, ring or talk."""
+    talk_s: float
+    """Of the calls that have ended."""
 
 
 class Campaigns(TenantScope):
@@ -194,16 +196,20 @@ class Campaigns(TenantScope):
             .where(*mine, Attempt.result.is_not(None))
             .group_by(Attempt.result),
             select(literal("live"), literal(""), func.count()).where(ONE_LIVE, *mine),
+            select(literal("talk_s"), literal(""), func.coalesce(func.sum(Usage.talk_s), 0.0)).where(
+                Usage.tenant_id == self.tenant_id, Usage.campaign_id == campaign_id
+            ),
         )
-        counts: dict[str, dict[str, int]] = {"lead": {}, "attempted": {}, "result": {}, "live": {}}
+        counts: dict[str, dict[str, float]] = {kind: {} for kind in ("lead", "attempted", "result", "live", "talk_s")}
         async with self.db.session() as session:
             for kind, word, count in await session.execute(query):
-                counts[kind][word] = int(count)
+                counts[kind][word] = count
         return CampaignStats(
-            leads=counts["lead"],
-            attempted=counts["attempted"].get("", 0),
-            results=counts["result"],
-            live=counts["live"].get("", 0),
+            leads={state: int(count) for state, count in counts["lead"].items()},
+            attempted=int(counts["attempted"][""]),
+            results={result: int(count) for result, count in counts["result"].items()},
+            live=int(counts["live"][""]),
+            talk_s=float(counts["talk_s"][""]),
         )
 
     async def attempts(

@@ -196,7 +196,7 @@ OWN = {
 REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
 NOTHING: tuple[object, ...] = (
     *(None, False, [], set(), (), {}, ([], None)),
-    CampaignStats({}, 0, {}, 0),
+    CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),
 )

@@ -1,0 +1,296 @@
+"""`parley campaign`: campaigns of the configured tenant, straight in SQL; a running dialer follows within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli.client import ApiClient, api_key
+from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.dialing.campaign_report import report_of
+from serve_app.dialing.campaign_spec import CampaignSpec, stored
+from serve_app.errors import ParleyError, SettingsError
+from serve_app.paths import configs_dir
+from serve_app.settings import load_settings
+from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
+from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
+from serve_app.store.db import Database
+from serve_app.store.repositories import Agents, AttemptRow
+
+PAGE = 500
+
+app = typer.Typer(help="Campaigns: who is to be called, and whether they are being called.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The campaign's name, or its id.")]
+Limit = Annotated[int, typer.Option(min=1, max=PAGE, help="How many, the newest first.")]
+Moved = tuple[CampaignRow, bool] | None
+
+
+@app.command()
+def create(
+    file: Annotated[Path, typer.Argument(help="A YAML file with the fields of one campaign.", exists=True)],
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+) -> None:
+    """Write down a campaign. It is a draft until it is started."""
+    with clear_errors():
+        spec = _spec(file)
+
+        async def write(db: Database, tenant: str) -> CampaignRow:
+            if await Agents(db, tenant).get(spec.agent, spec.agent_version) is None:
+                which = f" version {spec.agent_version}" if spec.agent_version is not None else ""
+                raise ParleyError(f"agent: there is no agent {spec.agent}{which}; see `parley agent apply`")
+            try:
+                return await Campaigns(db, tenant).create(**stored(spec))
+            except CampaignNameTaken as error:
+                raise ParleyError(f"name: {error}; choose another") from error
+
+        row = asyncio.run(with_database(write))
+        out.print(f"campaign {row.name} is a draft ({row.id})", markup=False)
+        if start:
+            _move(row.id, lambda campaigns, found: campaigns.start(found))
+
+
+@app.command()
+def start(name: Name) -> None:
+    """Call its leads from now on. One that runs goes on as it is."""
+    with clear_errors():
+        _move(name, lambda campaigns, found: campaigns.start(found))
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Place no more calls from this moment on. Those that ring or talk go on."""
+    with clear_errors():
+        _move(name, lambda campaigns, found: campaigns.pause(found))
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Go on with a paused campaign."""
+    with clear_errors():
+        _move(name, lambda campaigns, found: campaigns.resume(found))
+
+
+@app.command()
+def schedule(
+    name: Name,
+    at: Annotated[str, typer.Option(help="With its offset: 2027-01-11T09:00:00-05:00; `never`: a draft again.")],
+) -> None:
+    """Start it at a time; again for another time."""
+    with clear_errors():
+        if at == "never":
+            _move(name, lambda campaigns, found: campaigns.unschedule(found))
+            return
+        when = _time(at)
+        _move(name, lambda campaigns, found: campaigns.schedule(found, when))
+
+
+@app.command()
+def stop(
+    name: Name,
+    end_live_calls: Annotated[
+        bool, typer.Option("--end-live-calls", help="Also hang up the calls that ring or talk; asks the platform.")
+    ] = False,
+) -> None:
+    """Stop it for good."""
+    with clear_errors():
+        row = _move(name, lambda campaigns, found: campaigns.cancel(found))
+        if end_live_calls:
+            answer = asyncio.run(_end_live_calls(row.id))
+            out.print(f"{answer['ended_calls']} live calls were told to end")
+            if answer["live_calls"]:
+                err.print(f"{answer['live_calls']} could not be reached at this moment; run the command again")
+                raise typer.Exit(1)
+
+
+@app.command()
+def stats(name: Name) -> None:
+    """Where its leads stand, and what came of the attempts."""
+    with clear_errors():
+
+        async def read(db: Database, tenant: str) -> tuple[CampaignRow, Any]:
+            campaigns = Campaigns(db, tenant)
+            row = await find_campaign(campaigns, name)
+            return row, await campaigns.stats(row.id)
+
+        row, counts = asyncio.run(with_database(read))
+        report = report_of(counts)
+        out.print(f"{row.name}: {row.status}", markup=False)
+        out.print(_counts("leads", report.leads))
+        out.print(_counts("attempts", report.results))
+        figures = report.model_dump(exclude={"leads", "results"})
+        out.print(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
+
+
+@app.command("list")
+def list_campaigns(
+    status: Annotated[str | None, typer.Option(help="Only those: draft, scheduled, running, paused, ...")] = None,
+    limit: Limit = 50,
+) -> None:
+    """Show the campaigns."""
+    with clear_errors():
+        wanted = _status(status)
+
+        async def read(db: Database, tenant: str) -> tuple[list[CampaignRow], str | None]:
+            return await Campaigns(db, tenant).list(limit=limit, status=wanted)
+
+        rows, more = asyncio.run(with_database(read))
+        table = _table("name", "status", "agent", "created", "starts", "id")
+        for row in rows:
+            table.add_row(
+                Text(row.name), row.status, row.agent_name, _at(row.created_at), _at(row.scheduled_at), row.id
+            )
+        out.print(table)
+        _tell_more(more, limit)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show one campaign with its rules, as a YAML file that `create` would take under another name."""
+    with clear_errors():
+
+        async def read(db: Database, tenant: str) -> CampaignRow:
+            return await find_campaign(Campaigns(db, tenant), name)
+
+        row = asyncio.run(with_database(read))
+        err.print(f"{row.status}, {row.id}")
+        fields = {field: getattr(row, field) for field in CampaignSpec.model_fields if field != "agent"}
+        written = {"name": row.name, "agent": row.agent_name} | {k: v for k, v in fields.items() if v not in (None, "")}
+        out.print(yaml.safe_dump(written, sort_keys=False, allow_unicode=True), end="", markup=False)
+
+
+@app.command()
+def jobs(
+    name: Name,
+    live: Annotated[bool, typer.Option("--live", help="Only attempts that have not ended.")] = False,
+    limit: Limit = 50,
+) -> None:
+    """Show its attempts: who was called when, and what came of it."""
+    with clear_errors():
+
+        async def read(db: Database, tenant: str) -> tuple[list[AttemptRow], str | None]:
+            campaigns = Campaigns(db, tenant)
+            return await campaigns.attempts((await find_campaign(campaigns, name)).id, limit=limit, live=live)
+
+        rows, more = asyncio.run(with_database(read))
+        table = _table("number", "n", "status", "result", "placed", "call", "detail")
+        for row in rows:
+            result = row.result or row.disposition or ""
+            table.add_row(
+                row.to_number,
+                str(row.number_in_lead or ""),
+                row.status,
+                result,
+                _at(row.placing_at),
+                row.call_id,
+                Text(row.detail or ""),
+            )
+        out.print(table)
+        _tell_more(more, limit)
+
+
+def _move(name: str, step: Callable[[Campaigns, str], Awaitable[Moved]]) -> CampaignRow:
+    async def move(db: Database, tenant: str) -> tuple[CampaignRow, bool]:
+        campaigns = Campaigns(db, tenant)
+        row = await find_campaign(campaigns, name)
+        try:
+            moved = await step(campaigns, row.id)
+        except CampaignStateConflict as error:
+            raise ParleyError(f"{row.name}: {error}") from error
+        if moved is None:
+            raise _no_campaign(name)
+        return moved
+
+    row, changed = asyncio.run(with_database(move))
+    when = f" at {row.scheduled_at:%Y-%m-%d %H:%M} UTC" if row.status == "scheduled" and row.scheduled_at else ""
+    out.print(f"campaign {row.name} is {row.status}{when}{'' if changed else ' already'}", markup=False)
+    return row
+
+
+async def find_campaign(campaigns: Campaigns, name: str) -> CampaignRow:
+    """By name, or by id. Raises ParleyError."""
+    row = await campaigns.by_name(name) or await campaigns.get(name)
+    if row is None:
+        raise _no_campaign(name)
+    return row
+
+
+def _no_campaign(name: str) -> ParleyError:
+    return ParleyError(f"there is no campaign {name}; see `parley campaign list`")
+
+
+async def _end_live_calls(campaign_id: str) -> dict[str, Any]:
+    url = os.environ.get("PARLEY_URL", "").rstrip("/") or load_settings().public_url
+    async with ApiClient(url, await api_key()) as api:
+        return await api.post(f"/api/v1/campaigns/{quote(campaign_id, safe='')}/stop", {"end_live_calls": True})
+
+
+def _spec(file: Path) -> CampaignSpec:
+    example = configs_dir() / "campaigns" / "spring-recall.yaml"
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not a text file in UTF-8; a campaign is a YAML file like {example}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{file}: expected the fields of one campaign; see {example}")
+    try:
+        return CampaignSpec.model_validate(document)
+    except ValidationError as error:
+        told = "\n  ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SettingsError(f"{file} is not a valid campaign:\n  {told}\nAn example is {example}") from error
+
+
+def _time(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ParleyError(f"--at {text}: not a time; write it like 2027-01-11T09:00:00-05:00") from error
+    if when.tzinfo is None:
+        raise ParleyError(f"--at {text}: it has no offset, so it could be any zone's; add one, like -05:00 or Z")
+    return when.astimezone(UTC)
+
+
+def _status(text: str | None) -> CampaignStatus | None:
+    known: tuple[CampaignStatus, ...] = ("draft", "scheduled", "running", "paused", "completed", "cancelled")
+    for status in known:
+        if text == status:
+            return status
+    if text is not None:
+        raise ParleyError(f"--status {text}: not one of {', '.join(known)}")
+    return None
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=title != "detail")
+    return table
+
+
+def _counts(title: str, counts: dict[str, Any]) -> Table:
+    table = _table(title, "")
+    for word, count in sorted(counts.items()):
+        table.add_row(word.replace("_", " "), str(count))
+    return table
+
+
+def _at(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _tell_more(cursor: str | None, limit: int) -> None:
+    if cursor is not None:
+        err.print(f"there are more than {limit}; see --limit")
