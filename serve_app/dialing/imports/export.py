@@ -33,8 +33,11 @@ _RESULT_COLUMNS = ("lead_id", "state", "result", "reason", "attempts", "last_cal
 
 
 def safe_cell(text: str) -> str:
-    """With an apostrophe before what would be a formula. A phone number is none, and an apostrophe would break it."""
-    if text.startswith(FORMULA_STARTS) and not _E164.fullmatch(text):
+    """With an apostrophe before what would be a formula. A phone number is none, and an apostrophe would break it.
+
+    An import takes one apostrophe off, so a text that looks as if it had been through here gets one more.
+    """
+    if text.lstrip("'").startswith(FORMULA_STARTS) and not _E164.fullmatch(text):
         return f"'{text}"
     return text
 

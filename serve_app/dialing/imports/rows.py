@@ -27,8 +27,8 @@ _NO = frozenset({"no", "n", "false", "0", "nein", "non", "não", "nee"})
 _CONSENTS = frozenset({"express", "written", "transactional"})
 _EMAIL = re.compile(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+\.[^@\s,;<>\".]+")
 _ISO_REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}", re.ASCII)
-_QUOTED_FORMULA = ("'=", "'+", "'-", "'@", "'\t", "'\r", "'\n", "'\uff1d", "'\uff0b", "'\uff0d", "'\uff20")
-"""See `export.safe_cell`, which puts the apostrophe there."""
+_ESCAPED = re.compile("'+[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What `export.safe_cell` made of what would have been a formula, or looked as if it had been made so."""
 _NORTH_AMERICA = ("US", "CA")
 
 
@@ -264,7 +264,7 @@ def _clean(cell: str) -> str:
     cell = cell.strip()
     if "\0" in cell:
         cell = cell.replace("\0", "")
-    return cell[1:] if cell[:1] == "'" and cell.startswith(_QUOTED_FORMULA) else cell
+    return cell[1:] if cell[:1] == "'" and _ESCAPED.match(cell) else cell
 
 
 def _zones(name: str) -> str:
