@@ -8,6 +8,7 @@ from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists, NotToBeC
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.consents import Consents
 from serve_app.store.do_not_call import DoNotCall
+from serve_app.store.imports import IMPORT_FILE, Imports
 from serve_app.store.jobs import Jobs, insert_job
 from serve_app.store.keys import ApiKeys
 from serve_app.store.kill_switches import KillSwitches
@@ -33,6 +34,7 @@ from serve_app.store.rows import (
 from serve_app.store.tenants import Tenants
 
 __all__ = [
+    "IMPORT_FILE",
     "MIX_RECORDING",
     "PREPARE_LINES",
     "AgentRow",
@@ -50,6 +52,7 @@ __all__ = [
     "DoNotCallRow",
     "EventContext",
     "Events",
+    "Imports",
     "JobRow",
     "Jobs",
     "KillSwitches",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from serve_app.store.base import Base
 from serve_app.store.campaign_models import Import, ImportChunk, ImportRowError
 from serve_app.store.campaigns import CampaignStats
 from serve_app.store.db import Database
+from serve_app.store.import_rows import RowResult
+from serve_app.store.imports import ImportStopped
 from serve_app.store.lead_claims import Claimed
 from serve_app.store.leads import NewLead
 from serve_app.store.numbers import NumberHealth
@@ -27,6 +31,7 @@ from serve_app.store.repositories import (
     Consents,
     DoNotCall,
     Events,
+    Imports,
     Jobs,
     KillSwitches,
     LeadClaims,
@@ -60,6 +65,23 @@ class Victim:
     """Ids of the owner's rows."""
 
     live_call = over_call = live_attempt = campaign = lead = ""
+
+
+FILE: dict[str, Any] = {
+    "kind": "leads",
+    "filename": "a.csv",
+    "object_key": "k",
+    "size_bytes": 1,
+    "sha256": "0",
+    "fingerprint": "0",
+}
+
+
+async def stopped(attack: Awaitable[object]) -> object:
+    """None: the import is not there, or not running."""
+    with suppress(ImportStopped):
+        return await attack
+    return None
 
 
 Attack = Callable[[Any, Victim], Awaitable[object]]
@@ -153,6 +175,22 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "replace": lambda r, v: r.replace("national", []),
         "sizes": lambda r, v: r.sizes(),
     },
+    Imports: {
+        "create": lambda r, v: r.create(campaign_id=v.campaign, **FILE, mapping={}, options={}),
+        "get": lambda r, v: r.get("import-1"),
+        "with_fingerprint": lambda r, v: r.with_fingerprint("0"),
+        "list": lambda r, v: r.list(limit=50),
+        "begin": lambda r, v: r.begin("import-1"),
+        "chunks_done": lambda r, v: r.chunks_done("import-1"),
+        "commit_chunk": lambda r, v: stopped(
+            r.commit_chunk(SimpleNamespace(id="import-1"), 1, RowResult([], [], 0), 1)
+        ),
+        "complete": lambda r, v: stopped(r.complete("import-1")),
+        "fail": lambda r, v: r.fail("import-1", "stolen"),
+        "cancel": lambda r, v: r.cancel("import-1"),
+        "errors": lambda r, v: r.errors("import-1", limit=50),
+        "forget": lambda r, v: r.forget("import-1"),
+    },
     Turns: {
         "put": lambda r, v: r.put(v.live_call, 0, "agent", "x", "x", 0, 1, False, False, {"total_ms": 1}),
         "list": lambda r, v: r.list(v.over_call),
@@ -185,6 +223,7 @@ OWN = {
     (Consents, "record"),
     (Numbers, "put"),
     (KillSwitches, "on"),
+    (Imports, "create"),
     (Agents, "apply"),
     (Calls, "create_outbound"),
     (Calls, "create_inbound"),
@@ -224,12 +263,11 @@ async def populate_campaign(db: Database, victim: Victim) -> None:
     await Numbers(db, OWNER).put(OWN_NUMBER)
     await KillSwitches(db, OWNER).on("number", LEAD, reason="complaint", by="ann")
     await Registries(db, OWNER).replace("national", [LEAD])
-    file = {"kind": "leads", "filename": "a.csv", "object_key": "k", "size_bytes": 1, "sha256": "0", "fingerprint": "0"}
     documents: dict[str, Any] = {"mapping": {}, "options": {}, "counts": {}}
     key = {"tenant_id": OWNER, "import_id": "import-1"}
     times = {"created_at": NOW, "updated_at": NOW}
     async with db.transaction() as session:
-        session.add(Import(id="import-1", tenant_id=OWNER, status="running", **times, **file, **documents))
+        session.add(Import(id="import-1", tenant_id=OWNER, status="running", **times, **FILE, **documents))
         await session.flush()
         session.add(ImportChunk(chunk_no=0, counts={}, committed_at=NOW, **key))
         session.add(ImportRowError(row_no=2, column_name="phone", code="invalid", value="x", **key))
