@@ -6,7 +6,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from serve_app.api import agents, calls, campaigns, do_not_call, health, imports, kill_switches, leads, webhooks
+from serve_app.api import (
+    agents,
+    calls,
+    campaigns,
+    consents,
+    do_not_call,
+    health,
+    imports,
+    kill_switches,
+    leads,
+    webhooks,
+)
 from serve_app.api.deps import ApiDeps
 from serve_app.api.problems import install_problem_handlers
 from serve_app.api.request_log import RequestLog
@@ -26,7 +37,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
     app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)
-    for room in (calls, campaigns, leads, imports, agents, do_not_call, kill_switches, webhooks, health):
+    for room in (calls, campaigns, leads, imports, agents, consents, do_not_call, kill_switches, webhooks, health):
         app.include_router(room.router)
     return app
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from serve_app.api.auth import Caller
 from serve_app.api.campaign_calls import end_live_calls
+from serve_app.api.campaign_views import (
+    CampaignPage,
+    CampaignView,
+    ChangedView,
+    JobPage,
+    Reopen,
+    ReopenedView,
+    Schedule,
+    Stop,
+    StoppedView,
+    campaign_view,
+    job_view,
+)
 from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError, field_problem, not_found
 from serve_app.dialing.campaign_report import CampaignReport, report_of
 from serve_app.dialing.campaign_spec import CampaignChange, CampaignSpec, stored
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
 from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
-from serve_app.store.repositories import Agents, AttemptRow
+from serve_app.store.repositories import Agents, Leads
 
 router = APIRouter(prefix="/api/v1/campaigns", tags=["campaigns"])
 
@@ -26,73 +37,9 @@ _REMEDIES = {
     "scheduled": "wait for its time, start it now, or stop it",
     "running": "pause or stop it",
     "paused": "resume or stop it",
-    "completed": "it has no leads left; make a new campaign for new ones",
+    "completed": "start it again once it has new leads",
     "cancelled": "it was stopped for good; make a new campaign",
 }
-
-
-class CampaignView(CampaignSpec):
-    """A campaign with where it stands."""
-
-    id: str
-    status: CampaignStatus
-    scheduled_at: datetime | None
-    started_at: datetime | None
-    completed_at: datetime | None = Field(description="when it was completed or stopped")
-    created_at: datetime
-    updated_at: datetime
-
-
-class CampaignPage(BaseModel):
-    items: list[CampaignView]
-    next_cursor: str | None = Field(description="pass as `cursor` to get the next page; null on the last one")
-
-
-class ChangedView(BaseModel):
-    """`changed` false: it was so already."""
-
-    changed: bool
-    campaign: CampaignView
-
-
-class Schedule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    at: AwareDatetime = Field(description="RFC 3339, with its offset or Z", examples=["2027-01-11T14:00:00Z"])
-
-
-class Stop(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    end_live_calls: bool = Field(False, description="also hang up the calls that ring or talk")
-
-
-class StoppedView(ChangedView):
-    ended_calls: int = Field(description="live calls that were told to end")
-    live_calls: int = Field(description="those that could not be reached at this moment; ask again to end them")
-
-
-class JobView(BaseModel):
-    """One attempt to call one lead."""
-
-    id: str
-    call_id: str
-    lead_id: str | None
-    number: str
-    from_number: str
-    attempt: int | None = Field(description="1 for the first of its lead")
-    status: str = Field(description="intended, placing, placed, unknown, ended")
-    result: str | None = Field(description="the disposition, once it has ended")
-    detail: str | None
-    reason: str | None = Field(description="a reason code of the calling rules")
-    created_at: datetime
-    placed_at: datetime | None
-    ended_at: datetime | None
-
-
-class JobPage(BaseModel):
-    items: list[JobView]
-    next_cursor: str | None = Field(description="pass as `cursor` to get the next page; null on the last one")
 
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -126,7 +73,7 @@ async def read_campaign(campaign_id: str, caller: Caller, deps: Deps) -> Campaig
 
 @router.patch("/{campaign_id}", response_model=CampaignView)
 async def change_campaign(campaign_id: str, body: CampaignChange, caller: Caller, deps: Deps) -> CampaignView:
-    """Change it, also while it runs: what is decided from now on follows the change. Not once it is over."""
+    """Change it, also while it runs: what is decided from now on follows the change. Not once it was stopped."""
     try:
         changes = stored(body)
     except ValueError as error:
@@ -188,6 +135,19 @@ async def stop_campaign(campaign_id: str, caller: Caller, deps: Deps, body: Stop
     return StoppedView(changed=moved.changed, campaign=moved.campaign, ended_calls=ended, live_calls=left)
 
 
+@router.post("/{campaign_id}/reopen", response_model=ReopenedView)
+async def reopen_leads(campaign_id: str, body: Reopen, caller: Caller, deps: Deps) -> ReopenedView:
+    """Make closed leads ready again. The calling rules decide anew, so what they still bar is closed again."""
+    row = await campaign_of(deps, caller.tenant_id, campaign_id)
+    if row.status == "cancelled":
+        raise _conflict(CampaignStateConflict(row.status, "one that calls"))
+    leads = Leads(deps.db, caller.tenant_id, clock=deps.clock)
+    reopened = await leads.reopen(campaign_id, lead_id=body.lead_id, reason=body.reason)
+    if reopened:
+        await deps.call_placed()
+    return ReopenedView(reopened=reopened)
+
+
 @router.get("/{campaign_id}/stats", response_model=CampaignReport)
 async def campaign_stats(campaign_id: str, caller: Caller, deps: Deps) -> CampaignReport:
     """Where its leads stand, and what came of the attempts."""
@@ -209,7 +169,7 @@ async def campaign_jobs(
     before = None if cursor is None else str(cursor)
     campaigns = Campaigns(deps.db, caller.tenant_id)
     rows, following = await campaigns.attempts(campaign_id, limit=limit, before=before, live=live)
-    return JobPage(items=[_job_view(row) for row in rows], next_cursor=following)
+    return JobPage(items=[job_view(row) for row in rows], next_cursor=following)
 
 
 async def campaign_of(deps: ApiDeps, tenant_id: str, campaign_id: str) -> CampaignRow:
@@ -255,27 +215,4 @@ def _name_taken(name: str) -> ProblemError:
 def _conflict(error: CampaignStateConflict) -> ProblemError:
     return ProblemError(
         409, "campaign_state", str(error), remedy=_REMEDIES[error.status], status_of_campaign=error.status
-    )
-
-
-def campaign_view(row: CampaignRow) -> CampaignView:
-    fields = {name: getattr(row, name) for name in CampaignView.model_fields if name != "agent"}
-    return CampaignView.model_validate({**fields, "agent": row.agent_name})
-
-
-def _job_view(row: AttemptRow) -> JobView:
-    return JobView(
-        id=row.id,
-        call_id=row.call_id,
-        lead_id=row.lead_id,
-        number=row.to_number,
-        from_number=row.from_number,
-        attempt=row.number_in_lead,
-        status=row.status,
-        result=row.result or row.disposition,
-        detail=row.detail,
-        reason=row.rules_reason,
-        created_at=row.created_at,
-        placed_at=row.placing_at,
-        ended_at=row.ended_at,
     )

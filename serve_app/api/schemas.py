@@ -26,7 +26,8 @@ def _phone_number(text: str) -> str:
         ) from error
 
 
-def _bounded(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def bounded(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """A validator: a document of the caller's own, small enough to be kept in a row."""
     if len(json.dumps(metadata, separators=(",", ":")).encode()) > METADATA_BYTES:
         raise PydanticCustomError(
             "metadata_too_large",
@@ -47,7 +48,7 @@ class CallRequest(BaseModel):
     to: PhoneNumber
     agent: Name | None = Field(None, description="the agent's name; without it, the configured default")
     from_: PhoneNumber | None = Field(None, alias="from")
-    metadata: Annotated[dict[str, JsonValue], AfterValidator(_bounded)] = Field(
+    metadata: Annotated[dict[str, JsonValue], AfterValidator(bounded)] = Field(
         default_factory=dict, description="kept with the call and returned with it"
     )
 

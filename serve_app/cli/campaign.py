@@ -5,28 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 import yaml
-from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from serve_app.cli.campaign_input import campaign_spec, campaign_status, utc_time
 from serve_app.cli.client import ApiClient, api_key
 from serve_app.cli.common import clear_errors, err, out, with_database
 from serve_app.dialing.campaign_report import report_of
 from serve_app.dialing.campaign_spec import CampaignSpec, stored
-from serve_app.errors import ParleyError, SettingsError
-from serve_app.paths import configs_dir
+from serve_app.errors import ParleyError
 from serve_app.settings import load_settings
-from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
+from serve_app.store.campaign_rows import CampaignRow
 from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
 from serve_app.store.db import Database
-from serve_app.store.repositories import Agents, AttemptRow
+from serve_app.store.repositories import Agents, AttemptRow, Leads
 
 PAGE = 500
 
@@ -44,7 +43,7 @@ def create(
 ) -> None:
     """Write down a campaign. It is a draft until it is started."""
     with clear_errors():
-        spec = _spec(file)
+        spec = campaign_spec(file)
 
         async def write(db: Database, tenant: str) -> CampaignRow:
             if await Agents(db, tenant).get(spec.agent, spec.agent_version) is None:
@@ -92,7 +91,7 @@ def schedule(
         if at == "never":
             _move(name, lambda campaigns, found: campaigns.unschedule(found))
             return
-        when = _time(at)
+        when = utc_time(at)
         _move(name, lambda campaigns, found: campaigns.schedule(found, when))
 
 
@@ -133,6 +132,24 @@ def stats(name: Name) -> None:
         out.print(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
 
 
+@app.command()
+def reopen(
+    name: Name,
+    reason: Annotated[str | None, typer.Option(help="All leads that were closed for it, like not_scrubbed.")] = None,
+    lead: Annotated[str | None, typer.Option(help="One lead: its id.")] = None,
+) -> None:
+    """Make closed leads ready again; the calling rules decide anew."""
+    with clear_errors():
+        if (reason is None) == (lead is None):
+            raise ParleyError("name either --reason or --lead")
+
+        async def write(db: Database, tenant: str) -> int:
+            row = await find_campaign(Campaigns(db, tenant), name)
+            return await Leads(db, tenant).reopen(row.id, lead_id=lead, reason=reason)
+
+        out.print(f"{asyncio.run(with_database(write))} leads are ready again")
+
+
 @app.command("list")
 def list_campaigns(
     status: Annotated[str | None, typer.Option(help="Only those: draft, scheduled, running, paused, ...")] = None,
@@ -140,7 +157,7 @@ def list_campaigns(
 ) -> None:
     """Show the campaigns."""
     with clear_errors():
-        wanted = _status(status)
+        wanted = campaign_status(status)
 
         async def read(db: Database, tenant: str) -> tuple[list[CampaignRow], str | None]:
             return await Campaigns(db, tenant).list(limit=limit, status=wanted)
@@ -234,43 +251,6 @@ async def _end_live_calls(campaign_id: str) -> dict[str, Any]:
     url = os.environ.get("PARLEY_URL", "").rstrip("/") or load_settings().public_url
     async with ApiClient(url, await api_key()) as api:
         return await api.post(f"/api/v1/campaigns/{quote(campaign_id, safe='')}/stop", {"end_live_calls": True})
-
-
-def _spec(file: Path) -> CampaignSpec:
-    example = configs_dir() / "campaigns" / "spring-recall.yaml"
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file}: not a text file in UTF-8; a campaign is a YAML file like {example}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise SettingsError(f"{file}: expected the fields of one campaign; see {example}")
-    try:
-        return CampaignSpec.model_validate(document)
-    except ValidationError as error:
-        told = "\n  ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise SettingsError(f"{file} is not a valid campaign:\n  {told}\nAn example is {example}") from error
-
-
-def _time(text: str) -> datetime:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ParleyError(f"--at {text}: not a time; write it like 2027-01-11T09:00:00-05:00") from error
-    if when.tzinfo is None:
-        raise ParleyError(f"--at {text}: it has no offset, so it could be any zone's; add one, like -05:00 or Z")
-    return when.astimezone(UTC)
-
-
-def _status(text: str | None) -> CampaignStatus | None:
-    known: tuple[CampaignStatus, ...] = ("draft", "scheduled", "running", "paused", "completed", "cancelled")
-    for status in known:
-        if text == status:
-            return status
-    if text is not None:
-        raise ParleyError(f"--status {text}: not one of {', '.join(known)}")
-    return None
 
 
 def _table(*titles: str) -> Table:

@@ -1,7 +1,7 @@
 """Campaigns: what is to be done with leads, and whether it is being done now.
 
     draft -> scheduled -> running <-> paused
-    any of these -> cancelled; running -> completed
+    any of these -> cancelled; running <-> completed
 
 Every change is one conditional update, so that of two that come at once one wins, and asking for what is already so
 changes nothing. A paused or cancelled campaign has no new calls from the commit on: its attempts that wait do not pass
@@ -30,7 +30,7 @@ from serve_app.store.scope import TenantScope
 TRANSITIONS: Mapping[str, tuple[CampaignStatus, ...]] = {
     "draft": ("scheduled",),
     "scheduled": ("draft",),
-    "running": ("draft", "scheduled", "paused"),
+    "running": ("draft", "scheduled", "paused", "completed"),
     "paused": ("running",),
     "completed": ("running",),
     "cancelled": ("draft", "scheduled", "running", "paused"),
@@ -130,7 +130,7 @@ class Campaigns(TenantScope):
     async def update(self, campaign_id: str, **changes: Any) -> CampaignRow | None:
         """Change some of `EDITABLE`, in any status; a changed retry policy gets the next version.
 
-        None: there is no such campaign. Raises CampaignNameTaken, and CampaignStateConflict where it is over.
+        None: there is no such campaign. Raises CampaignNameTaken, and CampaignStateConflict where it is cancelled.
         """
         unknown = sorted(set(changes) - EDITABLE)
         if unknown:
@@ -142,7 +142,7 @@ class Campaigns(TenantScope):
                 if found is None:
                     return None
                 row = to_row(CampaignRow, found)
-                if row.over:
+                if row.status == "cancelled":
                     raise CampaignStateConflict(row.status, "something else")
                 policy = changes.pop("retry_policy", None)
                 if policy is not None:
@@ -156,12 +156,12 @@ class Campaigns(TenantScope):
             raise _taken(error, str(changes.get("name"))) from error
 
     async def start(self, campaign_id: str) -> tuple[CampaignRow, bool] | None:
-        """Run a draft or a scheduled campaign now. A paused one is resumed: `resume` says so.
+        """Run a draft or a scheduled campaign now, or a completed one that has new leads. A paused one is resumed.
 
         The campaign, and whether this call changed it; None: there is no such campaign. Raises CampaignStateConflict.
         So do all that follow.
         """
-        return await self._become(campaign_id, "running", only_from=("draft", "scheduled"))
+        return await self._become(campaign_id, "running", only_from=("draft", "scheduled", "completed"))
 
     async def schedule(self, campaign_id: str, at: datetime) -> tuple[CampaignRow, bool] | None:
         """Run it at a time. One that is scheduled already gets the new time."""
@@ -252,7 +252,7 @@ class Campaigns(TenantScope):
             Campaign.status.in_(only_from or TRANSITIONS[status]),
         )
         if status == "running":
-            values["started_at"] = func.coalesce(Campaign.started_at, now)
+            values |= {"started_at": func.coalesce(Campaign.started_at, now), "completed_at": None}
         moved = move.values(status=status, updated_at=now, epoch=Campaign.epoch + 1, **values)
         async with self.db.transaction() as session:
             changed = await session.scalar(moved.returning(Campaign.id).execution_options(synchronize_session=False))

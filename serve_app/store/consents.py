@@ -6,14 +6,18 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import Consent
+from serve_app.store.campaign_models import Consent, Lead
 from serve_app.store.campaign_rows import ConsentKind, ConsentRow
+from serve_app.store.leads import reopen_leads
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope
+
+WITHOUT_CONSENT = ("no_consent", "consent_revoked", "consent_expired", "consent_insufficient")
+"""The reasons of the calling rules that a new consent may take away."""
 
 
 async def consents_of(
@@ -41,6 +45,8 @@ class Consents(TenantScope):
     ) -> ConsentRow:
         """Keep a consent; those before it stay on record. `scope`: `*`, or what it names.
 
+        Leads of the number that were closed for want of one are ready again; the calling rules decide anew.
+
         Raises ValueError where it would be no proof: without a source, or given in the future.
         """
         now = self.clock.now()
@@ -65,6 +71,8 @@ class Consents(TenantScope):
         async with self.db.transaction() as session:
             session.add(consent)
             await session.flush()
+            missed = and_(Lead.number == number, Lead.last_reason.in_(WITHOUT_CONSENT))
+            await reopen_leads(session, self.tenant_id, missed, now)
             return to_row(ConsentRow, consent)
 
     async def revoke(self, number: str, *, at: datetime | None = None) -> int:

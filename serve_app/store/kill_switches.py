@@ -6,10 +6,14 @@ from sqlalchemy import ColumnElement, Select, and_, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import EVERYBODY, KillSwitch
+from serve_app.store.campaign_models import EVERYBODY, KillSwitch, Lead
 from serve_app.store.campaign_rows import SwitchRow, SwitchScope
+from serve_app.store.leads import reopen_leads
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope, changed, insert_or_ignore
+
+NUMBER_SWITCHED_OFF = "kill_switch_number"
+"""The reason for which the calling rules close a lead; what else is switched off says nothing about leads."""
 
 _Text = InstrumentedAttribute[str] | InstrumentedAttribute[str | None] | str | None
 
@@ -54,7 +58,7 @@ class KillSwitches(TenantScope):
             return to_row(SwitchRow, (await session.scalars(self._on(scope, key))).one())
 
     async def off(self, scope: SwitchScope, key: str, *, by: str) -> SwitchRow | None:
-        """Allow again what was switched off. None: it was not."""
+        """Allow again what was switched off; leads that were closed for it are ready again. None: it was not."""
         key = self._key(scope, key)
         lift = update(KillSwitch).where(
             KillSwitch.tenant_id == self.tenant_id,
@@ -66,6 +70,9 @@ class KillSwitches(TenantScope):
         async with self.db.transaction() as session:
             lifted = lift.values(values).returning(KillSwitch).execution_options(synchronize_session=False)
             found = await session.scalar(lifted)
+            if found is not None and scope == "number":
+                held = and_(Lead.number == key, Lead.last_reason == NUMBER_SWITCHED_OFF)
+                await reopen_leads(session, self.tenant_id, held, self.clock.now())
             return None if found is None else to_row(SwitchRow, found)
 
     async def list(self, *, lifted: bool = False) -> list[SwitchRow]:

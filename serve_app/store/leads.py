@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
@@ -19,6 +19,7 @@ from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope, changed
 
 CLOSED = ("done", "exhausted", "barred")
+REOPENED = "reopened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,27 @@ def _values(tenant_id: str, campaign_id: str, lead: NewLead, now: datetime, impo
     }
 
 
+async def reopen_leads(session: AsyncSession, tenant_id: str, which: ColumnElement[bool], now: datetime) -> int:
+    """Make closed leads ready again, each at the place that it is worth, in the caller's transaction; how many."""
+    closed = select(Lead).where(Lead.tenant_id == tenant_id, Lead.state.in_(CLOSED), KEPT_LEAD, which)
+    changes = [
+        {
+            "id": lead.id,
+            "state": "ready",
+            "next_at": now,
+            "queue_at": queue_at(
+                now, priority=lead.priority, high_value=lead.high_value, tags=lead.tags, fresh=lead.attempts == 0
+            ),
+            "last_reason": REOPENED,
+            "updated_at": now,
+        }
+        for lead in await session.scalars(closed.with_for_update())
+    ]
+    if changes:
+        await session.execute(update(Lead), changes)
+    return len(changes)
+
+
 class Leads(TenantScope):
     async def add(self, campaign_id: str, leads: Sequence[NewLead]) -> set[str]:
         """As `insert_leads`, in a transaction of its own."""
@@ -177,14 +199,10 @@ class Leads(TenantScope):
         """
         if (lead_id is None) == (reason is None):
             raise ValueError("name one lead or one reason")
-        now = self.clock.now()
-        closed = update(Lead).where(
-            Lead.tenant_id == self.tenant_id, Lead.campaign_id == campaign_id, Lead.state.in_(CLOSED)
-        )
-        closed = closed.where(Lead.id == lead_id if lead_id is not None else Lead.last_reason == reason)
-        again = closed.values(state="ready", next_at=now, queue_at=now, last_reason="reopened", updated_at=now)
+        which = Lead.id == lead_id if lead_id is not None else Lead.last_reason == reason
         async with self.db.transaction() as session:
-            return await changed(session, again.execution_options(synchronize_session=False))
+            mine = and_(Lead.campaign_id == campaign_id, which)
+            return await reopen_leads(session, self.tenant_id, mine, self.clock.now())
 
     async def list(
         self,

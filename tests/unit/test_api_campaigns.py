@@ -18,6 +18,7 @@ from serve_app.paths import configs_dir
 from serve_app.store.attempts import Attempts
 from serve_app.store.campaign_rows import CampaignRow
 from serve_app.store.campaigns import Campaigns, CampaignStats
+from serve_app.store.lead_claims import CloseLead
 from serve_app.store.leads import Leads, NewLead
 from tests.unit.api_support import Plane
 from tests.unit.campaign_support import claim, end, number, send
@@ -27,6 +28,7 @@ pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
 CAMPAIGNS = "/api/v1/campaigns"
 SWITCHES = "/api/v1/kill-switches"
+CONSENTS = "/api/v1/consents"
 EXAMPLE = configs_dir() / "campaigns" / "spring-recall.yaml"
 BODY: dict[str, Any] = {"name": "spring", "agent": "riverside-dental", "calling_rules": {"countries": ["US"]}}
 
@@ -209,9 +211,9 @@ async def test_a_strangers_campaign_is_on_no_route(plane: Plane) -> None:
     paths = (await plane.http.get("/openapi.json")).json()["paths"]
     routes = [(p, m) for p, methods in paths.items() if p.startswith(f"{CAMPAIGNS}/{{campaign_id}}") for m in methods]
     assert len(routes) >= 9
-    body = {"at": "2027-01-11T09:00:00Z"}
+    bodies = {"schedule": {"at": "2027-01-11T09:00:00Z"}, "reopen": {"reason": "x"}}
     for path, method in routes:
-        sent = body if path.endswith("schedule") else None if method == "get" or path.endswith("stop") else {}
+        sent = bodies.get(path.rpartition("/")[2], None if method == "get" else {})
         if any(word in path for word in ("/leads", "/imports")):
             continue  # their own tests ask
         url = path.replace("{campaign_id}", created["id"])
@@ -250,6 +252,46 @@ async def test_kill_switches_are_set_listed_and_lifted(plane: Plane) -> None:
     ):
         refused = await plane.http.post(SWITCHES, json=wrong | {"reason": "x"}, headers=plane.auth)
         check_problem(refused, 422, "invalid_request")
+
+
+async def test_consents_are_recorded_listed_and_taken_back(plane: Plane) -> None:
+    body = {"number": "+1 202-555-0123", "kind": "written", "source": "form", "given_at": "2026-01-05T12:00:00Z"}
+    response = await plane.http.post(CONSENTS, json=body | {"document": {"text": "I agree"}}, headers=plane.auth)
+    assert response.status_code == 201
+    assert (response.json()["scope"], response.json()["document"]) == ("*", {"text": "I agree"})
+    listed = await plane.http.get(CONSENTS, params={"number": "+12025550123"}, headers=plane.auth)
+    assert listed.json()["items"] == [response.json()]
+    other = await plane.another_key("other")
+    assert (await plane.http.get(CONSENTS, params={"number": "+12025550123"}, headers=other)).json()["items"] == []
+    taken = {"number": "+12025550123"}
+    for expected in (1, 0):
+        answer = await plane.http.post(f"{CONSENTS}/revoke", json=taken, headers=plane.auth)
+        assert answer.json() == {"revoked": expected}
+    for field, value in (
+        ("given_at", "2999-01-01T00:00:00Z"),
+        ("expires_at", "2026-01-05T12:00:00Z"),
+        ("source", " "),
+        ("kind", "verbal"),
+        ("given_at", "2026-01-05T12:00:00"),
+    ):
+        refused = await plane.http.post(CONSENTS, json=body | {field: value}, headers=plane.auth)
+        assert check_problem(refused, 422, "invalid_request")["errors"][0]["field"] == field
+
+
+async def test_closed_leads_are_opened_again_one_or_all_of_a_reason(plane: Plane) -> None:
+    created = await create(plane)
+    await Leads(plane.db, "default").add(created["id"], [NewLead(number(i)) for i in range(3)])
+    await post(plane, created, "start")
+    row = await row_of(plane, created)
+    await claim(plane.db, row, lambda lead, facts, known: CloseLead("barred", "not_scrubbed"))
+    leads, _ = await Leads(plane.db, "default").list(row.id, limit=9, state="barred")
+    assert (await post(plane, created, "reopen", {"lead_id": leads[0].id})).json() == {"reopened": 1}
+    assert (await post(plane, created, "reopen", {"reason": "not_scrubbed"})).json() == {"reopened": 2}
+    assert (await post(plane, created, "reopen", {"reason": "not_scrubbed"})).json() == {"reopened": 0}
+    for body in ({}, {"lead_id": leads[0].id, "reason": "x"}):
+        check_problem(await post(plane, created, "reopen", body), 422, "invalid_request")
+    await post(plane, created, "stop")
+    check_problem(await post(plane, created, "reopen", {"reason": "not_scrubbed"}), 409, "campaign_state")
 
 
 # --- the command line
@@ -300,6 +342,8 @@ def test_a_campaign_on_the_command_line(parley: Any, tmp_path: Path) -> None:
     assert "is draft" in parley("campaign", "schedule", "autumn", "--at", "never")[1]
     assert "total leads" in parley("campaign", "stats", "autumn")[1]
     assert parley("campaign", "jobs", "autumn")[0] == 0
+    assert "0 leads" in parley("campaign", "reopen", "autumn", "--reason", "not_scrubbed")[1]
+    assert parley("campaign", "reopen", "autumn")[0] == 1
 
 
 @pytest.mark.parametrize(

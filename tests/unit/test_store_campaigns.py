@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from serve_app.dialing.rules import Reason
 from serve_app.dialing.settling import settle_lead
 from serve_app.store.attempts import Attempts
 from serve_app.store.calls import Calls
@@ -21,9 +23,10 @@ from serve_app.store.campaigns import (
     CampaignStateConflict,
 )
 from serve_app.store.claim_facts import CampaignFacts, NumberFacts
+from serve_app.store.consents import WITHOUT_CONSENT, Consents
 from serve_app.store.db import Database
 from serve_app.store.do_not_call import DoNotCall
-from serve_app.store.kill_switches import KillSwitches
+from serve_app.store.kill_switches import NUMBER_SWITCHED_OFF, KillSwitches
 from serve_app.store.lead_claims import BEING_CALLED, Choice, CloseLead, Halt, PutOff
 from serve_app.store.lead_upkeep import heal, next_due, promote, settle_ended
 from serve_app.store.leads import Leads, NewLead
@@ -455,8 +458,40 @@ async def test_a_scheduled_campaign_starts_at_its_time_and_one_without_leads_lef
     assert await complete_finished(db, START) == 1
     over = await campaigns.get(running.id)
     assert over is not None and over.over and over.completed_at == START
+    await Leads(db, TENANT).add(running.id, [NewLead(number(2))])
+    again = await campaigns.start(running.id)
+    assert again is not None and again[1] and again[0].completed_at is None, "new leads may come later"
+    assert await complete_finished(db, START) == 0
+    await campaigns.cancel(running.id)
     with pytest.raises(CampaignStateConflict):
         await campaigns.update(running.id, goal="another")
+
+
+async def test_what_closed_a_lead_and_is_taken_away_opens_it_again(db: Database) -> None:
+    row = await campaign(db, leads=[NewLead(number(1), priority=9), number(2), number(3), number(4)])
+    why = ("no_consent", "kill_switch_number", "not_scrubbed", "no_consent")
+    reasons = {number(index): reason for index, reason in enumerate(why, 1)}
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", reasons[lead.number]))
+    assert {(await lead_of(db, row, to)).state for to in reasons} == {"barred"}
+    consents = Consents(db, TENANT)
+    given: dict[str, Any] = {"scope": "*", "source": "web form", "given_at": START - timedelta(days=30)}
+    await consents.record(number(1), "written", **given)
+    await KillSwitches(db, TENANT).on("number", number(2), reason="complaint", by="ann")
+    await KillSwitches(db, TENANT).off("number", number(2), by="ann")
+    assert await Leads(db, TENANT).reopen(row.id, reason="not_scrubbed") == 1
+    opened = [(await lead_of(db, row, to)) for to in reasons]
+    assert [lead.state for lead in opened] == ["ready", "ready", "ready", "barred"]
+    assert [lead.last_reason for lead in opened] == ["reopened", "reopened", "reopened", "no_consent"]
+    assert opened[0].queue_at < opened[1].queue_at, "at the place that it is worth"
+    assert await consents.revoke(number(1)) == 1 and await consents.revoke(number(1)) == 0
+    (kept,) = await consents.of(number(1))
+    assert (kept.kind, kept.source, kept.given_at) == ("written", "web form", given["given_at"])
+    assert kept.revoked_at is not None
+    assert set(WITHOUT_CONSENT) | {NUMBER_SWITCHED_OFF} <= set(Reason)
+    wrongs: list[dict[str, Any]] = [{"source": " "}, {"given_at": later(days=1)}, {"expires_at": given["given_at"]}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            await consents.record(number(1), "written", **{**given, **wrong})
 
 
 async def test_a_campaign_is_changed_and_its_policy_counts_its_versions(db: Database) -> None:
