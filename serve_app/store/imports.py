@@ -13,7 +13,7 @@ from serve_app.store.base import new_id
 from serve_app.store.campaign_models import EVERYBODY, Import, ImportChunk, ImportRowError, Lead, RegistryNumber
 from serve_app.store.campaign_rows import ImportRow, ImportStatus
 from serve_app.store.import_rows import RowFault, RowResult
-from serve_app.store.import_writes import write_errors, write_leads, write_listings
+from serve_app.store.import_writes import use_more_memory, write_errors, write_leads, write_listings
 from serve_app.store.jobs import insert_job
 from serve_app.store.models import DoNotCallEntry
 from serve_app.store.rows import to_row
@@ -143,6 +143,7 @@ class Imports(TenantScope):
         """
         now = self.clock.now()
         async with self.db.transaction() as session:
+            await use_more_memory(session)
             # The lock makes one writer of two, should there ever be two.
             found = await session.scalar(self._query().where(Import.id == row.id).with_for_update())
             if found is None or found.status != "running":
