@@ -11,15 +11,13 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.campaign_models import EVERYBODY, KillSwitch, RegistryNumber, Tenant
 from serve_app.store.campaign_rows import CampaignRow, ConsentRow, SwitchScope, TenantRow
 from serve_app.store.consents import consents_of
 from serve_app.store.models import LIVE_ATTEMPT, ONE_LIVE, Agent, Attempt, DoNotCallEntry
 from serve_app.store.rows import to_row
 from serve_app.store.usage import Used, used_by
-
-# Ended without having been sent: they are no calls to the number.
-UNSENT = ("no_capacity", "not_allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ async def _placed(
             Attempt.to_number.in_(numbers),
             or_(
                 Attempt.status != "ended",
-                and_(Attempt.placing_at.is_not(None), Attempt.disposition.not_in(UNSENT)),
+                and_(Attempt.placing_at.is_not(None), Attempt.disposition.not_in(NEVER_ASKED)),
             ),
         )
         .order_by(Attempt.created_at)

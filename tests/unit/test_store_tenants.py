@@ -109,6 +109,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Attempts: {
         "get": lambda r, v: r.get(v.live_attempt),
         "for_call": lambda r, v: r.for_call(v.live_call),
+        "placed_at": lambda r, v: r.placed_at(NUMBER, since=NOW - timedelta(days=1), limit=9),
         "live_of_call": lambda r, v: r.live_of_call(v.live_call),
         "claim_intended": lambda r, v: r.claim_intended("x", limit=50, lease_s=9, now=FUTURE),
         "barred": lambda r, v: r.barred(limit=50),
