@@ -12,7 +12,8 @@ from serve_app.api.auth import Caller
 from serve_app.api.deps import Deps
 from serve_app.api.do_not_call import Note
 from serve_app.api.problems import field_problem
-from serve_app.api.schemas import PhoneNumber, bounded
+from serve_app.api.schemas import bounded
+from serve_app.dialing.numbers import PhoneNumber
 from serve_app.store.campaign_rows import ConsentKind, ConsentRow
 from serve_app.store.repositories import Consents
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from serve_app.api.auth import Caller
 from serve_app.api.deps import Deps
 from serve_app.api.problems import ProblemError
-from serve_app.api.schemas import PhoneNumber
+from serve_app.dialing.numbers import PhoneNumber
 from serve_app.store.repositories import DoNotCall, DoNotCallRow
 from serve_app.store.rows import DoNotCallSource
 

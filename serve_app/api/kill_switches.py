@@ -14,7 +14,7 @@ from serve_app.api.campaigns import campaign_of
 from serve_app.api.deps import Deps
 from serve_app.api.do_not_call import Note
 from serve_app.api.problems import ProblemError
-from serve_app.api.schemas import PhoneNumber
+from serve_app.dialing.numbers import PhoneNumber
 from serve_app.store.campaign_rows import SwitchRow
 from serve_app.store.repositories import KillSwitches
 

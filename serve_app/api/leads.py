@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serve_app.api.auth import Caller
 from serve_app.api.deps import Deps
 from serve_app.api.problems import ProblemError, field_problem, not_found
-from serve_app.api.schemas import PhoneNumber
 from serve_app.dialing.imports.export import export_leads
 from serve_app.dialing.lead_spec import LeadSpec
+from serve_app.dialing.numbers import PhoneNumber
 from serve_app.store.campaign_rows import CampaignRow, LeadRow, LeadState
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.leads import Leads

@@ -10,20 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from serve_app.conversation.agent import Name
-from serve_app.dialing.numbers import InvalidNumberError, parse_e164
+from serve_app.dialing.numbers import PhoneNumber
 
 METADATA_BYTES = 4096
 
 CallStatus = Literal["queued", "dialing", "ringing", "answered", "in_progress", "completed", "failed"]
-
-
-def _phone_number(text: str) -> str:
-    try:
-        return parse_e164(text)
-    except InvalidNumberError as error:
-        raise PydanticCustomError(
-            "phone_number", "{message}", {"message": error.message, "remedy": error.remedy}
-        ) from error
 
 
 def bounded(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -35,9 +26,6 @@ def bounded(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
             {"limit": METADATA_BYTES, "remedy": "store the rest on your side, under an id that you put here"},
         )
     return metadata
-
-
-PhoneNumber = Annotated[str, Field(max_length=40, examples=["+12025550123"]), AfterValidator(_phone_number)]
 
 
 class CallRequest(BaseModel):

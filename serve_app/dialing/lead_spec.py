@@ -10,18 +10,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from serve_app.dialing.imports.config import import_config
-from serve_app.dialing.numbers import InvalidNumberError, parse_e164
+from serve_app.dialing.numbers import PhoneNumber
 from serve_app.store.campaign_rows import ConsentKind
 from serve_app.store.leads import NewConsent, NewLead
-
-
-def _number(text: str) -> str:
-    try:
-        return parse_e164(text)
-    except InvalidNumberError as error:
-        raise PydanticCustomError(
-            "phone_number", "{message}", {"message": error.message, "remedy": error.remedy}
-        ) from error
 
 
 def _place(name: str) -> str:
@@ -46,7 +37,6 @@ def _small(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return fields
 
 
-Number = Annotated[str, Field(max_length=40, examples=["+12025550123"]), AfterValidator(_number)]
 Zone = Annotated[str, Field(max_length=64, examples=["America/New_York"]), AfterValidator(_place)]
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
 Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
@@ -68,7 +58,7 @@ class LeadSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    number: Number
+    number: PhoneNumber
     first_name: str | None = Field(None, max_length=100)
     last_name: str | None = Field(None, max_length=100)
     email: str | None = Field(None, max_length=254)

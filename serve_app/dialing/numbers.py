@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import phonenumbers
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from serve_app.errors import ParleyError
 from serve_app.log import mask
 
-__all__ = ["InvalidNumberError", "is_valid", "mask", "parse_e164"]
+__all__ = ["InvalidNumberError", "PhoneNumber", "is_valid", "mask", "parse_e164"]
 
 
 class InvalidNumberError(ParleyError):
@@ -48,3 +52,16 @@ def parse_e164(text: str) -> str:
 def is_valid(e164: str) -> bool:
     """True if the number lies in a range that its country has assigned."""
     return phonenumbers.is_valid_number(phonenumbers.parse(e164, None))
+
+
+def _validated(text: str) -> str:
+    try:
+        return parse_e164(text)
+    except InvalidNumberError as error:
+        raise PydanticCustomError(
+            "phone_number", "{message}", {"message": error.message, "remedy": error.remedy}
+        ) from error
+
+
+PhoneNumber = Annotated[str, Field(max_length=40, examples=["+12025550123"]), AfterValidator(_validated)]
+"""A field of a model: `parse_e164`, with its remedy in the context of the error."""
