@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
 
 from serve_app.dialing.dispositions import Disposition, disposition_of
-from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, next_step, policy_from
-from serve_app.dialing.rules.places import place_of
+from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, RetryPolicy, next_step, policy_from
+from serve_app.dialing.rules import is_zone, place_of
 from serve_app.store.settlement import EndedAttempt, LeadStep
 
 
@@ -32,11 +35,11 @@ def settle_lead(ended: EndedAttempt) -> LeadStep:
         attempts=attempts,
         counts={Disposition(name): times for name, times in counts.items()},
         called_at=attempt.placing_at or attempt.created_at,
-        zones=sorted(lead.zones or place_of(lead.number).zones),
+        zones=sorted(filter(is_zone, lead.zones or ())) or sorted(place_of(lead.number).zones),
         callback_at=attempt.callback_at,
     )
     rng = random.Random(attempt.id)
-    step = next_step(policy_from(ended.retry_policy), history, disposition, attempt.ended_at, rng)
+    step = next_step(_policy(ended.retry_policy), history, disposition, attempt.ended_at, rng)
     if isinstance(step, Retry):
         return LeadStep(
             result=disposition,
@@ -50,6 +53,14 @@ def settle_lead(ended: EndedAttempt) -> LeadStep:
     if isinstance(step, Barred):
         return LeadStep(disposition, "barred", step.reason, attempts, whole_number=step.whole_number)
     return LeadStep(disposition, "done" if isinstance(step, Done) else "exhausted", step.reason, attempts)
+
+
+def _policy(document: Mapping[str, Any]) -> RetryPolicy:
+    """The campaign's, or the default where what is stored cannot be read any more: the call has to end all the same."""
+    try:
+        return policy_from(document)
+    except ValidationError:
+        return RetryPolicy()
 
 
 def _counted(counts: Mapping[str, int]) -> int:

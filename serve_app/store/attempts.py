@@ -195,15 +195,15 @@ class Attempts(TenantScope):
             return bool(await changed(session, over.values(status="ended", **values)))
 
     async def report(self, call_id: str, result: str, *, callback_at: datetime | None = None) -> bool:
-        """What the conversation says came of a call, before the call ends: it decides what becomes of the lead.
+        """What came of a call, as the conversation tells, or a person later: it decides what becomes of the lead.
 
-        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. False: no attempt of the call lives.
+        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. After the call has ended the upkeep of
+        leads settles it anew. False: the call has no attempt.
         """
-        live = update(Attempt).where(
-            Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.status.in_(LIVE_ATTEMPT)
-        )
+        mine = update(Attempt).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
         async with self.db.transaction() as session:
-            return bool(await changed(session, live.values(reported=result, callback_at=callback_at)))
+            told = mine.values(reported=result, callback_at=callback_at, settled_at=None)
+            return bool(await changed(session, told))
 
     async def stale(self, now: datetime) -> list[AttemptRow]:
         """Attempts in `placing` or `unknown` whose time is up: to be looked up at the network."""

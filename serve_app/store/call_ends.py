@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import case, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.models import LIVE_ATTEMPT, Attempt, Call
 from serve_app.store.usage import count_call
 
@@ -34,7 +35,10 @@ async def end_attempts(
 async def count_ended(
     session: AsyncSession, tenant_id: str, call_id: str, *, at: datetime, answered: bool, talk_s: float
 ) -> None:
-    """Count the call as used, for its campaign if it has one."""
-    attempts = select(Attempt.campaign_id).where(Attempt.tenant_id == tenant_id, Attempt.call_id == call_id)
-    campaign_id = await session.scalar(attempts.limit(1))
-    await count_call(session, tenant_id, campaign_id, at=at, answered=answered, talk_s=talk_s)
+    """Count the call as used, for its campaign if it has one. One that was never asked of the network is no call."""
+    asked = Attempt.placing_at.is_not(None) & Attempt.disposition.not_in(NEVER_ASKED)
+    attempts = select(Attempt.campaign_id, asked).where(Attempt.tenant_id == tenant_id, Attempt.call_id == call_id)
+    found = (await session.execute(attempts)).all()
+    if not found or any(was_asked for _, was_asked in found):
+        campaign_id = found[0].campaign_id if found else None
+        await count_call(session, tenant_id, campaign_id, at=at, answered=answered, talk_s=talk_s)

@@ -353,6 +353,44 @@ async def test_a_callback_that_was_promised_comes_at_its_time_before_all_others(
     assert order == [number(1), number(2)]
 
 
+async def test_what_a_call_came_to_may_be_told_after_its_end(db: Database) -> None:
+    row = await campaign(db, leads=[number(1)])
+    (held,) = (await claim(db, row)).leads
+    assert await send(db, held.attempt_id)
+    await end(db, held.call_id, "callee_hung_up", talked_s=40.0)
+    assert (await lead_of(db, row, number(1))).last_reason == "retry_reached_incomplete"
+    assert await Attempts(db, TENANT).report(held.call_id, "success")
+    assert await settle_ended(db, settle_lead, datetime.now(UTC), limit=9) == 1
+    lead = await lead_of(db, row, number(1))
+    assert (lead.state, lead.last_result, lead.attempts) == ("done", "success", 1)
+    assert not await Attempts(db, TENANT).report("no such call", "success")
+
+
+async def test_a_policy_that_cannot_be_read_any_more_does_not_keep_a_call_from_ending(db: Database) -> None:
+    row = await campaign(db, leads=[NewLead(number(1), zones=["Mars/Olympus"])], retry_policy={"rules": {"busy": 7}})
+    (held,) = (await claim(db, row)).leads
+    assert await send(db, held.attempt_id)
+    assert await end(db, held.call_id, "not_answered")
+    lead = await lead_of(db, row, number(1))
+    assert (lead.state, lead.last_reason) == ("deferred", "retry_no_answer")
+
+
+async def test_only_calls_that_were_asked_of_the_network_are_used(db: Database) -> None:
+    row = await campaign(db, leads=[number(i) for i in range(4)])
+    seen: list[CampaignFacts] = []
+    for outcome, sent in (("busy", True), ("no_capacity", True), ("agent_hung_up", False)):
+        (held,) = (await claim(db, row, limit=1)).leads
+        assert not sent or await send(db, held.attempt_id)
+        await end(db, held.call_id, outcome)
+
+    def look(lead: LeadRow, facts: CampaignFacts, known: NumberFacts) -> Choice:
+        seen.append(facts)
+        return Halt("enough")
+
+    await claim(db, row, look)
+    assert (seen[0].used_today.calls, seen[0].used_today.answered) == (1, 0)
+
+
 async def test_a_lead_whose_dialer_died_goes_back(db: Database) -> None:
     row = await campaign(db, leads=[number(1)])
     (held,) = (await claim(db, row, lease_s=60)).leads
