@@ -197,8 +197,8 @@ class Attempts(TenantScope):
     async def report(self, call_id: str, result: str, *, callback_at: datetime | None = None) -> bool:
         """What came of a call, as the conversation tells, or a person later: it decides what becomes of the lead.
 
-        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. After the call has ended the upkeep of
-        leads settles it anew. False: the call has no attempt.
+        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. After the end of the call
+        the upkeep of leads settles it anew. False: the call has no attempt.
         """
         mine = update(Attempt).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
         async with self.db.transaction() as session:
