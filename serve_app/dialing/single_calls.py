@@ -60,7 +60,8 @@ class SingleCalls:
     async def decide(self, db: Database, tenant_id: str, number: str, now: datetime) -> Decision:
         """Decide on one E.164 number. Raises UnavailableError.
 
-        The do-not-call list is not asked here: whoever queues, claims or places a call asks for it in that transaction.
+        Do-not-call list and kill switches are not asked here: the store asks for them in the transactions that queue,
+        claim and place a call.
         """
         attempted_at: list[datetime] = []
         if not self.simulated_network and number in self._allowed:

@@ -14,6 +14,8 @@ from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Claim, Dialer
 from serve_app.dialing.reconcile import ABSENT_ONCE, AttemptReconciler
+from serve_app.dialing.rules import Allow, Decision
+from serve_app.dialing.single_calls import SingleCalls
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
@@ -21,6 +23,7 @@ from serve_app.store.reports import DEMAND, Reports
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.rest import VonageClient
 from tests.unit.api_support import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
+from tests.unit.campaign_support import campaign, claim
 
 pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
@@ -569,3 +572,27 @@ async def test_api_dialer_and_webhook_make_one_answered_call(plane: Plane) -> No
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await client.aclose()
+
+
+async def test_a_call_whose_time_is_over_before_its_slot_is_not_placed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def until_now(*_: Any) -> Decision:
+        return Allow(bench.clock.now())
+
+    monkeypatch.setattr(SingleCalls, "decide", until_now)
+    _, attempt = await bench.call()
+    async with bench.dialing():
+        ended = await bench.until_status(attempt.id, "ended")
+    assert ended.disposition == "not_allowed"
+    assert ended.detail is not None and ended.detail.startswith("outside_window")
+    assert bench.vonage.posts == []
+
+
+async def test_a_campaigns_call_was_decided_on_in_its_claim_and_needs_no_allowed_number(bench: Bench) -> None:
+    row = await campaign(bench.db, leads=["+12012345678"], tenant="default")
+    (claimed,) = (await claim(bench.db, row)).leads
+    async with bench.dialing(simulated_network=False):
+        placed = await bench.until_status(claimed.attempt_id, "placed", "ended")
+    assert placed.status == "placed"
+    assert len(bench.vonage.posts) == 1

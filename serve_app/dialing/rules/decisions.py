@@ -97,7 +97,7 @@ class Reason(StrEnum):
     ON_GLOBAL_DO_NOT_CALL_LIST = (
         "on_global_do_not_call_list",
         "number",
-        "the number is on the do-not-call list of the whole platform",
+        "the number is on a public do-not-call registry, or on the list of the whole platform",
         "do not call it",
     )
     NO_CONSENT = (
