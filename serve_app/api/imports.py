@@ -216,13 +216,15 @@ async def forget_import(import_id: UUID, caller: Caller, deps: Deps) -> None:
     row = await _found(import_id, caller, deps)
     if not await Imports(deps.db, caller.tenant_id).forget(row.id):
         raise ProblemError(409, "import_not_over", f"the import is {row.status}", remedy="cancel it first")
+    await deps.objects.delete([row.object_key])  # of one that failed, the file is still there
 
 
 async def _create(
     ready: ReadyFile, response: Response, caller: Caller, deps: Deps, campaign_id: str | None, filename: str
 ) -> ImportView:
     imports = Imports(deps.db, caller.tenant_id, clock=deps.clock)
-    row, new = await create_import(imports, deps.objects, ready, campaign_id=campaign_id, filename=filename)
+    name = filename.replace("\0", "")
+    row, new = await create_import(imports, deps.objects, ready, campaign_id=campaign_id, filename=name)
     response.status_code = 201 if new else 200
     if row.status == "queued":
         await deps.call_ended()  # wakes the workers

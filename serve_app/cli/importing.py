@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from serve_app.store.imports import IMPORT_FILE, ImportKind, Imports
 from serve_app.store.objects import ObjectStore
 
 POLL_S = 0.3
+_QUIET_S = 15.0
 _OVER = ("completed", "failed", "cancelled")
 
 File = Annotated[
@@ -154,13 +156,20 @@ async def _watched(imports: Imports, row: ImportRow, running: asyncio.Task[None]
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TextColumn("{task.fields[rows]} rows"), console=err, transient=True) as progress:
         task = progress.add_task(row.status, total=row.size_bytes, rows=0)
+        quiet_s = 0.0
         while row.status not in _OVER:
             await asyncio.wait({running}, timeout=POLL_S)
+            quiet_s += POLL_S
+            if quiet_s > _QUIET_S:
+                err.print("another process has it; should it have died, this one goes on within five minutes")
+                quiet_s = -math.inf
             if running.done():
                 running.result()
             found = await imports.get(row.id)
             if found is None:
                 raise SettingsError(f"import {row.id} was deleted while it ran")
+            if found.counts != row.counts:
+                quiet_s = 0.0
             row = found
             counts = row.counts
             progress.update(task, description=row.status, completed=counts["bytes_read"], rows=counts["rows"])

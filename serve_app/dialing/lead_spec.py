@@ -28,7 +28,10 @@ def _place(name: str) -> str:
 
 def _small(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
     most = import_config().limits.custom_field_bytes
-    if len(json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()) > most:
+    document = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+    if "\\u0000" in document:
+        raise PydanticCustomError("nul", "they hold a NUL character", {"remedy": "leave it out"})
+    if len(document.encode()) > most:
         raise PydanticCustomError(
             "custom_fields_too_large",
             "they are larger than {most} bytes as JSON",
@@ -38,8 +41,11 @@ def _small(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 Zone = Annotated[str, Field(max_length=64, examples=["America/New_York"]), AfterValidator(_place)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
-Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+# PostgreSQL keeps no NUL in a text.
+_TEXT = r"^[^\x00]*$"
+PersonName = Annotated[str, Field(max_length=100, pattern=_TEXT)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50, pattern=_TEXT)]
+Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=_TEXT)]
 
 
 class ConsentSpec(BaseModel):
@@ -50,7 +56,7 @@ class ConsentSpec(BaseModel):
     kind: ConsentKind
     given_at: AwareDatetime = Field(description="not in the future")
     source: Source = Field(description="where and how it was given")
-    scope: str = Field("*", min_length=1, max_length=200)
+    scope: str = Field("*", min_length=1, max_length=200, pattern=_TEXT)
 
 
 class LeadSpec(BaseModel):
@@ -59,9 +65,9 @@ class LeadSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: PhoneNumber
-    first_name: str | None = Field(None, max_length=100)
-    last_name: str | None = Field(None, max_length=100)
-    email: str | None = Field(None, max_length=254)
+    first_name: PersonName | None = None
+    last_name: PersonName | None = None
+    email: str | None = Field(None, max_length=254, pattern=_TEXT)
     time_zones: list[Zone] | None = Field(
         None, min_length=1, max_length=5, description="without them, those of the number's prefix"
     )

@@ -42,6 +42,8 @@ class ImportFile:
         if row is None:
             waiting = await imports.get(import_id)
             if waiting is None or waiting.status != "queued":
+                if waiting is not None and waiting.status == "cancelled":
+                    await self._objects.delete([waiting.object_key])
                 return
             # Given back, and not counted as an attempt: it waits its turn.
             raise UnavailableError(f"import {import_id} waits: another one of this tenant is running")

@@ -117,6 +117,7 @@ def test_rows_are_counted_beyond_the_limit_only(tmp_path: Path) -> None:
     path = written(tmp_path, b'phone\n"a\nb"\n"c\nd"\n')
     assert count_rows(path, form, most=10, longest_cell=100) == 0, "fewer lines than the limit are fewer rows"
     assert count_rows(path, form, most=5, longest_cell=100) == 3, "a line feed inside a cell ends no row"
+    assert count_rows(written(tmp_path, b"phone\r1\r2\r3\r"), form, most=3, longest_cell=100) == 4
 
 
 # --- headers
@@ -157,6 +158,7 @@ def test_a_file_without_header_is_read_from_its_first_row() -> None:
     assert not found.has_header
     assert found.names == ("column 1", "column 2", "column 3")
     assert found.fields == {"number": 1}
+    assert columns("2026-11-21", "Smith", "(202) 555-0123").fields == {"number": 2}, "a date is no phone number"
 
 
 def test_headers_that_are_empty_or_occur_twice_have_names_of_their_own() -> None:

@@ -136,6 +136,7 @@ FAULTS: list[tuple[dict[str, str], str, str, str]] = [
     ({"phone": "2025550123", "country": "Utopia"}, "country", "country_unknown", "UTOPIA"),
     ({"consent": "perhaps"}, "consent", "consent_invalid", "perhaps"),
     ({"consent date": "01/02/2026"}, "consent date", "consent_at_invalid", "01/02/2026"),
+    ({"consent date": "0001-01-01T00:00:00+14:00"}, "consent date", "consent_at_invalid", "0001-01-01T00:00:00+14:00"),
     ({"consent": "yes", "consent date": "2026-06-02"}, "consent date", "consent_at_invalid", "2026-06-02"),
     ({"first name": "x" * 101}, "first name", "value_too_long", "x" * 101),
     ({"company": "ö" * 2100}, "", "custom_fields_too_large", "4214 bytes"),

@@ -91,7 +91,7 @@ def columns_of(
 
 def _names(first_row: Sequence[str], config: ImportConfig) -> tuple[tuple[str, ...], bool]:
     known = {synonym for synonyms in config.headers.values() for synonym in synonyms}
-    cells = [cell.strip() for cell in first_row]
+    cells = [cell.replace("\0", "").strip() for cell in first_row]
     has_header = any(_plain(cell) in known for cell in cells) or not any(map(_NUMBER_LIKE.fullmatch, cells))
     if not has_header:
         return tuple(f"column {number}" for number in range(1, len(cells) + 1)), False
@@ -104,7 +104,7 @@ def _names(first_row: Sequence[str], config: ImportConfig) -> tuple[tuple[str, .
 
 def _guessed(names: Sequence[str], first_row: Sequence[str], has_header: bool, config: ImportConfig) -> dict[str, int]:
     if not has_header:
-        return {"number": next(at for at, cell in enumerate(first_row) if _NUMBER_LIKE.fullmatch(cell.strip()))}
+        return {"number": max(range(len(first_row)), key=lambda at: _likeness(first_row[at].strip()))}
     at: dict[str, int] = {}
     for index, name in enumerate(names):
         at.setdefault(_plain(name), index)
@@ -116,6 +116,12 @@ def _guessed(names: Sequence[str], first_row: Sequence[str], has_header: bool, c
     if "first_name" in guessed or "last_name" in guessed:
         guessed.pop("full_name", None)
     return guessed
+
+
+def _likeness(cell: str) -> tuple[bool, bool, int]:
+    """How much it looks like a phone number: a date has fewer digits, and no plus."""
+    digits = sum(char.isdigit() for char in cell)
+    return _NUMBER_LIKE.fullmatch(cell) is not None, "+" in cell[:3], digits
 
 
 def _plain(name: str) -> str:

@@ -79,8 +79,8 @@ class RowSource:
 
 def count_rows(path: Path, form: TextFormat, *, most: int, longest_cell: int) -> int:
     """How many rows the file has, the header included; beyond `most` it stops counting."""
-    # A row has at least one line feed (or is the last one): most files need no second look.
-    if _line_feeds(path) < most:
+    # A row ends in a line feed or a carriage return (or is the last one): most files need no second look.
+    if _line_ends(path) < most:
         return 0
     with RowSource(path, form, longest_cell=longest_cell) as source:
         counted = 0
@@ -89,6 +89,10 @@ def count_rows(path: Path, form: TextFormat, *, most: int, longest_cell: int) ->
         return counted
 
 
-def _line_feeds(path: Path) -> int:
+def _line_ends(path: Path) -> int:
+    feeds = returns = 0
     with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        for block in iter(lambda: file.read(1 << 20), b""):
+            feeds += block.count(b"\n")
+            returns += block.count(b"\r")
+    return max(feeds, returns)

@@ -228,9 +228,9 @@ class RowReader:
             return None
         try:
             given_at = datetime.fromisoformat(text)
-        except ValueError:
+            given_at = given_at.astimezone(UTC) if given_at.tzinfo else given_at.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):  # the first and the last day of time have no UTC everywhere
             raise _Refused("consent_at", "consent_at_invalid", text) from None
-        given_at = given_at.astimezone(UTC) if given_at.tzinfo else given_at.replace(tzinfo=UTC)
         if given_at > self._now:
             raise _Refused("consent_at", "consent_at_invalid", text)
         return given_at.isoformat()

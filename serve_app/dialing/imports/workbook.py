@@ -77,7 +77,7 @@ def main() -> None:
     _limit_memory(order["memory_bytes"])
     try:
         _check_parts(Path(order["path"]), order["bytes"], order["ratio"])
-        _write(Path(order["path"]), Path(order["out"]), order["sheet"])
+        _write(Path(order["path"]), Path(order["out"]), order["sheet"], order["bytes"])
         told: dict[str, str] = {}
     except ImportRefused as refused:
         told = {
@@ -121,7 +121,7 @@ def _check_parts(path: Path, most_bytes: int, most_ratio: float) -> None:
         raise ImportRefused("workbook_damaged", "file", f"the workbook cannot be read: {error}", _AS_CSV) from error
 
 
-def _write(path: Path, out: Path, wanted: str | None) -> None:
+def _write(path: Path, out: Path, wanted: str | None, most_bytes: int) -> None:
     from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
 
     try:
@@ -136,9 +136,12 @@ def _write(path: Path, out: Path, wanted: str | None) -> None:
     except CalamineError as error:
         raise ImportRefused("workbook_damaged", "file", f"the workbook cannot be read: {error}", _AS_CSV) from error
     with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer, written = csv.writer(file), 0
         for row in sheet.iter_rows():
-            writer.writerow([_text(cell) for cell in row])
+            written += writer.writerow([_text(cell) for cell in row])
+            # A text that many cells share is in the workbook once, and here as often as there are cells.
+            if written > most_bytes:
+                raise ImportRefused("workbook_too_large", "file", f"as text it is above {most_bytes} bytes", _AS_CSV)
 
 
 def _text(cell: Any) -> str:
