@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from serve_app.dialing.imports.config import import_config
 from serve_app.dialing.imports.intake import ImportOptions, create_import, make_ready
@@ -431,3 +431,27 @@ async def test_imports_are_listed_and_forgotten(db: Database, objects: ObjectSto
     async with db.session() as session:
         assert await session.scalar(select(func.count()).select_from(Import)) == 2
         assert await session.scalar(select(func.count()).select_from(Lead)) == 1
+
+
+async def test_numbers_are_looked_up_in_their_index(sqlite_db: Database, objects: ObjectStore, tmp_path: Path) -> None:
+    campaign = await add_campaign(sqlite_db)
+    asked: list[tuple[str, Any]] = []
+
+    def remember(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(sqlite_db.engine.sync_engine, "before_cursor_execute", remember)
+    leads, _ = await send(sqlite_db, objects, tmp_path, [["2025550100"]], campaign, header=["phone"])
+    await run(sqlite_db, objects, leads.id)
+    listed, _ = await send(sqlite_db, objects, tmp_path, [["2025550100"]], None, header=["phone"])
+    await run(sqlite_db, objects, listed.id)
+    await Leads(sqlite_db, TENANT).of_number("+12025550100")
+    await Leads(sqlite_db, TENANT).list(campaign, limit=1, number="+12025550100")
+    event.remove(sqlite_db.engine.sync_engine, "before_cursor_execute", remember)
+    by_number = [(sql, values) for sql, values in asked if "leads.number IN" in sql or "leads.number =" in sql]
+    assert len(by_number) == 4
+    async with sqlite_db.session() as session:
+        for sql, values in by_number:
+            plan = await (await session.connection()).exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", tuple(values))
+            told = " ".join(row[-1] for row in plan)
+            assert "one_lead (tenant_id=? AND number=?" in told and "SCAN leads" not in told, told
