@@ -581,11 +581,12 @@ async def test_a_call_whose_time_is_over_before_its_slot_is_not_placed(
         return Allow(bench.clock.now())
 
     monkeypatch.setattr(SingleCalls, "decide", until_now)
-    _, attempt = await bench.call()
+    call, attempt = await bench.call()
     async with bench.dialing():
         ended = await bench.until_status(attempt.id, "ended")
     assert ended.disposition == "not_allowed"
-    assert ended.detail is not None and ended.detail.startswith("outside_window")
+    row = await bench.calls.get(call.id)
+    assert row is not None and row.detail is not None and row.detail.startswith("outside_window")
     assert bench.vonage.posts == []
 
 
