@@ -1,0 +1,107 @@
+"""How many calls may be under way, and how long a campaign takes. Pure.
+
+A call that rings needs a line of the network; one that is answered needs a session as well. By default every call has
+its session before it is placed, so nobody who answers is ever met by silence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+LONGEST_PACE_S = 5.0
+"""What the rate of the network lets through in this time may wait for it."""
+LEAST_WAITING = 4
+
+# Additive increase, multiplicative decrease, as TCP does it: from one failure to the next probe is half a minute.
+DECREASE = 0.5
+LEAST_SHARE = 0.1
+INCREASE_PER_S = 0.01
+DEAF_S = 5.0
+"""Failures that come together are one sign, not many."""
+
+
+def most_waiting(calls_per_second: float) -> int:
+    """Calls that may wait for the network's rate: half of what it passes in `LONGEST_PACE_S`.
+
+    So two dialers together mostly stay within it.
+    """
+    return max(LEAST_WAITING, math.ceil(calls_per_second * LONGEST_PACE_S / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What there is and what is used now."""
+
+    sessions: int
+    sessions_used: int
+    """Reserved by calls that ring, or talking."""
+    lines: int | None
+    """Calls that the network carries at once; None: it states no limit."""
+    lines_used: int
+    """Calls that ring or talk."""
+    waiting: int
+    """Calls that are decided on and not placed yet. Some of them may hold a session already."""
+    most_waiting: int
+
+
+def room(load: Load, share: float) -> int:
+    """How many more calls may be decided on: each will find a session, a line and a place in the rate.
+
+    `share`: what `Backpressure` leaves of the sessions. What rings or talks is never ended for it.
+    """
+    sessions = math.floor(load.sessions * share) - load.sessions_used - load.waiting
+    lines = sessions if load.lines is None else load.lines - load.lines_used - load.waiting
+    return max(0, min(sessions, lines, load.most_waiting - load.waiting))
+
+
+class Backpressure:
+    """The share of the capacity that is used while a provider is in trouble: halved by a failure, regained slowly."""
+
+    def __init__(self) -> None:
+        self._share = 1.0
+        self._at_s = -math.inf
+
+    def share(self, now_s: float) -> float:
+        """Of the capacity, from `LEAST_SHARE` to 1. `now_s` is monotonic."""
+        if self._share == 1.0:
+            return 1.0
+        return min(1.0, self._share + max(0.0, now_s - self._at_s) * INCREASE_PER_S)
+
+    def failed(self, now_s: float) -> None:
+        """A provider refused for its load, failed, or did not answer."""
+        if now_s - self._at_s < DEAF_S:
+            return
+        self._share = max(LEAST_SHARE, self.share(now_s) * DECREASE)
+        self._at_s = now_s
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What one pass over the open leads of a campaign depends on."""
+
+    leads: int
+    calls_per_second: float
+    """The campaign's share of them."""
+    sessions: int
+    """The campaign's share of them."""
+    answer_rate: float
+    """Share of the calls that are answered, 0 to 1."""
+    talk_s: float
+    """Mean of the answered calls."""
+    ring_s: float
+    """Mean of all calls."""
+
+
+def pass_s(outlook: Outlook) -> float:
+    """Seconds of dialing until each lead was called once; infinite where nothing can be called.
+
+    By Little's law: each call holds its session while it rings and talks, so sessions bound the rate of calls, too.
+    """
+    hold_s = outlook.ring_s + outlook.answer_rate * outlook.talk_s
+    rate = outlook.calls_per_second
+    if hold_s > 0:
+        rate = min(rate, outlook.sessions / hold_s)
+    if outlook.leads == 0:
+        return 0.0
+    return outlook.leads / rate if rate > 0 else math.inf
