@@ -230,10 +230,12 @@ class Imports(TenantScope):
         )
         on_registry = select(RegistryNumber.number).where(RegistryNumber.tenant_id.in_((self.tenant_id, EVERYBODY)))
         barred = union_all(on_list, on_registry)
-        row = select(Import.campaign_id).where(Import.id == import_id).scalar_subquery()
+        row = await self.get(import_id)
+        if row is None or row.kind != "leads":
+            return 0
         leads = select(func.count(Lead.id)).where(
             Lead.tenant_id == self.tenant_id,
-            Lead.campaign_id == row,
+            Lead.campaign_id == row.campaign_id,
             Lead.import_id == import_id,
             Lead.number.in_(barred),
         )
