@@ -19,6 +19,7 @@ from serve_app.latency_counts import BUCKETS_MS, LATENCIES
 CALLS_REQUESTED = Counter("parley_calls_requested_total", "Outbound calls asked for through the API.", ["result"])
 CALLS_INBOUND = Counter("parley_calls_inbound_total", "Inbound calls at the answer webhook.", ["result"])
 ATTEMPTS = Counter("parley_attempts_total", "Create-call requests and what became of them.", ["result"])
+LEADS = Counter("parley_leads_decided_total", "Leads of campaigns that were due: called, or why not.", ["result"])
 WEBHOOKS = Counter("parley_webhooks_total", "Provider webhooks.", ["kind", "result"])
 ANSWER_SECONDS = Histogram(
     "parley_answer_webhook_seconds",

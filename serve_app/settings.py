@@ -97,6 +97,9 @@ class VonageSettings(Section):
     ringing_timer_s: int = Field(30, ge=15, le=120)
     length_timer_s: int = Field(3600, ge=60, le=7200)
     calls_per_second: float = Field(3, gt=0)
+    channels: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(empty_is_none)] = Field(
+        None, description="calls that the account carries at once, ringing or answered; empty: it states no limit"
+    )
     request_timeout_s: float = Field(8, gt=0)
 
     @property

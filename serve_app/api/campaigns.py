@@ -24,8 +24,9 @@ from serve_app.api.campaign_views import (
 )
 from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError, field_problem, not_found
-from serve_app.dialing.campaign_report import CampaignReport, report_of
+from serve_app.dialing.campaign_report import CampaignReport, Capacity, report_of
 from serve_app.dialing.campaign_spec import CampaignChange, CampaignSpec, stored
+from serve_app.errors import UnavailableError
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
 from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
 from serve_app.store.repositories import Agents, Leads
@@ -152,7 +153,13 @@ async def reopen_leads(campaign_id: str, body: Reopen, caller: Caller, deps: Dep
 async def campaign_stats(campaign_id: str, caller: Caller, deps: Deps) -> CampaignReport:
     """Where its leads stand, and what came of the attempts."""
     await campaign_of(deps, caller.tenant_id, campaign_id)
-    return report_of(await Campaigns(deps.db, caller.tenant_id).stats(campaign_id))
+    stats = await Campaigns(deps.db, caller.tenant_id).stats(campaign_id)
+    try:
+        sessions, _ = await deps.live.capacity()
+    except UnavailableError:
+        # The counts are in SQL; only the outlook is missing then.
+        return report_of(stats)
+    return report_of(stats, Capacity(deps.settings.telephony.vonage.calls_per_second, sessions))
 
 
 @router.get("/{campaign_id}/jobs", response_model=JobPage)

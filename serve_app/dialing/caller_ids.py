@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.lead_choice import CallerNumber
 from serve_app.store.campaign_rows import LeadRow, NumberRow
 from serve_app.store.numbers import NumberHealth, NumberUse
@@ -32,22 +31,6 @@ FEWER_ANSWERS = 0.6
 MOST_SHORT = 0.6
 """Of the answered calls; people who hang up at once have seen something on their screen."""
 REST = timedelta(days=60)
-
-HUMAN = tuple(
-    str(one)
-    for one in (
-        Disposition.HUMAN_SHORT,
-        Disposition.REACHED_INCOMPLETE,
-        Disposition.CALLBACK,
-        Disposition.SUCCESS,
-        Disposition.NOT_INTERESTED,
-        Disposition.COMPLETED,
-        Disposition.OPT_OUT,
-        Disposition.WRONG_NUMBER,
-        Disposition.LITIGATOR,
-    )
-)
-SHORT = (str(Disposition.HUMAN_SHORT),)
 
 
 def allowance(number: NumberRow, now: datetime) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, Field
 
 from serve_app.dialing.dispositions import HUMAN, Disposition
+from serve_app.dialing.pacing import USUAL_ANSWER_RATE, USUAL_TALK_S, Outlook, pass_s
 from serve_app.store.campaigns import CampaignStats
+
+ANSWERED = HUMAN | {Disposition.MACHINE, Disposition.MESSAGE_LEFT}
 
 
 class CampaignReport(BaseModel):
@@ -24,9 +29,21 @@ class CampaignReport(BaseModel):
     contact_rate: float | None = Field(description="contacts / attempts")
     attempts_per_contact: float | None
     exhausted_share: float | None = Field(description="leads whose attempts are used up / total leads")
+    pass_hours: float | None = Field(
+        None, description="hours of dialing until each open lead was called once, if nothing else is called"
+    )
 
 
-def report_of(stats: CampaignStats) -> CampaignReport:
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Of the whole platform: what it may place per second, and the calls that it can hold."""
+
+    calls_per_second: float
+    sessions: int
+
+
+def report_of(stats: CampaignStats, capacity: Capacity | None = None) -> CampaignReport:
+    """`capacity` None: it is not known, so there is no `pass_hours`."""
     total = sum(count for state, count in stats.leads.items() if state != "deleted")
     attempts = sum(count for result, count in stats.results.items() if result != Disposition.NOT_PLACED)
     contacts = sum(count for result, count in stats.results.items() if result in HUMAN)
@@ -44,7 +61,22 @@ def report_of(stats: CampaignStats) -> CampaignReport:
         contact_rate=_ratio(contacts, attempts),
         attempts_per_contact=_ratio(attempts, contacts),
         exhausted_share=_ratio(stats.leads.get("exhausted", 0), total),
+        pass_hours=None if capacity is None else _pass_hours(stats, capacity, attempts),
     )
+
+
+def _pass_hours(stats: CampaignStats, capacity: Capacity, attempts: int) -> float | None:
+    answered = sum(count for result, count in stats.results.items() if result in ANSWERED)
+    seconds = pass_s(
+        Outlook(
+            leads=stats.leads.get("ready", 0) + stats.leads.get("deferred", 0),
+            calls_per_second=capacity.calls_per_second,
+            sessions=capacity.sessions,
+            answer_rate=answered / attempts if attempts else USUAL_ANSWER_RATE,
+            talk_s=stats.talk_s / answered if answered else USUAL_TALK_S,
+        )
+    )
+    return None if seconds is None else round(seconds / 3600, 2)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -9,8 +9,8 @@ a webhook that carries the attempt's signed link, or the reconciler, finds out.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,7 @@ from serve_app.conversation.lease import Outcome
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
+from serve_app.dialing.pacing import LONGEST_PACE_S, Backpressure, most_waiting
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.rules import Allow, Decision, Defer, Deny, Reason
 from serve_app.dialing.single_calls import SingleCalls
@@ -38,7 +39,6 @@ from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCal
 # How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
 # next dialer takes over soon, and yet nobody loses the place in the queue.
 RENEWAL_S = 5.0
-LONGEST_PACE_S = 5.0
 # Between the last check and the request: a commit, a Redis round trip, a busy event loop.
 MARGIN_S = 5.0
 IDLE_S = 5.0
@@ -81,13 +81,20 @@ class Dialer:
         *,
         simulated_network: bool | None = None,
         prepare: Prepare | None = None,
+        moved: Callable[[], None] | None = None,
     ) -> None:
-        """`prepare`: asked for the opening of an agent version before its first call of this process is placed."""
+        """`prepare`: asked for the opening of an agent version before its first call of this process is placed.
+
+        `moved`: told whenever an attempt was placed, ended or put back.
+        """
         network = settings.telephony.vonage
         self._db = db
         self._live = live
         self._vonage = vonage
         self._clock = clock
+        self.pressure = Backpressure()
+        """What this dialer learns of the network's troubles."""
+        self._moved = moved
         self._owner = owner
         self._network = network
         self._queue_timeout_s = settings.dialing.queue_timeout_s
@@ -97,8 +104,7 @@ class Dialer:
         self._lease_s = RENEWAL_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
         self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
-        # Half of what the pace lets through in the longest wait, so that two dialers together mostly stay within it.
-        self._most_in_flight = max(4, math.ceil(network.calls_per_second * LONGEST_PACE_S / 2))
+        self._most_in_flight = most_waiting(network.calls_per_second)
         self._slots = SlotQueue(live, clock, owner)
         self._openings = Openings(prepare, clock)
         self._in_flight = 0
@@ -218,6 +224,8 @@ class Dialer:
         finally:
             self._in_flight -= 1
             self.wake()
+            if self._moved is not None:
+                self._moved()
 
     async def _dial(self, claim: Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
@@ -314,8 +322,11 @@ class Dialer:
             await self._end(attempt, "failed", f"the call cannot be asked for: {error}")
             return "refused"
         except NotPlaced as error:
+            if error.retryable:
+                self.pressure.failed(self._clock.monotonic())
             return await self._refused(attempt, error)
         except OutcomeUnknown as error:
+            self.pressure.failed(self._clock.monotonic())
             await self._attempts(attempt).unknown(attempt.id, str(error))
             return "unknown"
         return await self._placed(attempt, placed)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from serve_app.dialing.fairness import Scarce
+
 LONGEST_PACE_S = 5.0
 """What the rate of the network lets through in this time may wait for it."""
 LEAST_WAITING = 4
@@ -34,25 +36,27 @@ class Load:
     """What there is and what is used now."""
 
     sessions: int
-    sessions_used: int
-    """Reserved by calls that ring, or talking."""
+    sessions_taken: int
+    """Reserved, or needed by a call that is decided on and has none yet."""
     lines: int | None
     """Calls that the network carries at once; None: it states no limit."""
-    lines_used: int
-    """Calls that ring or talk."""
+    lines_taken: int
+    """Calls that wait, ring or talk."""
     waiting: int
-    """Calls that are decided on and not placed yet. Some of them may hold a session already."""
+    """Calls that are decided on and not placed yet."""
     most_waiting: int
 
 
-def room(load: Load, share: float) -> int:
-    """How many more calls may be decided on: each will find a session, a line and a place in the rate.
+def room(load: Load, share: float) -> tuple[int, Scarce]:
+    """How many more calls may be decided on, and what limits them. Each finds a session, a line, a place in the rate.
 
     `share`: what `Backpressure` leaves of the sessions. What rings or talks is never ended for it.
     """
-    sessions = math.floor(load.sessions * share) - load.sessions_used - load.waiting
-    lines = sessions if load.lines is None else load.lines - load.lines_used - load.waiting
-    return max(0, min(sessions, lines, load.most_waiting - load.waiting))
+    sessions = math.floor(load.sessions * share) - load.sessions_taken
+    if load.lines is not None:
+        sessions = min(sessions, load.lines - load.lines_taken)
+    rate = load.most_waiting - load.waiting
+    return max(0, min(sessions, rate)), "sessions" if sessions < rate else "rate"
 
 
 class Backpressure:
@@ -76,32 +80,31 @@ class Backpressure:
         self._at_s = now_s
 
 
+USUAL_ANSWER_RATE = 0.3
+USUAL_TALK_S = 90.0
+RING_S = 20.0
+"""Until a campaign has figures of its own. Ringing is not measured: this is a usual mean of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What one pass over the open leads of a campaign depends on."""
 
     leads: int
     calls_per_second: float
-    """The campaign's share of them."""
     sessions: int
-    """The campaign's share of them."""
     answer_rate: float
     """Share of the calls that are answered, 0 to 1."""
     talk_s: float
     """Mean of the answered calls."""
-    ring_s: float
-    """Mean of all calls."""
 
 
-def pass_s(outlook: Outlook) -> float:
-    """Seconds of dialing until each lead was called once; infinite where nothing can be called.
+def pass_s(outlook: Outlook) -> float | None:
+    """Seconds of dialing until each lead was called once, if nothing else is called. None: it cannot be called at all.
 
     By Little's law: each call holds its session while it rings and talks, so sessions bound the rate of calls, too.
     """
-    hold_s = outlook.ring_s + outlook.answer_rate * outlook.talk_s
-    rate = outlook.calls_per_second
-    if hold_s > 0:
-        rate = min(rate, outlook.sessions / hold_s)
     if outlook.leads == 0:
         return 0.0
-    return outlook.leads / rate if rate > 0 else math.inf
+    rate = min(outlook.calls_per_second, outlook.sessions / (RING_S + outlook.answer_rate * outlook.talk_s))
+    return outlook.leads / rate if rate > 0 else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
@@ -111,10 +111,18 @@ class Numbers(TenantScope):
             found = await session.scalar(change.execution_options(synchronize_session=False))
             return None if found is None else to_row(NumberRow, found)
 
-    async def health(self, e164: str, *, newest: int, short: tuple[str, ...], human: tuple[str, ...]) -> NumberHealth:
+    async def health(
+        self,
+        e164: str,
+        *,
+        newest: int,
+        short: tuple[str, ...],
+        human: tuple[str, ...],
+        since: datetime | None = None,
+    ) -> NumberHealth:
         """Of the newest settled calls from a number: how many a person answered, and how many of those were short.
 
-        `short`, `human`: the dispositions that mean so.
+        `short`, `human`: the dispositions that mean so. `since`: calls before it do not count.
         """
         calls = (
             select(Attempt.result)
@@ -123,6 +131,7 @@ class Numbers(TenantScope):
                 Attempt.from_number == e164,
                 Attempt.result.is_not(None),
                 Attempt.placed_at.is_not(None),
+                true() if since is None else Attempt.created_at >= since,
             )
             .order_by(Attempt.created_at.desc())
             .limit(newest)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from serve_app.api.campaign_calls import MOST_AT_ONCE
 from serve_app.cli.main import app as cli
-from serve_app.dialing.campaign_report import report_of
+from serve_app.dialing.campaign_report import Capacity, report_of
 from serve_app.dialing.dispositions import Disposition
 from serve_app.paths import configs_dir
 from serve_app.store.attempts import Attempts
@@ -199,10 +199,20 @@ async def test_the_report_and_the_jobs_of_a_campaign(plane: Plane) -> None:
 
 def test_a_report_of_nothing_divides_by_nothing() -> None:
     report = report_of(CampaignStats({}, 0, {}, 0, 0.0))
-    assert report.penetration is report.contact_rate is report.attempts_per_contact is None
+    assert report.penetration is report.contact_rate is report.attempts_per_contact is report.pass_hours is None
     every = report_of(CampaignStats({"done": 1, "deleted": 9}, 1, dict.fromkeys(Disposition, 1), 0, 0.0))
     assert every.total_leads == 1
     assert every.attempts == len(Disposition) - 1, "what was not placed is no call"
+
+
+def test_a_report_says_how_long_a_pass_takes() -> None:
+    new = CampaignStats({"ready": 60_000, "deferred": 40_000, "done": 9}, 0, {}, 0, 0.0)
+    assert report_of(new, Capacity(3, 1000)).pass_hours == 9.26
+    assert report_of(new, Capacity(3, 47)).pass_hours == pytest.approx(27.78), "the usual answer rate and talk"
+    assert report_of(new, Capacity(3, 0)).pass_hours is None
+    # Half are answered, for three minutes each: ten calls at once are 10 / (20 s + 90 s) a second.
+    known = CampaignStats({"ready": 3600}, 10, {"success": 3, "machine": 2, "busy": 5, "not_placed": 7}, 0, 900.0)
+    assert report_of(known, Capacity(3, 10)).pass_hours == 11.0
 
 
 async def test_a_strangers_campaign_is_on_no_route(plane: Plane) -> None:

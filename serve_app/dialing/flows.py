@@ -1,0 +1,117 @@
+"""Which campaigns could place calls now, and how much is under way: the questions of the feeder across tenants."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import exists, func, select
+
+from serve_app.dialing.fairness import Flow
+from serve_app.dialing.plans import Plans
+from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, Tenant
+from serve_app.store.campaign_rows import CampaignRow
+from serve_app.store.db import Database
+from serve_app.store.models import ONE_LIVE, OPEN_CALL, Attempt, Call
+from serve_app.store.rows import to_row
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCampaign:
+    campaign: CampaignRow
+    plan: str | None
+    """Of its tenant; None: nothing is known of the tenant."""
+    tenant_weight: int
+    tenant_most: int | None
+    """Calls that the tenant may have live by its own limit."""
+    ready: bool
+    """It has a lead that could be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Calls that have not ended."""
+
+    by_tenant: Counter[str]
+    by_campaign: Counter[str]
+    waiting: int
+    """Outbound ones that were not placed yet."""
+    outbound: int
+    inbound: int
+
+
+async def running_campaigns(db: Database) -> list[RunningCampaign]:
+    """Of all tenants, the longest running first. Raises UnavailableError."""
+    ready = exists().where(READY_LEAD, Lead.tenant_id == Campaign.tenant_id, Lead.campaign_id == Campaign.id)
+    query = (
+        select(Campaign, Tenant.plan, Tenant.weight, Tenant.max_concurrent, ready)
+        .outerjoin(Tenant, Tenant.tenant_id == Campaign.tenant_id)
+        .where(Campaign.status == "running")
+        .order_by(Campaign.started_at, Campaign.id)
+    )
+    async with db.session() as session:
+        return [
+            RunningCampaign(to_row(CampaignRow, campaign), plan, weight or 1, most, bool(has_ready))
+            for campaign, plan, weight, most, has_ready in await session.execute(query)
+        ]
+
+
+async def next_start(db: Database) -> datetime | None:
+    """When the next scheduled campaign begins. Raises UnavailableError."""
+    async with db.session() as session:
+        return await session.scalar(select(func.min(Campaign.scheduled_at)).where(Campaign.status == "scheduled"))
+
+
+async def under_way(db: Database) -> UnderWay:
+    """Of all tenants. Raises UnavailableError."""
+    # The predicates are those of the partial indexes, so that this reads live calls only, whatever the history.
+    attempts = (
+        select(Attempt.tenant_id, Attempt.campaign_id, Attempt.status, func.count())
+        .where(ONE_LIVE)
+        .group_by(Attempt.tenant_id, Attempt.campaign_id, Attempt.status)
+    )
+    inbound = select(func.count()).select_from(Call).where(OPEN_CALL, Call.direction == "inbound")
+    by_tenant, by_campaign, waiting = Counter[str](), Counter[str](), 0
+    async with db.session() as session:
+        for tenant_id, campaign_id, status, count in await session.execute(attempts):
+            by_tenant[tenant_id] += count
+            by_campaign[campaign_id or ""] += count
+            waiting += count if status == "intended" else 0
+        received = await session.scalar(inbound)
+    return UnderWay(by_tenant, by_campaign, waiting, by_tenant.total(), received or 0)
+
+
+def flows_of(running: Sequence[RunningCampaign], live: UnderWay, plans: Plans) -> list[Flow]:
+    """The campaigns that could place calls, with the room that they have. Pure.
+
+    A plan's agents are those of the campaigns that have been running longest. A plan that is not known allows nothing.
+    """
+    agents: dict[str, set[str]] = defaultdict(set)
+    flows = []
+    for one in running:
+        campaign, plan = one.campaign, plans.of(one.plan)
+        if plan is None:
+            continue
+        in_use = agents[campaign.tenant_id]
+        if plan.agents is None or campaign.agent_name in in_use or len(in_use) < plan.agents:
+            in_use.add(campaign.agent_name)
+        else:
+            continue
+        tenant_live, own_live = live.by_tenant[campaign.tenant_id], live.by_campaign[campaign.id]
+        limits = [most for most in (plan.concurrent_calls, one.tenant_most) if most is not None]
+        if one.ready:
+            flows.append(
+                Flow(
+                    tenant_id=campaign.tenant_id,
+                    campaign_id=campaign.id,
+                    tenant_weight=one.tenant_weight,
+                    weight=campaign.weight,
+                    tenant_live=tenant_live,
+                    live=own_live,
+                    tenant_room=max(0, min(limits) - tenant_live) if limits else None,
+                    room=None if campaign.max_concurrent is None else max(0, campaign.max_concurrent - own_live),
+                )
+            )
+    return flows
