@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.pacing import Backpressure
@@ -16,6 +17,7 @@ from serve_app.dialing.plans import Plan, Plans
 from serve_app.errors import UnavailableError
 from serve_app.store.agents import Agents
 from serve_app.store.attempts import Attempts
+from serve_app.store.campaign_models import Lead
 from serve_app.store.campaign_rows import CampaignRow, LeadRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
@@ -23,6 +25,7 @@ from serve_app.store.kill_switches import KillSwitches
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
 from serve_app.store.numbers import Numbers
+from serve_app.store.queue_order import CALLBACK
 from serve_app.store.rows import AttemptRow
 from serve_app.store.tenants import Tenants
 from tests.unit.api_support import FROM, StoppedClock, make_settings
@@ -192,10 +195,16 @@ async def test_leads_that_must_not_be_called_do_not_hold_up_the_others(floor: Fl
 async def test_a_window_s_opening_is_not_a_burst_and_callbacks_do_not_wait(floor: Floor) -> None:
     row = await floor.campaign("spring", [f"+1310555{n:04d}" for n in range(40)])
     feeder = floor.feeder()
+    promised = (await floor.leads(row))[0]
+    async with floor.db.transaction() as session:
+        early = {"next_at": START, "queue_at": START - CALLBACK}
+        await session.execute(update(Lead).where(Lead.id == promised.id).values(early))
     while await feeder.step() == 0:
         pass
     opens = START + timedelta(hours=2)  # nine in Los Angeles
-    waits = [lead.next_at - opens for lead in await floor.leads(row)]
+    leads = {lead.id: lead for lead in await floor.leads(row)}
+    assert leads.pop(promised.id).next_at == opens
+    waits = [lead.next_at - opens for lead in leads.values()]
     assert min(waits) >= timedelta(0) and max(waits) <= timedelta(minutes=10)
     assert len({wait // timedelta(minutes=1) for wait in waits}) >= 8
     floor.move(hours=2, minutes=11)
