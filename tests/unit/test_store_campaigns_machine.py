@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from hypothesis import settings
@@ -299,4 +300,5 @@ class CampaignMachine(RuleBasedStateMachine):
 
 def test_any_order_of_events(database_url: str) -> None:
     steps = settings(max_examples=25 if "sqlite" in database_url else 10, stateful_step_count=30, deadline=None)
-    run_state_machine_as_test(lambda: CampaignMachine(database_url), settings=steps)
+    make: Any = partial(CampaignMachine, database_url)
+    run_state_machine_as_test(make, settings=steps)
