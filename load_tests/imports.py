@@ -25,12 +25,13 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from sqlalchemy import func, select
 
 from load_tests.micro.figures import Figure, print_figures
 from serve_app.dialing.imports.intake import ImportOptions, create_import, make_ready
 from serve_app.dialing.imports.runner import run_import
 from serve_app.store.base import new_id
-from serve_app.store.campaign_models import Campaign
+from serve_app.store.campaign_models import Campaign, Lead
 from serve_app.store.campaign_rows import ImportRow
 from serve_app.store.db import Database
 from serve_app.store.imports import Imports
@@ -210,7 +211,7 @@ def memory_mb(pid: int) -> float:
 
 async def leads_of(db: Database) -> int:
     async with db.session() as session:
-        return int((await session.connection()).exec_driver_sql("SELECT count(*) FROM leads").scalar_one())
+        return int((await session.scalars(select(func.count(Lead.id)))).one())
 
 
 def told(row: ImportRow) -> Counter[str]:

@@ -89,13 +89,12 @@ async def add_lead(campaign_id: UUID, body: LeadSpec, caller: Caller, deps: Deps
     taken = await leads.add(campaign.id, [body.new_lead()])
     rows, _ = await leads.list(campaign.id, limit=1, number=body.number)
     if not taken:
-        there = {"lead_id": rows[0].id} if rows else {}
         raise ProblemError(
             409,
             "lead_exists",
             "number: the campaign has a lead with this number",
             remedy="delete that lead to add the number anew",
-            **there,
+            lead_id=rows[0].id if rows else None,
         )
     await deps.call_placed()
     return _view(rows[0])

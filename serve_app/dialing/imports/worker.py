@@ -9,6 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from serve_app.dialing.imports.rows import Layout, RowReader, as_plain
@@ -45,4 +46,6 @@ def _receive(source: BinaryIO) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    # The parent is gone: there is nobody to tell.
+    with suppress(BrokenPipeError):
+        main()
