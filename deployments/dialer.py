@@ -1,4 +1,7 @@
-"""Dialer: one replica that paces and places calls. It holds no truth; two at once are harmless."""
+"""Dialer: one replica that decides on calls of campaigns, paces and places them.
+
+It holds no truth; two at once are harmless.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from deployments.names import CONTROL_APP, WORKERS
 from deployments.runtime import open_runtime
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer as DialerCore
+from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.openings import AgentVersion
 
 # An opening of half a minute is synthesized in a few seconds; calls wait a second of it at most.
@@ -25,7 +29,7 @@ log = structlog.get_logger()
 
 @serve.deployment(name="Dialer")
 class Dialer:
-    """Runs the dialing core for as long as the replica lives."""
+    """Runs the feeder and the dialing core for as long as the replica lives."""
 
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
         runtime = await open_runtime(args, "dialer")
@@ -38,12 +42,27 @@ class Dialer:
             SystemClock(),
             runtime.owner,
             prepare=self._prepare,
+            moved=self._wake_feeder,
+        )
+        self._feeder = Feeder(
+            runtime.db,
+            runtime.live,
+            runtime.settings,
+            SystemClock(),
+            runtime.owner,
+            fed=self._core.wake,
+            pressure=self._core.pressure,
         )
         self._run = asyncio.create_task(self._core.run())
+        self._feed = asyncio.create_task(self._feeder.run())
 
     async def wake(self) -> None:
-        """A call was requested."""
+        """A call was requested, or a campaign has something to do."""
         self._core.wake()
+        self._feeder.changed()
+
+    def _wake_feeder(self) -> None:
+        self._feeder.wake()
 
     async def _prepare(self, agent: AgentVersion) -> bool:
         try:
@@ -54,12 +73,14 @@ class Dialer:
             return False
 
     async def check_health(self) -> None:
-        if self._run.done():
-            raise RuntimeError(f"the dialer ended: {self._run}")
+        for task in (self._run, self._feed):
+            if task.done():
+                raise RuntimeError(f"the dialer ended: {task}")
 
     async def __del__(self) -> None:
         """Serve calls this once when it stops the replica: no request is cancelled before its answer."""
         core = getattr(self, "_core", None)  # missing where __init__ failed
         if core is not None:
+            self._feed.cancel()
             await core.stop()
             self._run.cancel()
