@@ -426,7 +426,7 @@ class CallSession:
             case t.SpeakLine():
                 self._of_media().speaker.start_line(self._of_group(), command)
             case t.FailOver(generation=generation, cause=cause):
-                self._of_media().transcript.probe(generation).causes.append(cause)
+                self._of_media().transcript.note_cause(generation, cause)
                 self._of_media().speaker.fail_over(self._of_group(), command)
             case t.CancelReply(generation=generation):
                 if self._media is not None:
@@ -438,7 +438,7 @@ class CallSession:
             case t.ResumePlayout():
                 self._of_media().player.release()
             case t.NoteCause(generation=generation, cause=cause):
-                self._of_media().transcript.probe(generation).causes.append(cause)
+                self._of_media().transcript.note_cause(generation, cause)
             case t.OptOut(source=source, text=text):
                 self._log.info("the callee opted out", source=source)
                 self._writer.opt_out(source, text)
