@@ -77,6 +77,11 @@ class Reply:
         self._read(group, draft.model, draft.events())
 
     @property
+    def complete(self) -> bool:
+        """The model is through: no more text follows."""
+        return self._complete
+
+    @property
     def has_alternative(self) -> bool:
         return self._following() is not None
 

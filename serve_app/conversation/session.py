@@ -346,7 +346,7 @@ class CallSession:
         elif notice.kind == "confirmed":
             media.transcript.confirmed(notice.generation, self._clock.monotonic())
         elif notice.kind == "dry":
-            self._dispatch(t.PlayoutDry(notice.generation))
+            self._dispatch(t.PlayoutDry(notice.generation, media.speaker.awaited(notice.generation)))
         else:
             if notice.spoken is not None:
                 media.transcript.agent_ended(notice.spoken)

@@ -52,12 +52,13 @@ class TurnMachine:
         """The fixed line of the present generation; None: a reply."""
         self._text = ""
         """What the present generation says."""
+        self._awaited: Stage = "tts"
+        """The stage that owes what the callee waits for."""
         self._outcome: tuple[Outcome, str | None] | None = None
         """What to hang up with once the current speech is played."""
         self._voice = VoiceWait(self._ladder)
         self._filler: int | None = None
         self._fillers_said = 0
-        self._failed_over: set[Stage] = set()
         self._transcriber_fault: str | None = None
         self._failures = 0
         """Replies that failed in a row."""
@@ -99,6 +100,7 @@ class TurnMachine:
         if 0 < limits.duration_warning_s < limits.max_duration_s:
             self._do(t.SetTimer("duration_warning", limits.max_duration_s - limits.duration_warning_s))
         if self._transcriber_fault is not None:
+            self._do(t.NoteCause(self.generation, "stt_failed"))
             self._fail(self._transcriber_fault, prepared_only=False)
             return
         self._speak("opening", self._agent.opening)
@@ -117,7 +119,8 @@ class TurnMachine:
     def _(self, event: t.CalleeTurnMayEnd) -> None:
         self._hear(event.text)
         self._drop_draft()
-        if self.state == "listening" and self._policies.speculate and event.text.strip():
+        wanted = self._policies.speculate and self.callee_turns < self._agent.limits.max_turns
+        if self.state == "listening" and wanted and event.text.strip():
             self._do(self._drafts.start(event.text.strip()))
 
     @_on.register
@@ -220,8 +223,14 @@ class TurnMachine:
         )
 
     def _resume_speech(self) -> None:
-        self.state = "speaking"
-        self._do(t.CancelTimer("resume"), t.ResumePlayout(), *self._voice.expect())
+        self._release()
+        self._do(*self._voice.expect())
+
+    def _release(self) -> None:
+        """A hold is over, also when what it was to hold had come to its end."""
+        if self.state == "interrupted":
+            self.state = "speaking"
+            self._do(t.CancelTimer("resume"), t.ResumePlayout())
 
     def _wait_for_callee(self) -> None:
         self.state = "listening"
@@ -255,10 +264,11 @@ class TurnMachine:
     def _(self, event: t.ReplySentence) -> None:
         if event.generation == self.generation:
             self._text += event.text
+            self._awaited = "tts"
 
     @_on.register
     def _(self, event: t.ToolCalled) -> None:
-        if event.generation != self.generation or self.state not in ("thinking", "speaking"):
+        if event.generation != self.generation or self.state not in ("thinking", "speaking", "interrupted"):
             return
         language = event.arguments.get("language")
         if event.name == "opt_out":
@@ -283,7 +293,10 @@ class TurnMachine:
     @_on.register
     def _(self, event: t.PlayoutDry) -> None:
         self._do(*self._voice.silent(event.generation))
-        if event.generation == self.generation and self.state != "interrupted":
+        if event.generation != self.generation:
+            return
+        self._awaited = event.awaited
+        if self.state != "interrupted":
             self._do(*self._voice.expect())
 
     @_on.register
@@ -298,8 +311,9 @@ class TurnMachine:
             self._filler = None
             if self.state == "thinking":
                 self._do(t.SetTimer("filler", self._ladder.filler_s))
-        if event.generation != self.generation or self.state == "interrupted":
+        if event.generation != self.generation:
             return
+        self._release()
         self._do(*self._voice.over())
         if self._outcome is not None:
             self._hang_up(*self._outcome)
@@ -338,7 +352,7 @@ class TurnMachine:
         if event.has_alternative and not self._voice.failed_over(event.stage) and self.state != "ending":
             self._fail_over(event.stage, f"{event.stage}_failed")
         else:
-            self._recover(event.stage, event.detail)
+            self._recover(event.stage, event.detail, cause=f"{event.stage}_failed")
 
     def _fail_over(self, stage: Stage, cause: str) -> None:
         self._do(t.FailOver(self.generation, stage, cause), *self._voice.fail_over(stage))
@@ -349,6 +363,7 @@ class TurnMachine:
             self._transcriber_fault = event.detail
         elif self.state != "ending":
             self._drop_reply()
+            self._do(t.NoteCause(self.generation, "stt_failed"))
             self._fail(event.detail, prepared_only=False)
 
     @_on.register
@@ -358,12 +373,17 @@ class TurnMachine:
             self._opt_out("phrase", self._open_turn)
         elif self.state == "listening":
             self._drop_draft()
-            self._recover("stt", event.detail)
+            self._recover("stt", event.detail, cause="stt_failed")
 
-    def _recover(self, stage: Stage, detail: str) -> None:
+    def _recover(self, stage: Stage, detail: str, *, cause: str) -> None:
         """Say that something went wrong, once; the second time in a row, say goodbye; when even that fails, hang up."""
         synthesizer_down = stage == "tts"
-        self._do(t.CancelReply(self.generation))
+        self._do(t.NoteCause(self.generation, cause))
+        if self.state == "interrupted":
+            # What is held is the rest of what failed.
+            self._drop_reply()
+        else:
+            self._do(t.CancelReply(self.generation))
         if self.state == "ending":
             self._hang_up(*(self._outcome or ("provider_failure", detail)))
             return
@@ -376,7 +396,6 @@ class TurnMachine:
             self._fail(detail, prepared_only=synthesizer_down)
             return
         self._goodbyes.forget()
-        self._do(t.NoteCause(self.generation, f"{stage}_failed"))
         self._speak("apology", self._line("apology"), prepared_only=synthesizer_down, within=REPAIR_TIMEOUT_S)
 
     def _fail(self, detail: str, *, prepared_only: bool) -> None:
@@ -415,22 +434,19 @@ class TurnMachine:
             case _:
                 pass
 
-    def _late_stage(self) -> Stage:
-        # A line needs no model; a reply that has text waits for the synthesizer.
-        return "llm" if self._speech is None and not self._text else "tts"
-
     def _on_late_stage(self) -> None:
-        stage = self._late_stage()
+        stage = self._awaited
         if not self._voice.failed_over(stage):
             self._fail_over(stage, f"{stage}_late")
 
     def _give_up(self) -> None:
-        stage = self._late_stage()
+        stage = self._awaited
         detail = f"no audio in time ({stage})"
+        cause = f"{stage}_gave_up"
         if self._speech is not None or self.state == "ending":
-            self._recover("tts", detail)
+            self._recover("tts", detail, cause=cause)
             return
-        self._do(t.NoteCause(self.generation, f"{stage}_gave_up"), t.CancelReply(self.generation))
+        self._do(t.NoteCause(self.generation, cause), t.CancelReply(self.generation))
         self._fail(detail, prepared_only=stage == "tts")
 
     def _say_filler(self) -> None:
@@ -439,7 +455,7 @@ class TurnMachine:
         # Each filler of a reply has the same number: one is over before the next begins.
         self._filler = self.generation - 1
         self._do(
-            t.NoteCause(self.generation, f"{self._late_stage()}_late"),
+            t.NoteCause(self.generation, f"{self._awaited}_late"),
             t.SpeakLine(self._filler, "filler", text, prepared_only=True, before=self.generation),
         )
 
@@ -513,6 +529,8 @@ class TurnMachine:
         self.generation += 1
         self._text = ""
         self._speech = line
+        # A line needs no model; a reply waits for its text first.
+        self._awaited = "llm" if line is None else "tts"
         self._filler = None
         self._voice.next_generation()
 

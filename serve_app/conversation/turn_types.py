@@ -123,9 +123,10 @@ class PlayoutStarted:
 
 @dataclass(frozen=True, slots=True)
 class PlayoutDry:
-    """The callee hears nothing, and more of the generation must come."""
+    """The callee hears nothing, and more of the generation must come. `awaited`: the stage that owes it."""
 
     generation: int
+    awaited: Stage = "tts"
 
 
 @dataclass(frozen=True, slots=True)
