@@ -114,6 +114,12 @@ class Playout:
         """Seconds of audio received; 0 for an utterance that is over."""
         return utterance.audio_s if (utterance := self._find(generation)) is not None else 0.0
 
+    def speech_end_s(self, generation: int) -> float | None:
+        """Where in the audio the last word of the text ends; None while that is not told."""
+        if (utterance := self._find(generation)) is None or not utterance.text.pieces:
+            return None
+        return utterance.text.piece_end_s(utterance.text.pieces - 1)
+
     def unspoken_text(self, generation: int) -> str:
         """The text, as written, whose audio has not come yet; empty for an utterance that is over."""
         if (utterance := self._find(generation)) is None:
