@@ -64,6 +64,8 @@ class TurnMachine:
         """Replies that failed in a row."""
         self._unanswered: list[t.CalleeTurnEnded] = []
         """What the callee said over the agent without interrupting it."""
+        self._owed = ""
+        """Of that, what an interruption left without an answer: it belongs to the callee's next words."""
         self._callee_speaks = False
         self._open_turn = ""
         """What was heard of the callee's turn while its end was not told."""
@@ -121,7 +123,7 @@ class TurnMachine:
         self._drop_draft()
         wanted = self._policies.speculate and self.callee_turns < self._agent.limits.max_turns
         if self.state == "listening" and wanted and event.text.strip():
-            self._do(self._drafts.start(event.text.strip()))
+            self._do(self._drafts.start(self._with_owed(event.text)))
 
     @_on.register
     def _(self, event: t.CalleeTurnResumed) -> None:
@@ -183,10 +185,10 @@ class TurnMachine:
         return self._policies.interruptible and not opening
 
     def _answer(self, text: str) -> None:
+        text, self._owed = self._with_owed(text), ""
         self.callee_turns += 1
         self._unanswered.clear()
         if self.callee_turns > self._agent.limits.max_turns:
-            self._drop_draft()
             self._end_politely("max_turns", None)
             return
         for language, asked in self._requests.items():
@@ -210,9 +212,13 @@ class TurnMachine:
     def _yield_to_callee(self) -> None:
         """Barge-in: whatever the agent says or thinks is over."""
         self._drop_reply()
+        self._owed = self._with_owed(self._answer_due())
         self._unanswered.clear()
         self._goodbyes.forget()
         self._wait_for_callee()
+
+    def _with_owed(self, text: str) -> str:
+        return f"{self._owed} {text.strip()}".strip()
 
     def _hold_speech(self) -> None:
         self.state = "interrupted"
@@ -224,7 +230,7 @@ class TurnMachine:
 
     def _resume_speech(self) -> None:
         self._release()
-        self._do(*self._voice.expect())
+        self._do(*self._voice.resumed())
 
     def _release(self) -> None:
         """A hold is over, also when what it was to hold had come to its end."""
@@ -243,7 +249,6 @@ class TurnMachine:
         if self._opted_out:
             return
         self._opted_out = True
-        self._drop_draft()
         self._drop_reply()
         # First of all: whatever happens to the confirmation, it holds.
         self._commands.insert(0, t.OptOut(source, text))
@@ -286,7 +291,7 @@ class TurnMachine:
     @_on.register
     def _(self, event: t.PlayoutStarted) -> None:
         current = event.generation == self.generation
-        self._do(*self._voice.heard(event.generation, expected=current))
+        self._do(*self._voice.heard(event.generation, expected=current, ahead=event.generation == self._filler))
         if current and self.state == "thinking":
             self.state = "speaking"
 
@@ -361,6 +366,8 @@ class TurnMachine:
     def _(self, event: t.TranscriberFailed) -> None:
         if not self._connected:
             self._transcriber_fault = event.detail
+        elif self._opted_out_at_last():
+            self._opt_out("phrase", self._open_turn)
         elif self.state != "ending":
             self._drop_reply()
             self._do(t.NoteCause(self.generation, "stt_failed"))
@@ -425,7 +432,6 @@ class TurnMachine:
                 if self.state == "listening" and not self._callee_speaks:
                     self._say_warning()
             case "max_duration" if self.state != "ending":
-                self._drop_draft()
                 self._drop_reply()
                 self._end_politely("max_duration", None)
             case "ending" if self.state == "ending":
@@ -476,9 +482,8 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.HangUpRequested) -> None:
-        self._drop_draft()
         self._drop_reply()
-        self._hang_up("agent_hung_up", event.detail)
+        self._hang_up("opted_out" if self._opted_out else "agent_hung_up", event.detail)
 
     @_on.register
     def _(self, event: t.MediaClosed) -> None:
@@ -488,12 +493,7 @@ class TurnMachine:
             outcome, detail = self._outcome[0], self._outcome[1] or event.detail
         elif self._goodbyes.mentioned and outcome == "callee_hung_up":
             outcome = "completed"
-        self._drop_draft()
         self._drop_reply()
-        if self._opted_out_at_last():
-            # "Don't call me", and the receiver is down before the transcriber tells the turn's end.
-            self._do(t.OptOut("phrase", self._open_turn))
-            outcome = "opted_out"
         self._hang_up(outcome, detail)
 
     def _end_politely(self, outcome: Outcome, detail: str | None) -> None:
@@ -510,6 +510,7 @@ class TurnMachine:
     ) -> None:
         """Say a last line and hang up."""
         self._outcome = (outcome, detail)
+        self._drop_draft()
         kind: t.LineKind = line
         self._speak(kind, self._line(line), prepared_only=prepared_only, within=within)
         self.state = "ending"
@@ -519,6 +520,11 @@ class TurnMachine:
         return self._agent.line(name, self.language)
 
     def _hang_up(self, outcome: Outcome, detail: str | None) -> None:
+        if self._opted_out_at_last():
+            # "Don't call me", and the receiver is down before the transcriber tells the turn's end.
+            self._do(t.OptOut("phrase", self._open_turn))
+            outcome = "opted_out"
+        self._drop_draft()
         names: tuple[t.TimerName, ...] = ("resume", "silence", "duration_warning", "max_duration", "ending")
         self._do(*self._voice.over(), *(t.CancelTimer(name) for name in names), t.HangUp(outcome, detail))
         self.state = "over"
@@ -546,7 +552,7 @@ class TurnMachine:
         if self.state in ("thinking", "speaking", "interrupted", "ending"):
             self._do(
                 t.CancelReply(self.generation),
-                *self._voice.dropped(),
+                *self._voice.dropped(self.generation),
                 t.CancelTimer("resume"),
                 t.ClearPlayout(self.generation),
             )
