@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from serve_app.conversation.deafness import DeafnessWatch
+from serve_app.conversation.deafness import QUIET_S, DeafnessWatch
 from serve_app.conversation.phrases import Language
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
@@ -70,10 +70,13 @@ class Hearing:
         request: TranscriptionRequest,
         *,
         on_event: Callable[[SttEvent], None],
-        on_turn_lost: Callable[[ProviderError], None],
+        on_turn_lost: Callable[[ProviderError, float], None],
         on_failed: Callable[[ProviderError], None],
     ) -> None:
-        """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again."""
+        """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again.
+
+        With the seconds for which the callee has been quiet, as far as that is known.
+        """
         self._transcribers = transcribers
         self._transcriber = transcribers.clients[0]
         self._request = request
@@ -96,6 +99,7 @@ class Hearing:
         self._broken: asyncio.Future[None] | None = None
         """Ends with what went wrong with the present stream's audio."""
         self._in_turn = False
+        self._quiet_s = 0.0
         self._failures = 0
         self._closed = False
         self.dropped_bytes = 0
@@ -140,13 +144,14 @@ class Hearing:
                         return
                     if self._in_turn:
                         self._in_turn = False
-                        self._on_turn_lost(error)
+                        self._on_turn_lost(error, self._quiet_s)
         finally:
             self._closed = True
             self._waiting.clear()
 
     async def _listen(self) -> None:
         stream = await self._open()
+        self._quiet_s = 0.0
         self._stream_start = self._received - self._waiting_bytes
         self._stream_sent, self._inserted_s = 0, 0.0
         following = asyncio.create_task(self._follow(stream.events()), name="transcriber")
@@ -201,7 +206,7 @@ class Hearing:
             return
         self._stream_sent += len(audio)
         if self._watch.feed(audio):
-            self._in_turn = True
+            self._in_turn, self._quiet_s = True, QUIET_S
             self._break(ProviderError("stt", self._transcriber.name, "told nothing of speech", retryable=True))
 
     def _keep(self, audio: bytes) -> None:

@@ -65,6 +65,7 @@ CONNECT_TIMEOUT_S = 10.0
 """From the session's start to the network's first message."""
 LOST_TURN_WAIT_S = 1.0
 """After the transcriber lost a turn: a callee who still speaks starts a new one by then."""
+OPT_OUT_WAIT_S = 1.0
 FLUSH_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 45.0
 
@@ -385,10 +386,11 @@ class CallSession:
         self._speech_started_at = None
         self._dispatch(t.CalleeTurnEnded(event.text, media.playout.left_s(now)))
 
-    def _on_turn_lost(self, error: ProviderError) -> None:
+    def _on_turn_lost(self, error: ProviderError, quiet_s: float) -> None:
         self._forget_lost_turn()
         loop = asyncio.get_running_loop()
-        self._lost_turn = loop.call_later(LOST_TURN_WAIT_S, self._post, t.CalleeTurnLost(str(error)))
+        wait_s = max(0.0, LOST_TURN_WAIT_S - quiet_s)
+        self._lost_turn = loop.call_later(wait_s, self._post, t.CalleeTurnLost(str(error)))
 
     def _forget_lost_turn(self) -> None:
         if self._lost_turn is not None:
@@ -423,6 +425,8 @@ class CallSession:
                 self._of_media().speaker.start_draft(self._of_group(), draft, request)
             case t.DropDraft(draft=draft):
                 self._of_media().speaker.drop_draft(draft)
+            case t.SpeakLine(kind="opted_out"):
+                self._of_group().create_task(self._confirm_opt_out(command), name="opted-out")
             case t.SpeakLine():
                 self._of_media().speaker.start_line(self._of_group(), command)
             case t.FailOver(generation=generation, cause=cause):
@@ -461,6 +465,12 @@ class CallSession:
         media.speaker.start_reply(
             self._of_group(), command.generation, self._history.request(self._lease.call_id), draft=command.draft
         )
+
+    async def _confirm_opt_out(self, line: t.SpeakLine) -> None:
+        """The callee is told once it is so. A store that is slow or away is tried on, and must not cost silence."""
+        await self._writer.opted_out(OPT_OUT_WAIT_S)
+        if line.generation == self._machine.generation:
+            self._of_media().speaker.start_line(self._of_group(), line)
 
     def _switch_language(self, language: Language) -> None:
         media = self._of_media()
