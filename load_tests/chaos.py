@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -132,7 +132,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
         caption_justify="left",
     )  # fmt: skip
     for column in ("fault", "heard after it", "longest silence", "outcome", ""):
-        table.add_column(column, justify="right" if column == "longest silence" else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column == "longest silence" else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "heard after it")
     for finding in findings:
         table.add_row(
             finding.fault.name,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 import uvloop
 
 for name in [n for n in os.environ if n.startswith("PARLEY_") and not n.startswith("PARLEY_TEST_")]:
@@ -22,6 +24,16 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 def own_data_dir(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PARLEY_DATA_DIR", f"{tmp_path}/data")
     yield
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a test configures ends with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 def pytest_asyncio_loop_factories(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from load_tests import bench
+from load_tests.chaos import FAULTS
 from load_tests.micro import figures, media
 from load_tests.micro.codec_pool import transcode_with_history
 from load_tests.micro.figures import Figure
@@ -22,11 +23,12 @@ def test_every_benchmark_prints_aim_figure_and_verdict(
         bench, "print_figures", lambda title, found: (shown.extend(found), figures.print_figures(title, found))
     )
     assert bench.main() == 0
-    assert len(shown) >= 11
+    assert len(shown) >= 13
     assert all(value > 0 for figure in shown for value in figure.rounds)
     printed = capsys.readouterr().out
-    assert all(figure.name in printed for figure in shown)
-    assert printed.count("PASS") + printed.count("MISS") == len(shown)
+    assert all(row.name in printed for row in (*shown, *FAULTS))
+    # The legend of the last table has the word, too.
+    assert printed.count("PASS") + printed.count("MISS") == len(shown) + len(FAULTS) + 1
 
 
 def test_a_rate_passes_above_its_aim_and_a_cost_below() -> None:
