@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import structlog
 import uvloop
@@ -18,6 +19,9 @@ for name in ("DEEPGRAM_API_KEY", "GROQ_API_KEY", "OPENAI_API_KEY", "CARTESIA_API
 for name in [n for n in os.environ if n.startswith("VONAGE_")] + ["DATABASE_URL", "REDIS_URL", "OBJECTS_URL"]:
     os.environ.pop(name, None)
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+# How long an example takes is the machine's doing.
+hypothesis.settings.register_profile("parley", deadline=None)
+hypothesis.settings.load_profile("parley")
 
 
 @pytest.fixture(autouse=True)
