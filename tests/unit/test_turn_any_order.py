@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -266,12 +266,6 @@ class AnyOrder(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.timers)))
         self.timers.discard(name)
         self.event(t.TimerFired(name))
-
-    @rule(name=st.sampled_from(sorted(get_args(t.TimerName))))
-    def timer_that_was_cancelled(self, name: t.TimerName) -> None:
-        """The driver drops those. Here only what is not harmful by itself: the machine must not fall over."""
-        if name not in self.timers and name in ("filler", "resume", "silence"):
-            self.event(t.TimerFired(name))
 
     @rule(kind=st.sampled_from([t.TranscriberFailed, t.CalleeTurnLost, t.HangUpRequested]), chance=st.integers(0, 14))
     def rare(self, kind: type, chance: int) -> None:
