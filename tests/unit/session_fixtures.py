@@ -68,7 +68,7 @@ class Scene(VirtualCall):
         self: Call, callee: Callable[[Call], Awaitable[None]] | None = None, *, limit_s: float = 300
     ) -> CallResult:
         """Of every call: its transcript tells what the callee's ear heard, and each long silence has a cause."""
-        result = super().play(callee, limit_s=limit_s)  # type: ignore[safe-super, misc]
+        result = super().play(callee, limit_s=limit_s)
         if not self.memory.broken:
             self.record.finish(result, self.memory.turns, self.memory.opt_outs)
             assert self.record.problems == []
