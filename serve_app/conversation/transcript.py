@@ -149,7 +149,9 @@ class Transcript:
     @property
     def unheard_causes(self) -> list[str]:
         """Why nothing was heard after the last turn, if that is how it stands."""
-        silent = [self._probes[generation] for generation in sorted(self._probes) if generation not in self._agent_turns]
+        silent = [
+            self._probes[generation] for generation in sorted(self._probes) if generation not in self._agent_turns
+        ]
         abandoned = [] if self._abandoned is None else [self._abandoned]
         return [cause for probe in (*abandoned, *silent) for cause in probe.causes]
 
