@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from serve_app.conversation import turn_types as t
-from serve_app.scenarios.scripted_llm import ScriptedModel
+from serve_app.providers.base import ChatRequest
+from serve_app.scenarios.scripted_llm import Answer, ScriptedModel
 from serve_app.scenarios.scripted_tts import ScriptedSynthesizer
 from tests.unit.session_fixtures import LlmPlan, Scene, SttPlan, TtsPlan, make_agent
 
@@ -89,6 +90,55 @@ def test_a_hung_first_token_is_bridged_announced_and_given_up(drafted: bool) -> 
     assert scene.net.silence.longest_s <= FILLER_S + SOON_S
     assert scene.net.hang_ups == ["carrier-1"]
     assert scene.nothing_is_left()
+
+
+def test_a_late_model_is_bridged_by_a_filler_which_is_a_turn_of_its_own() -> None:
+    scene = fault_scene()
+
+    def script(request: ChatRequest) -> Answer:
+        late = request.messages[-1].content == "First question"
+        return Answer("It is at ten.", first_token_s=2.0) if late else Answer("Yes.")
+
+    scene.llm.script = script
+    assert scene.play(hangs_up_after_two).outcome == "callee_hung_up"
+    assert scene.agent_heard()[1:] == [FILLERS[0], "It is at ten.", "Yes."]
+    filler, reply, after = scene.utterances[1:]
+    assert (filler.line, filler.latency.causes, filler.latency.total_ms) == ("filler", (), None)
+    # The whole wait is the reply's; it follows the filler at once.
+    assert reply.latency.causes == ("llm_late",)
+    assert reply.latency.total_ms == pytest.approx(500 + 2000 + 100, abs=100)
+    assert 0 <= reply.began - filler.ended <= SOON_S
+    assert after.latency.causes == ()
+    # The model knows what the callee heard, in the order in which it was heard.
+    said = [message.content for message in scene.llm.requests[-1].messages if message.role == "assistant"]
+    assert said[1:] == [f"{FILLERS[0]} It is at ten."]
+    assert scene.nothing_is_left()
+
+
+def test_the_cause_of_a_wait_that_the_callee_ended_is_on_the_next_turn_of_the_agents() -> None:
+    scene = fault_scene()
+    scene.llm.plans = ["hang"]
+
+    async def callee(scene: Scene) -> None:
+        await scene.net.agent_has_spoken()
+        await scene.say("First question")
+        await scene.net.agent_has_spoken()  # the filler
+        await scene.say("Hello are you there")
+        await scene.net.agent_has_spoken()
+        scene.net.drop(1000)
+
+    assert scene.play(callee).outcome == "callee_hung_up"
+    answer = scene.utterances[-1]
+    assert answer.heard_text == "This is answer number 2."
+    assert answer.latency.causes == ("llm_late",)
+    # The wait is over once the callee speaks: this answer's own counts.
+    assert answer.latency.total_ms == pytest.approx(850, abs=60)
+    last = scene.llm.requests[-1].messages
+    assert [message.content for message in last[-3:]] == [
+        "First question",
+        FILLERS[0],
+        "Hello are you there",
+    ]
 
 
 @pytest.mark.parametrize("plan", ["cut", "stall"])
