@@ -20,6 +20,16 @@ WORDS = [
 ]
 OPT_OUTS = ["stop calling me", "don't call me", "take me off your list"]
 TOOLS = ["end_call", "switch_language", "transfer", "opt_out"]
+ends: st.SearchStrategy[t.TurnEvent | None] = st.sampled_from(
+    [
+        *[None] * 12,
+        t.KeyPressed("9"),
+        t.HangUpRequested("by hand"),
+        t.MediaClosed("callee_hung_up", "closed"),
+        t.TimerFired("max_duration"),
+        t.TranscriberFailed("gone"),
+    ]
+)
 stages: st.SearchStrategy[Stage] = st.sampled_from(["llm", "tts"])
 
 
@@ -27,13 +37,13 @@ class AnyOrder(RuleBasedStateMachine):
     """The playout is a queue of generations, of which the first may sound. Events come early, late or twice."""
 
     @initialize(
-        connect=st.booleans(),
-        interruptible=st.booleans(),
+        begin=st.sampled_from(["unconnected", "opening", "listening", "listening"]),
+        interruptible=st.sampled_from([True, True, True, False]),
         opening=st.booleans(),
-        min_words=st.sampled_from([0, 0, 1, 2]),
+        min_words=st.sampled_from([0, 0, 0, 1, 2]),
         speculate=st.booleans(),
     )
-    def start(self, connect: bool, interruptible: bool, opening: bool, min_words: int, speculate: bool) -> None:
+    def start(self, begin: str, interruptible: bool, opening: bool, min_words: int, speculate: bool) -> None:
         policies: dict[str, Any] = {
             "interruptible": interruptible,
             "opening_interruptible": opening,
@@ -58,8 +68,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.opted_out = False
         self.hang_up: t.HangUp | None = None
         self.connected = False
-        if connect:
+        if begin != "unconnected":
             self.event(t.CallConnected())
+        if begin == "listening":
+            self.sound()
+            self.finish()
+            self.drain()
 
     # --- carrying commands out
 
@@ -169,6 +183,35 @@ class AnyOrder(RuleBasedStateMachine):
             self.speech(t.CalleeTurnEnded(text) if final else t.CalleePartial(text))
             assert self.opted_out or not self.connected or not final or self.hang_up is not None
 
+    @precondition(lambda self: self.machine.state == "listening")
+    @rule(stage=st.sampled_from(["drafted", "asked", "heard", "heard", "heard"]), end=ends)
+    def a_turn(self, stage: str, end: t.TurnEvent | None) -> None:
+        """As most go: a shorter way to what may happen in the middle of a reply."""
+        if stage == "drafted":
+            self.event(t.CalleeTurnMayEnd("where can I park"))
+            assert self.draft is None or self.draft[1].endswith("where can I park")
+        if end is not None:
+            self.event(end)
+        self.event(t.CalleeTurnEnded("where can I park"))
+        if stage == "heard" and self.queued and self.sounding is None:
+            self.event(t.ReplySentence(self.highest, "Does that suit you? "))
+            self.sound()
+
+    @precondition(lambda self: self.machine.state == "speaking")
+    @rule(then=st.sampled_from(["words", "words", "", "fail", "fail", "opt_out", "end"]), end=ends)
+    def a_sound(self, then: str, end: t.TurnEvent | None) -> None:
+        self.speech(t.CalleeSpeechStarted())
+        alive = bool(self.queued) and self.queued[-1] not in self.finished
+        if then == "words":
+            self.speech(t.CalleePartial("and what about parking"))
+        elif then == "fail" and alive:
+            self.event(t.ReplyFailed(self.queued[-1], "tts", True, "down"))
+        elif then == "opt_out" and alive and self.highest not in self.lines:
+            self.event(t.ToolCalled(self.highest, "opt_out", {}))
+            assert self.opted_out, "lost"
+        elif then == "end" and end is not None:
+            self.event(end)
+
     def speech(self, event: t.TurnEvent) -> None:
         """What the callee says clears nothing that may not be interrupted, but for an opt-out."""
         opening = self.lines.get(self.highest) == "opening" and self.machine.state == "speaking"
@@ -261,11 +304,14 @@ class AnyOrder(RuleBasedStateMachine):
     # --- time, and faults
 
     @precondition(lambda self: self.timers)
-    @rule(data=st.data())
-    def timer(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.timers)))
-        self.timers.discard(name)
-        self.event(t.TimerFired(name))
+    @rule(data=st.data(), chance=st.integers(0, 9))
+    def timer(self, data: st.DataObject, chance: int) -> None:
+        # Those that end the call come seldom, or little else would be seen.
+        last: set[t.TimerName] = {"max_duration", "ending", "reply"}
+        if names := sorted(self.timers if chance == 0 else self.timers - last):
+            name = data.draw(st.sampled_from(names))
+            self.timers.discard(name)
+            self.event(t.TimerFired(name))
 
     @rule(kind=st.sampled_from([t.TranscriberFailed, t.CalleeTurnLost, t.HangUpRequested]), chance=st.integers(0, 14))
     def rare(self, kind: type, chance: int) -> None:
