@@ -19,7 +19,7 @@ FIRST_AUDIO_LIMIT_S = 1.0
 """From the open socket to the agent's first sounding frame: longer, and people say hello again."""
 UNDER_CHANGE = 6
 """So many calls must be up at every second of a change."""
-HOLD_LIMIT_S = 240
+HOLD_LIMIT_S = 300
 """How long the calls are held for changes that do not come to an end."""
 
 

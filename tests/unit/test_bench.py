@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from load_tests import bench
-from load_tests.micro import figures, media
+from load_tests.micro import figures, garbage, media
 from load_tests.micro.codec_pool import transcode_with_history
 from load_tests.micro.figures import Figure
 from serve_app.audio import g711
@@ -41,3 +43,10 @@ def test_what_the_pool_makes_of_frames_is_as_much_as_what_a_session_makes() -> N
     stream, frames = StreamResampler(8000, 16000), 50
     own = b"".join(stream.process(g711.mulaw_decode(frame)) for _ in range(frames)) + stream.flush()
     assert len(own) == len(transcode_with_history(frame, frame)) * frames == 640 * frames
+
+
+def test_a_settled_process_collects_in_a_fraction_of_the_time_and_is_left_as_it_was() -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+    unsettled, settled = garbage.full_collection()
+    assert settled.median < unsettled.median / 5
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
