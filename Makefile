@@ -34,7 +34,7 @@ bench-calls: setup  ## calls per core: this system, its bare pipeline, a feature
 bench-soak: setup   ## half an hour of calls: does anything grow? (ARGS="--calls N": 70 % of what bench-calls found)
 	.venv/bin/python -m load_tests.soak $(ARGS)
 
-bench-scale: setup  ## replicas grow and shrink under live calls, rolling update, and a control that must cut (15 min)
+bench-scale: setup  ## replicas grow and shrink under live calls, rolling update, and two controls that must cut (15 min)
 	.venv/bin/python -m load_tests.scale
 
 setup: .venv/.ready
