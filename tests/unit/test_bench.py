@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 
+import psutil
 import pytest
 
 from load_tests import bench
-from load_tests.micro import figures, garbage, media
+from load_tests.micro import figures, garbage, media, niceness
 from load_tests.micro.codec_pool import transcode_with_history
 from load_tests.micro.figures import Figure
 from serve_app.audio import g711
@@ -50,3 +51,13 @@ def test_a_settled_process_collects_in_a_fraction_of_the_time_and_is_left_as_it_
     unsettled, settled = garbage.full_collection()
     assert settled.median < unsettled.median / 5
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
+
+
+def test_lateness_is_told_for_every_tick_and_the_busy_processes_end() -> None:
+    before = set(psutil.Process().children())
+    late = niceness.measure(0, 0.2, busy=2)
+    assert len(late) >= 10
+    # A tick is never early; what the sum rounds away is no time.
+    assert min(late) > -0.01
+    assert set(psutil.Process().children()) == before
+    assert niceness.share([3.0, 1.0, 2.0], 0.5) == 2.0 and niceness.share([3.0, 1.0, 2.0], 1.0) == 3.0
