@@ -66,7 +66,13 @@ def in_turns(systems: Sequence[str], round_number: int) -> list[str]:
 
 def plan_of(name: str, chosen: argparse.Namespace) -> Plan:
     return Plan(
-        steps_of(name, chosen.steps), chosen.step_s, chosen.rounds, chosen.longest_s, chosen.base_s, chosen.settle_s
+        steps=steps_of(name, chosen.steps),
+        step_s=chosen.step_s,
+        rounds=chosen.rounds,
+        longest_s=chosen.longest_s,
+        base_s=chosen.base_s,
+        settle_s=chosen.settle_s,
+        turns=chosen.turns,
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from load_tests.callbench.plan import BASE_S, LONGEST_STEP_S, SETTLE_S
+from load_tests.callbench.plan import BASE_S, LONGEST_STEP_S, SETTLE_S, WANTED_TURNS
 from load_tests.callbench.systems.bare import Bare
 from load_tests.callbench.systems.base import System
 from load_tests.callbench.systems.floor import Floor
@@ -76,6 +76,7 @@ def arguments(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--longest-s", type=float, default=LONGEST_STEP_S, help="at most, where few calls give few samples"
     )
+    parser.add_argument("--turns", type=int, default=WANTED_TURNS, help="wanted of a step, over all rounds")
     parser.add_argument("--base-s", type=float, default=BASE_S, help="idle seconds that give the base")
     parser.add_argument("--settle-s", type=float, default=SETTLE_S, help="rest after the start and the warm-up")
     parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))

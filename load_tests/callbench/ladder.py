@@ -20,6 +20,8 @@ from load_tests.callbench.steps import StepFigures, pooled
 from load_tests.callbench.systems.base import System
 
 WARM_UP_CALLS = 2
+SINGLE = "single-"
+"""Of the ids of calls in a step of one."""
 GIVE_UP_S = 60.0
 """What calls may take that were told to hang up, or that a late system holds."""
 
@@ -65,13 +67,14 @@ class Ladder:
         await self._warm_up()
         found = Round(await self._base())
         callers = Callers(self._place, on_over=self._calls.append)
+        single: asyncio.Task[None] | None = None
         up = 0
         try:
             for calls in self._plan.steps:
                 if calls == 1:
-                    await self._one_call(found)
+                    single = await self._one_call()
                 else:
-                    await self._grow(callers, up, calls)
+                    await self._grow(callers, up, calls, after_one=single is not None and up == 0)
                     up = calls
                     self._waiting.append(await self._measure(calls))
                     callers.check()
@@ -79,10 +82,9 @@ class Ladder:
                     break
             await asyncio.sleep(ANSWER_S)
         finally:
-            ending = asyncio.create_task(callers.over(GIVE_UP_S))
-            await asyncio.sleep(0)
-            self._hang_up()
-            await ending
+            if single is not None:
+                await single
+            await self._end(callers)
         await self._judge_what_is_over(found, all_of_them=True)
         return found
 
@@ -107,23 +109,19 @@ class Ladder:
         share = {group: used / span.seconds for group, used in span.system_by_group.items()}
         return Base(share, span.memory, span.processes, round(span.seconds, 2))
 
-    async def _one_call(self, found: Round) -> None:
-        """Dense calls, one after another. The last one is hung up once its answers had their time."""
+    async def _one_call(self) -> asyncio.Task[None]:
+        """Dense calls, one after another. The task hangs up the last one, once its answers had their time."""
         self._show(f"{self._system.name}: 1 call for {self._plan.seconds(1):.0f} s")
-        caller = Callers(lambda call_id, turns: self._place(f"one-{call_id}", DENSE_TURNS), on_over=self._calls.append)
+        caller = Callers(lambda call_id, turns: self._place(SINGLE + call_id, DENSE_TURNS), on_over=self._calls.append)
         caller.want(1, within_s=0)
         await asyncio.sleep(RAMP_S)
         self._waiting.append(await self._measure(1))
         caller.check()
-        await asyncio.sleep(ANSWER_S)
-        ending = asyncio.create_task(caller.over(GIVE_UP_S))
-        await asyncio.sleep(0)
-        self._hang_up()
-        await ending
+        return asyncio.create_task(self._end(caller, wait_s=ANSWER_S, prefix=SINGLE))
 
-    async def _grow(self, callers: Callers, up: int, calls: int) -> None:
+    async def _grow(self, callers: Callers, up: int, calls: int, *, after_one: bool) -> None:
         self._show(f"{self._system.name}: {calls} calls for {self._plan.seconds(calls):.0f} s")
-        ramp_s = self._plan.ramp_s(calls - up)
+        ramp_s = self._plan.ramp_s(calls - up, after_one=after_one)
         callers.want(calls, within_s=ramp_s - RAMP_S)
         await asyncio.sleep(ramp_s)
 
@@ -138,10 +136,16 @@ class Ladder:
             del self._up[call_id]
             self._ended.set()
 
-    def _hang_up(self) -> None:
+    async def _end(self, callers: Callers, *, wait_s: float = 0, prefix: str = "") -> None:
+        """No more calls of these callers; those that are up are hung up."""
+        await asyncio.sleep(wait_s)
+        ending = asyncio.create_task(callers.over(GIVE_UP_S))
+        await asyncio.sleep(0)  # first they know that nobody is to call again
         for call_id in self._up:
-            self._hung_up.add(call_id)
-            self._load.hang_up(call_id)
+            if call_id.startswith(prefix):
+                self._hung_up.add(call_id)
+                self._load.hang_up(call_id)
+        await ending
 
     async def _measure(self, calls: int) -> _Measured:
         await self._load.begin_figures()

@@ -53,7 +53,7 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
         "command": dict(command),
         "method": {
             "call": "greeting, four turns of the callee, the third a barge-in; callers call again when a call ends",
-            "single_call": "greeting, twelve turns of the callee, all barge-ins but two",
+            "single_call": "greeting, twelve turns of the callee, nine of them barge-ins",
             "never": "a turn without an answer, a barge-in without `clear`, a call in which nobody is heard: infinite",
             "injected_ms": scenario.INJECTED_MS,
             "end_of_turn_silence_ms": scenario.END_OF_TURN_MS,

@@ -1,7 +1,7 @@
 """The conversations of a run, the same for every system: replies are fixed, so that all speak the same audio.
 
 The usual one has four turns of the callee, the third one a barge-in; the agent is heard about two thirds of the time.
-The dense one is for a single call, which would give one turn in ten seconds: twelve turns, eight of them barge-ins.
+The dense one is for a single call, which would give one turn in ten seconds: twelve turns, nine of them barge-ins.
 """
 
 from __future__ import annotations

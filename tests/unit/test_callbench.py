@@ -347,17 +347,21 @@ def test_parley_is_measured_as_it_is_shipped() -> None:
 
 def test_few_calls_are_measured_for_longer() -> None:
     plan = Plan(steps=(1, 10, 20, 60), step_s=25, rounds=2, longest_s=150)
-    # 100 turns, and 20 barge-ins, of all rounds: four turns and one barge-in in 39 s, twelve and ten in 36.
+    # 100 turns, and 20 barge-ins, of all rounds: four turns and one barge-in in 39 s, twelve and nine in 36.
     assert plan.seconds(1) == pytest.approx(100 / 12 * 36 / 2)
     assert plan.seconds(10) == pytest.approx(25 * 39 / 10 / 2)
     assert plan.seconds(60) == 25
+    # Of fewer turns the barge-ins decide.
+    assert Plan((10,), 25, rounds=2, turns=60).seconds(10) == pytest.approx(20 * 39 / 10 / 2)
     assert Plan((1,), 25, rounds=1, longest_s=60).seconds(1) == 60
 
 
 def test_the_estimate_has_every_part() -> None:
     plan = Plan(steps=(1, 10, 20), step_s=30, rounds=3, longest_s=30, base_s=20, settle_s=10)
     ramps_s = 3 * 4 + (1 + 10 + 10) / 1.5
-    assert plan.estimate_s(100) == pytest.approx(100 + 20 + 20 + 20 + ramps_s + 90 + 16)
+    assert plan.estimate_s(100) == pytest.approx(100 + 20 + 20 + 20 + ramps_s + 90 + 8)
+    # Ten new callers take longer than the single call's last answers; two do not.
+    assert (plan.ramp_s(10, after_one=True), plan.ramp_s(2, after_one=True)) == (plan.ramp_s(10), 10)
 
 
 def test_a_single_call_is_a_dense_one_that_the_transcriber_s_script_fits() -> None:
@@ -365,6 +369,7 @@ def test_a_single_call_is_a_dense_one_that_the_transcriber_s_script_fits() -> No
     texts = [turn.text for turn in ALL_TURNS]
     for turns in (TURNS, DENSE_TURNS):
         assert [turn.text for turn in turns] == [texts[number % len(texts)] for number in range(len(turns))]
+    assert sum(turn.barge_in_after_ms is not None for turn in DENSE_TURNS) == 9
     # A callee interrupts long replies, and the greeting; after a short one it speaks in turn.
     before = [None, *(turn.reply for turn in DENSE_TURNS)]
     assert all((turn.barge_in_after_ms is None) == (reply is not None and len(reply) < 30)
