@@ -27,7 +27,7 @@ bench: setup        ## quick benchmarks: each prints aim, figure, spread, PASS o
 bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per frame, by one per tick (one minute)
 	.venv/bin/python -m load_tests.micro.codec_pool
 
-bench-calls: setup  ## calls per core: this system, its bare pipeline, a featureless server and Pipecat, side by side (an hour; ARGS="--help")
+bench-calls: setup  ## calls per core: this system, its bare pipeline, a featureless server and Pipecat, side by side, in turns (an hour or two; ARGS="--help")
 	load_tests/peers/setup
 	.venv/bin/python -m load_tests.callbench $(ARGS)
 
