@@ -53,7 +53,7 @@ def _heard(name: str, outcome: Outcome) -> Sheet:
         ("failed", lambda step: f"{step.calls_failed} of {step.calls_ended}"),
         ("", lambda step: step.verdict.status),
     )
-    title = f"{name}: capacity in {outcome.capacity}, by calls that were up"
+    title = f"{name}: capacity in {outcome.capacity} calls"
     return Sheet(title, [title for title, _ in columns], _rows(columns, outcome.steps), _notes(outcome.steps))
 
 
