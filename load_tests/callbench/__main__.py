@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def main() -> int:
     results = {name: SystemResult(name, system_named(name).groups) for name in chosen.systems}
     for number in range(chosen.rounds):
         for name in in_turns(chosen.systems, number):
-            _climb(results[name], plans[name], number + 1, cores, due, out)
+            say(f"round {number + 1}: {name}")
+            run_round(results[name], lambda result, logs: _climb(result, plans[result.name], cores, due, out / logs))
             # After each climb: a run that is broken off keeps what it has.
             command = {key: str(value) for key, value in vars(chosen).items()}
             found = document(list(results.values()), command=command, started_at=began.isoformat(timespec="seconds"))
@@ -85,24 +86,37 @@ def publish(out: Path, folder: Path) -> list[Path]:
     ]
 
 
-def _climb(
-    result: SystemResult, plan: Plan, number: int, cores: tuple[int, int], due: dict[str, Due], out: Path
-) -> None:
-    system = system_named(result.name)
-    logs = out / f"{result.name.replace(':', '-')}-logs-{number}"
-    say(f"round {number}: {result.name}")
+def run_round(result: SystemResult, climb: Callable[[SystemResult, str], None]) -> None:
+    """`climb(result, folder for logs)`, noting what went wrong.
+
+    A system that does not start is started once more: on one core, Ray ends its own start when its dashboard's agent
+    takes over 15 s.
+    """
+    number = len(result.rounds) + len(result.errors) + 1
+    folder = f"{result.name.replace(':', '-')}-logs-{number}"
     try:
-        with side_by_side(system, cores=cores, max_calls=max(plan.steps), logs=logs) as load:
-            result.about = system.about()
-
-            async def climb() -> Round:
-                async with load.phones():
-                    return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
-
-            result.rounds.append(asyncio.run(climb()))
+        try:
+            climb(result, folder)
+        except ParleyError as failure:
+            result.failed_starts.append(f"round {number}: {failure}")
+            say(f"{result.name}: {failure}; once more")
+            climb(result, folder)
     except (ParleyError, OSError, RuntimeError) as failure:
         result.errors.append(f"round {number}: {type(failure).__name__}: {failure}")
         say(f"{result.name}: {result.errors[-1]}")
+
+
+def _climb(result: SystemResult, plan: Plan, cores: tuple[int, int], due: dict[str, Due], logs: Path) -> None:
+    """One round of one system, added to its result. Raises ParleyError when it does not start."""
+    system = system_named(result.name)
+    with side_by_side(system, cores=cores, max_calls=max(plan.steps), logs=logs) as load:
+        result.about = system.about()
+
+        async def climb() -> Round:
+            async with load.phones():
+                return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
+
+        result.rounds.append(asyncio.run(climb()))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class SystemResult:
     about: Mapping[str, Any] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    failed_starts: list[str] = field(default_factory=list)
+    """Those that were tried again."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -161,6 +163,7 @@ def _system(result: SystemResult, outcome: Outcome | None) -> dict[str, Any]:
         return {"errors": result.errors, "about": dict(result.about)}
     return {
         "errors": result.errors,
+        "failed_starts": len(result.failed_starts),
         "about": dict(result.about),
         "groups": list(result.groups),
         "rounds": len(result.rounds),

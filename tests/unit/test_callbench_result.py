@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from load_tests.callbench.__main__ import publish
+from load_tests.callbench.__main__ import publish, run_round
 from load_tests.callbench.comparison import Pair, bounds, ours_in, ratios
 from load_tests.callbench.measures import Measured, measures
 from load_tests.callbench.outcome import Fit, Outcome, Round, merged
@@ -21,6 +21,7 @@ from load_tests.callbench.quantiles import Distribution
 from load_tests.callbench.report import SystemResult, document, markdown, print_tables, write_json
 from load_tests.callbench.search import Capacity, Verdict, capacity
 from load_tests.callbench.steps import LagFigures, pooled
+from serve_app.errors import UnavailableError
 from tests.unit.callbench_samples import BASE, a_call, a_numbered_step, a_round, a_step, an_outcome, many
 
 # --- what passes ------------------------------------------------------------------------------------------------------
@@ -181,6 +182,32 @@ def test_rounds_are_merged_by_step() -> None:
     assert outcome.base.cpu_share == BASE.cpu_share and outcome.base.seconds == 40
     with pytest.raises(ValueError, match="no round"):
         merged([])
+
+
+@pytest.mark.parametrize(
+    ("failures", "rounds", "errors", "failed_starts"),
+    [
+        ([], 1, 0, 0),
+        ([UnavailableError("no port")], 1, 0, 1),
+        ([UnavailableError("no port"), UnavailableError("no port")], 0, 1, 1),
+        ([RuntimeError("a warm-up call failed")], 0, 1, 0),
+    ],
+)
+def test_a_system_that_does_not_start_is_started_once_more(
+    failures: list[Exception], rounds: int, errors: int, failed_starts: int
+) -> None:
+    result = SystemResult("parley:5", ("server",))
+    folders = []
+
+    def climb(to: SystemResult, logs: str) -> None:
+        folders.append(logs)
+        if failures:
+            raise failures.pop(0)
+        to.rounds.append(Round(BASE))
+
+    run_round(result, climb)
+    assert (len(result.rounds), len(result.errors), len(result.failed_starts)) == (rounds, errors, failed_starts)
+    assert set(folders) == {"parley-5-logs-1"}
 
 
 def test_the_cost_of_one_more_call_needs_no_base() -> None:
