@@ -146,7 +146,8 @@ def a_cluster() -> Iterator[Deployed]:
         )  # fmt: skip
         url = f"http://127.0.0.1:{dashboard}"
         try:
-            eventually(lambda: answers(f"{url}/api/version"), 60)
+            # The part of the dashboard that deploys comes up last.
+            eventually(lambda: answers(f"{url}/api/serve/applications/"), 120)
             yield Deployed(world, psutil.Process(head.pid), url, variables)
         finally:
             end_tree(psutil.Process(head.pid))
