@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ START_S = {"parley": 130.0}
 def main() -> int:
     """The exit code is 1 when a system could not be measured, whatever the figures of the others."""
     chosen = arguments()
+    # Of the added latency this would subtract what the model is asked early: a gain, but not the system's own delay.
+    os.environ["PARLEY_CALL__SPECULATION__ENABLED"] = str(chosen.drafts).lower()
     plans = {name: plan_of(name, chosen) for name in chosen.systems}
     once_s = sum(plan.estimate_s(START_S.get(name.partition(":")[0], 8.0)) for name, plan in plans.items())
     say(f"{chosen.rounds} rounds of {', '.join(chosen.systems)}: about {chosen.rounds * once_s / 60:.0f} minutes")

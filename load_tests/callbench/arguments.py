@@ -77,6 +77,11 @@ def arguments(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         "--longest-s", type=float, default=LONGEST_STEP_S, help="at most, where few calls give few samples"
     )
     parser.add_argument("--turns", type=int, default=WANTED_TURNS, help="wanted of a step, over all rounds")
+    parser.add_argument(
+        "--drafts",
+        action="store_true",
+        help="answers are begun before the turn is over, as shipped; otherwise off, as the peers do not",
+    )
     parser.add_argument("--base-s", type=float, default=BASE_S, help="idle seconds that give the base")
     parser.add_argument("--settle-s", type=float, default=SETTLE_S, help="rest after the start and the warm-up")
     parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))
