@@ -126,6 +126,13 @@ class Playout:
             return ""
         return utterance.text.text[utterance.heard_chars(utterance.audio_s, self._chars_per_s) :]
 
+    def take_unspoken(self, generation: int) -> str:
+        """`unspoken_text`, for another voice: what the first one told of its timing is void."""
+        rest = self.unspoken_text(generation)
+        if (utterance := self._find(generation)) is not None:
+            utterance.text.forget_timings_after(utterance.audio_s)
+        return rest
+
     def _find(self, generation: int) -> Utterance | None:
         return next((u for u in self._queue if u.generation == generation), None)
 

@@ -105,7 +105,7 @@ class Speech:
         self._synthesizers.failed(failed, self._clock.monotonic())
         group.create_task(self._voice.discard(failed), name="discard")
         splitter = SentenceSplitter(self.language)
-        rest = self._playout.unspoken_text(self._generation)
+        rest = self._playout.take_unspoken(self._generation)
         self._pieces = [speakable(text, self.language) for text in (*splitter.feed(rest), *splitter.flush())]
         self._offset_s = self._playout.audio_s(self._generation)
         self.start(group)

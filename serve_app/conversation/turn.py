@@ -394,6 +394,10 @@ class TurnMachine:
         if self.state == "ending":
             self._hang_up(*(self._outcome or ("provider_failure", detail)))
             return
+        if self._speech == "opening" and self.state != "listening":
+            # What the law wants said first was not said: nothing else may follow.
+            self._fail(detail, prepared_only=synthesizer_down)
+            return
         if self._speech is not None and synthesizer_down and self._failures:
             # The apology itself could not be spoken.
             self._hang_up("provider_failure", detail)

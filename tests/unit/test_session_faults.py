@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from serve_app.conversation import turn_types as t
+from serve_app.conversation.lines import LineCache
 from serve_app.providers.base import ChatRequest
 from serve_app.scenarios.scripted_llm import Answer, ScriptedModel
 from serve_app.scenarios.scripted_tts import ScriptedSynthesizer
@@ -293,6 +294,34 @@ def test_the_second_synthesizer_speaks_the_words_that_the_first_one_left(plan: T
     assert scene.nothing_is_left()
 
 
+def test_of_two_voices_that_stall_no_more_is_told_than_was_heard() -> None:
+    """`Scene.play` asks the callee's ear. The first voice had told when it would say each word."""
+    scene = fault_scene()
+    scene.tts.plans = ["stall"]
+    scene.second_tts = ScriptedSynthesizer(scene.words, plans=["stall"], name="second")
+    scene.llm.answers = ["Wonderful sentences are long enough to be cut."]
+    result = scene.play(waits_long_for_answers)
+    assert result.outcome == "provider_failure"
+    cut = scene.utterances[1]
+    # Twice the beginning of a word that takes longer than either voice spoke.
+    assert cut.interrupted and cut.heard_text == ""
+    assert scene.nothing_is_left()
+
+
+@pytest.mark.parametrize("stage", ["opening never heard", "opening cut"])
+def test_a_call_whose_opening_was_not_said_to_its_end_does_not_go_on(stage: str) -> None:
+    scene = fault_scene()
+    scene.lines = LineCache()
+    scene.tts.plans = ["hang" if stage == "opening never heard" else "cut"]
+    result = scene.play(hangs_up_after_two)
+    assert result.outcome == "provider_failure"
+    assert scene.llm.requests == []
+    # Of its first word, which takes longer, the second call heard a part.
+    assert scene.agent_heard() == ([] if stage == "opening never heard" else [""])
+    assert scene.net.hang_ups == ["carrier-1"]
+    assert scene.nothing_is_left()
+
+
 def test_a_synthesizer_that_never_ends_is_ended_and_the_talk_goes_on() -> None:
     scene = fault_scene()
     scene.tts.plans = ["endless"]
@@ -335,6 +364,10 @@ def test_a_synthesizer_that_is_down_from_the_start_hangs_up(plan: TtsPlan, withi
     # Nothing that anybody heard could bear the causes: the end of the call tells them.
     causes = [cause for _, cause in scene.record.causes]
     assert causes == (["tts_failed"] * 2 if plan == "fail" else ["tts_late", "tts_gave_up", "tts_failed"])
+    assert [c.kind for _, c in scene.commands(t.SpeakLine) if isinstance(c, t.SpeakLine)] == [
+        "opening",
+        "failure_farewell",
+    ]
     assert scene.nothing_is_left()
 
 

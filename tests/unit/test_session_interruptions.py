@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,7 +11,7 @@ from serve_app.conversation import turn_types as t
 from serve_app.scenarios.scripted_llm import Answer
 from tests.unit.session_fixtures import CHAR_S, Scene, make_agent
 
-LONG = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa."
+LONG = "Alpha bravo charlie. Delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa."
 REPLY_S = (len(LONG) + 1) * CHAR_S
 AT_FIRST_SOUND = {"policies": {"interruption": {"min_words": 0}}}
 """Any sound silences the agent at once; without words it goes on."""
@@ -51,9 +52,17 @@ def letters_heard_after(scene: Scene, at: float) -> set[str]:
 def test_nothing_of_a_reply_is_heard_after_it_was_cleared(after_s: float, min_words: int) -> None:
     """At any moment, also while its audio is still being made."""
     scene = long_answers(policies={"interruption": {"min_words": min_words}})
+    scene.llm.token_s = 0.06
     cleared: list[float] = []
+    left_open: list[int] = []
+
+    def look(event: t.TurnEvent, commands: Sequence[t.TurnCommand]) -> None:
+        if any(isinstance(command, t.ClearPlayout) for command in commands):
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.001, lambda: left_open.append(scene.llm.streams_open + scene.tts.utterances_open))
 
     async def callee(scene: Scene) -> None:
+        scene.record.watchers.append(look)
         await reply_has_sounded(scene, after_s)
         await scene.say("What about tomorrow", ms=900)
         await scene.net.agent_has_spoken()
@@ -62,6 +71,7 @@ def test_nothing_of_a_reply_is_heard_after_it_was_cleared(after_s: float, min_wo
     scene.play(callee)
     cleared += [at + scene.net.opened_at for at, _ in scene.commands(t.ClearPlayout)]
     assert len(cleared) == 1
+    assert left_open == [0], "the model's stream and the synthesizer's context are closed at once"
     assert letters_heard_after(scene, cleared[0] + 0.03) == set()
     # A clear on the wire for the hold, if there was one, and none again for what was silent already.
     assert scene.net.clears == 1

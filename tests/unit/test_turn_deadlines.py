@@ -189,12 +189,18 @@ def test_a_reply_that_is_never_heard_ends_the_call_with_an_apology(text: str, st
     assert talk.play_out() == [t.HangUp("provider_failure", f"no audio in time ({stage})")]
 
 
-def test_an_opening_that_is_never_heard_is_apologised_for_once() -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_without_its_opening_a_call_does_not_go_on(heard: bool) -> None:
+    """What the law wants said first was not said, or not to its end: nothing but a goodbye may follow."""
     talk = Talk()
     talk.on(t.CallConnected())
+    if heard:
+        talk.on(t.PlayoutStarted(1))
+        talk.on(t.PlayoutDry(1))
     commands = talk.fire("reply")
-    assert (spoken(commands), causes(commands)) == ("apology", ["tts_gave_up"])
-    assert talk.waits == {"reply": REPAIR_TIMEOUT_S}
+    assert (spoken(commands), causes(commands)) == ("failure_farewell", ["tts_gave_up"])
+    assert only(t.SpeakLine, commands).prepared_only
+    assert talk.waits == {"reply": REPAIR_TIMEOUT_S, "ending": 45}
     assert only(t.HangUp, talk.fire("reply")).outcome == "provider_failure"
 
 
