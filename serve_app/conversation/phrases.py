@@ -45,6 +45,10 @@ class OptOutPhrases(BaseModel):
     unless_limited: PhraseList
     """Mean it unless the next word is one of `limits`: "don't call me again (before nine)"."""
     limits: PhraseList
+    negators: PhraseList
+    """Right before such a phrase they turn it round: "don't stop calling me"."""
+    at_end: PhraseList
+    """Mean it if nothing follows: "stop calling me (Bob)"."""
     alone: PhraseList
     """Mean it if nothing else is said, but `padding`: "don't call me"."""
     padding: PhraseList

@@ -22,6 +22,7 @@ from serve_app.conversation.hearing import Hearing
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import CallJournal
 from serve_app.conversation.journal_writer import JournalWriter
+from serve_app.conversation.last_words import opt_out_in
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.leg_end import hang_up, outcome_of_close
 from serve_app.conversation.lines import LineCache
@@ -202,6 +203,7 @@ class CallSession:
                 self._log.exception("the call failed")
                 self._ending = t.HangUp("failed", "internal error")
             await self._close_media()
+            await self._hear_last_words()
             self._recorder.close()
             self._writer.close()
             _, late = await asyncio.wait(tasks, timeout=FLUSH_TIMEOUT_S)
@@ -513,6 +515,17 @@ class CallSession:
         self._port.close("the call is over")
         if self._closed_at is None:
             self._closed_at = self._clock.monotonic()
+
+    async def _hear_last_words(self) -> None:
+        """A callee who asks never to be called again, and puts the receiver down, is not there for the answer."""
+        ending = self._ending
+        if self._superseded or ending is None or ending.outcome not in ("callee_hung_up", "completed"):
+            return
+        request = self._history.draft_request(self._lease.call_id, self._machine.unfinished_turn)
+        reason = await opt_out_in(request, self._providers.llm, self._clock)
+        if reason is not None:
+            self._log.info("the callee opted out", source="model")
+            self._writer.opt_out("model", reason)
 
     def _result(self) -> CallResult:
         ending = self._ending or t.HangUp("failed", None)

@@ -254,6 +254,11 @@ class TurnMachine:
         self._commands.insert(0, t.OptOut(source, text))
         self._end("opted_out", None, "opted_out")
 
+    @property
+    def unfinished_turn(self) -> str:
+        """What was heard of a turn of the callee's whose end was not told; empty where none is open."""
+        return self._open_turn
+
     def _opted_out_at_last(self) -> bool:
         """Nothing follows on what was heard last: does that decide what it means?"""
         return not self._opted_out and self._opt_outs.heard(self._open_turn, final=True)

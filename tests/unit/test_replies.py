@@ -93,10 +93,10 @@ def test_a_cancelled_reply_leaves_nothing_open_and_says_nothing_more(after_ms: i
 
 
 def test_a_reply_that_only_calls_tools_is_no_failure_and_needs_no_synthesizer() -> None:
-    calls = (ToolCall("1", "opt_out", '{"reason": "asked"}'), ToolCall("2", "end_call", ""))
+    calls = (ToolCall("1", "switch_language", '{"language": "es"}'), ToolCall("2", "end_call", ""))
     booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
     assert booth.events == [
-        ToolCalled(1, "opt_out", {"reason": "asked"}),
+        ToolCalled(1, "switch_language", {"language": "es"}),
         ToolCalled(1, "end_call", {}),
         ReplyFinished(1),
     ]
@@ -111,12 +111,19 @@ def test_the_text_of_a_reply_comes_before_its_tool_calls() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"reason": ', "[1]", '"text"', "7"])
 def test_arguments_that_are_no_object_fail_the_reply_and_carry_nothing_out(arguments: str) -> None:
-    calls = (ToolCall("1", "end_call", "{}"), ToolCall("2", "opt_out", arguments))
+    calls = (ToolCall("1", "end_call", "{}"), ToolCall("2", "switch_language", arguments))
     booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
     (failed,) = booth.events
     assert isinstance(failed, ReplyFailed)
     assert (failed.stage, failed.retryable, failed.has_alternative) == ("llm", True, False)
-    assert "opt_out" in failed.detail
+    assert "switch_language" in failed.detail
+
+
+@pytest.mark.parametrize("arguments", ['{"reason": ', "[1]", '"text"', "7", "", '{"reason": 7}', '{"why": "x"}'])
+def test_an_opt_out_counts_by_its_name_whatever_comes_with_it(arguments: str) -> None:
+    calls = (ToolCall("1", "end_call", "{"), ToolCall("2", "opt_out", arguments))
+    booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
+    assert booth.events == [ToolCalled(1, "opt_out", {"reason": "asked for by the callee"}), ReplyFinished(1)]
 
 
 @pytest.mark.parametrize(
