@@ -37,7 +37,7 @@ _ANCHORS = 1200
 log = structlog.get_logger()
 
 
-class _ToldNothing(ProviderError):
+class _ToldNothingError(ProviderError):
     """The callee seems to have spoken, and nothing was told of it: a suspicion, for noise may last as long."""
 
 
@@ -168,7 +168,7 @@ class Hearing:
             self._waiting.clear()
 
     def _count_failure(self, error: ProviderError, now: float) -> None:
-        suspected = isinstance(error, _ToldNothing)
+        suspected = isinstance(error, _ToldNothingError)
         if now - self._failed_at > FORGET_FAILURE_S or (self._suspected and self._alive):
             self._failures = 0
         # A stream that did tell something may have been right to ignore a noise: it is replaced, and no more than that.
@@ -238,7 +238,7 @@ class Hearing:
             self._watch.heard_event()
         if self._watch.feed(audio):
             self._in_turn, self._quiet_s = True, QUIET_S
-            self._break(_ToldNothing("stt", self._transcriber.name, "told nothing of speech", retryable=True))
+            self._break(_ToldNothingError("stt", self._transcriber.name, "told nothing of speech", retryable=True))
 
     def _keep(self, audio: bytes) -> None:
         self._waiting.append(audio)

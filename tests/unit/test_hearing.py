@@ -220,10 +220,10 @@ class _WordsOnly(Vocabulary):
     """An ear for which noise is nothing."""
 
     def __init__(self, words: Vocabulary) -> None:
-        self._words = words
+        self._ear = words
 
     def hear(self, pcm: bytes) -> Iterator[tuple[SoundingWord | None, int]]:
-        return ((word, samples) for word, samples in self._words.hear(pcm) if word is not None and word.text)
+        return ((word, samples) for word, samples in self._ear.hear(pcm) if word is not None and word.text)
 
 
 def test_noise_that_the_transcriber_rightly_ignores_is_no_matter_for_the_call() -> None:
