@@ -106,6 +106,18 @@ class VoiceWait:
         self._sounding = None
         return self.over()
 
+    def asked_again(self, cleared: int | None = None) -> list[t.TurnCommand]:
+        """The model is asked once more about the same words: the callee waits on, and the deadlines stay.
+
+        Only the next provider has its time anew. `cleared`: the generation that was dropped for it.
+        """
+        if cleared is not None:
+            self._gone, self._sounding, self._held = cleared, None, False
+        if self._timeout_s is None:
+            return self.expect()
+        failover_s = self._ladder.failover_s
+        return [t.SetTimer("failover", failover_s)] if failover_s < self._timeout_s else []
+
     def over(self) -> list[t.TurnCommand]:
         """Nothing is waited for."""
         self._deferred_s = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import get_args
 
 import structlog
 
@@ -39,6 +40,7 @@ from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     AudioFormat,
     EagerTurnEnded,
+    Message,
     PartialTranscript,
     Providers,
     SpeechStarted,
@@ -69,6 +71,12 @@ LOST_TURN_WAIT_S = 1.0
 OPT_OUT_WAIT_S = 1.0
 FLUSH_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 45.0
+_TOOL_NAMES = frozenset(get_args(t.ToolName))
+_IN_WORDS = Message(
+    "system",
+    "Your last answer had no words, so the other person has heard nothing, and waits. Answer now, in words. There are "
+    "no other tools than those that you were given.",
+)
 
 log = structlog.get_logger()
 
@@ -407,7 +415,8 @@ class CallSession:
     def _dispatch(self, event: t.TurnEvent) -> None:
         called = isinstance(event, t.ToolCalled) and event.generation == self._machine.generation
         commands = self._machine.handle(event)
-        if isinstance(event, t.ToolCalled) and called:
+        # Other names than those of the tools are the model's invention, and some providers refuse a request with one.
+        if isinstance(event, t.ToolCalled) and called and event.name in _TOOL_NAMES:
             refused = any(isinstance(command, t.NoteCause) for command in commands)
             self._history.add_tool_call(event.name, event.arguments, "refused" if refused else "done")
         if self._observe is not None:
@@ -464,9 +473,10 @@ class CallSession:
             self._history.add_callee(command.user_text)
         probe = media.transcript.probe(command.generation)
         probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._speech_ended_at
-        media.speaker.start_reply(
-            self._of_group(), command.generation, self._history.request(self._lease.call_id), draft=command.draft
-        )
+        request = self._history.request(self._lease.call_id)
+        if command.in_words:
+            request = replace(request, messages=(*request.messages, _IN_WORDS))
+        media.speaker.start_reply(self._of_group(), command.generation, request, draft=command.draft)
 
     async def _confirm_opt_out(self, line: t.SpeakLine) -> None:
         """The callee is told once it is so. A store that is slow or away is tried on, and must not cost silence."""

@@ -10,13 +10,14 @@ from functools import singledispatchmethod
 
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.closing import Goodbyes
+from serve_app.conversation.closing import Goodbyes, is_question
 from serve_app.conversation.deadlines import DeadlineLadder, VoiceWait
 from serve_app.conversation.drafting import Drafts
 from serve_app.conversation.interruption import InterruptionJudge
+from serve_app.conversation.language_requests import LanguageRequests
 from serve_app.conversation.lease import Outcome
 from serve_app.conversation.opt_out_words import opt_out_matcher
-from serve_app.conversation.phrases import Language, LineName, PhraseMatcher, matcher, phrases_of
+from serve_app.conversation.phrases import Language, LineName
 from serve_app.errors import Stage
 
 # After a failure the callee has already waited: what repairs it must be heard soon, or the call ends.
@@ -34,14 +35,11 @@ class TurnMachine:
         self._agent = agent
         self._policies = agent.policies
         self._ladder = ladder or DeadlineLadder()
-        languages: list[Language] = [agent.language, *agent.languages]
-        phrases = [phrases_of(language) for language in languages]
-        self._judge = InterruptionJudge(agent.policies, languages)
-        self._goodbyes = Goodbyes((*agent.policies.end_phrases, *(p for one in phrases for p in one.goodbyes)))
-        self._opt_outs = opt_out_matcher(agent.policies.opt_out_phrases, tuple(languages))
-        self._requests: dict[Language, PhraseMatcher] = {
-            language: matcher(phrases_of(language).language_requests) for language in languages
-        }
+        self._languages: tuple[Language, ...] = (agent.language, *agent.languages)
+        self._judge = InterruptionJudge(agent.policies, self._languages)
+        self._goodbyes = Goodbyes(agent.policies.end_phrases, self._languages)
+        self._opt_outs = opt_out_matcher(agent.policies.opt_out_phrases, self._languages)
+        self._requests = LanguageRequests(self._languages)
         self._commands: list[t.TurnCommand] = []
         self.state: t.TurnState = "listening"
         self.language: Language = agent.language
@@ -69,8 +67,16 @@ class TurnMachine:
         self._callee_speaks = False
         self._open_turn = ""
         """What was heard of the callee's turn while its end was not told."""
+        self._held_on = ""
+        """The words that the present hold is for; it may be for none."""
+        self._switched_for_turn = False
+        """The model changed the language since the callee's last turn: it may do so once."""
+        self._asked_in_words = False
+        """The model was asked again since then, because it had said nothing."""
         self._silence_prompts = 0
         self._warn_of_the_end = False
+        self._warning_is_late = False
+        """It does not wait for another answer."""
         self._drafts = Drafts()
         self._opted_out = False
 
@@ -150,8 +156,13 @@ class TurnMachine:
             # It did not interrupt: it is answered when the agent has finished, if it wants an answer.
             if text:
                 self._unanswered.append(event)
+        elif text and self._warning_is_late and not self._goodbyes.is_one(text):
+            self._owed = self._with_owed(text)
+            self._say_warning()
         elif text:
             self._answer(text)
+        elif self._warn_of_the_end:
+            self._say_warning()
         else:
             self._drop_draft()
             self._wait_for_callee()
@@ -164,50 +175,92 @@ class TurnMachine:
             if self._opt_outs.heard(text, final=final):
                 self._opt_out("phrase", text.strip())
                 return
+        if self._is_back_in_time(text):
+            self._call_off_the_end()
         if self.state == "listening":
             self._wait_for_callee()
         elif self.state == "interrupted":
-            if self._judge.says_something(text):
+            if (final or text.strip() != self._held_on) and self._judge.says_something(text):
                 self._yield_to_callee()
         elif self.state == "thinking":
             if self._policies.interruptible and self._judge.says_something(text):
                 self._yield_to_callee()
         elif self.state == "speaking" and self._interruptible:
-            verdict = self._judge.over_speech(text)
+            verdict = self._judge.over_speech(text, more_may_come=not final)
             if verdict == "interrupt":
                 self._yield_to_callee()
             elif verdict == "hold":
-                self._hold_speech()
+                self._hold_speech(text)
 
     @property
     def _interruptible(self) -> bool:
         opening = self._speech == "opening" and not self._policies.opening_interruptible
         return self._policies.interruptible and not opening
 
-    def _answer(self, text: str) -> None:
-        text, self._owed = self._with_owed(text), ""
+    def _is_back_in_time(self, text: str) -> bool:
+        """The callee is there after all, and the call is ending because nobody was."""
+        ending = self.state == "ending" and self._outcome is not None and self._outcome[0] == "silence"
+        return ending and self._judge.says_something(text) and not self._goodbyes.is_one(text)
+
+    def _call_off_the_end(self) -> None:
+        self._outcome = None
+        self.state = "speaking"
+        self._do(t.CancelTimer("ending"))
+        if self._policies.interruptible:
+            self._yield_to_callee()
+
+    def _answer(self, said: str) -> None:
+        text, self._owed = self._with_owed(said), ""
         self.callee_turns += 1
         self._unanswered.clear()
+        self._switched_for_turn = self._asked_in_words = False
         if self.callee_turns > self._agent.limits.max_turns:
             self._end_politely("max_turns", None)
             return
-        for language, asked in self._requests.items():
-            if language != self.language and asked.anywhere(text):
+        for language in self._requests.asked(said) or self._requests.asked(text):
+            if language != self.language:
                 self._switch_language(language)
         self._goodbyes.callee_said(text)
         self._think(text)
 
-    def _think(self, text: str | None) -> None:
+    def _think(self, text: str) -> None:
         draft = self._drafts.take(text)
         self._drop_draft()
+        self._begin_reply()
+        self._do(t.CancelTimer("silence"), *self._voice.expect(), *self._filler_wait())
+        self._do(t.StartReply(self.generation, text, draft))
+
+    def _begin_reply(self) -> None:
         # The number before a reply's own is its filler's.
         self.generation += 1
         self._next_generation(None)
         self.state = "thinking"
-        self._do(t.CancelTimer("silence"), *self._voice.expect())
-        if self._fillers:
-            self._do(t.SetTimer("filler", self._ladder.filler_s))
-        self._do(t.StartReply(self.generation, text, draft))
+
+    def _filler_wait(self) -> list[t.TurnCommand]:
+        return [t.SetTimer("filler", self._ladder.filler_s)] if self._fillers else []
+
+    def _think_again_in(self, language: Language) -> None:
+        """The model wants another language: it says the same in it. What the callee waits for stays the same."""
+        cleared = self.generation
+        waiting = self.state == "thinking" and self._filler is None
+        self._do(t.CancelReply(cleared), t.CancelTimer("resume"), t.ClearPlayout(cleared))
+        self.generation += 1
+        self._switch_language(language)
+        self._begin_reply()
+        self._do(*self._voice.asked_again(cleared))
+        if not waiting:
+            self._do(*self._filler_wait())
+        self._do(t.StartReply(self.generation, None))
+
+    def _ask_for_words(self) -> None:
+        """The model's answer was heard to say nothing: once, it is asked again. Then it is a failure like another."""
+        self._do(t.NoteCause(self.generation, "reply_without_words"))
+        if self._asked_in_words:
+            self._recover("llm", "the model says nothing", cause="llm_failed")
+            return
+        self._asked_in_words = True
+        self._begin_reply()
+        self._do(*self._voice.asked_again(), t.StartReply(self.generation, None, in_words=True))
 
     def _yield_to_callee(self) -> None:
         """Barge-in: whatever the agent says or thinks is over."""
@@ -220,8 +273,9 @@ class TurnMachine:
     def _with_owed(self, text: str) -> str:
         return f"{self._owed} {text.strip()}".strip()
 
-    def _hold_speech(self) -> None:
+    def _hold_speech(self, text: str) -> None:
         self.state = "interrupted"
+        self._held_on = text.strip()
         self._do(
             t.HoldPlayout(),
             *self._voice.held(),
@@ -280,16 +334,18 @@ class TurnMachine:
     def _(self, event: t.ToolCalled) -> None:
         if event.generation != self.generation or self.state not in ("thinking", "speaking", "interrupted"):
             return
-        language = event.arguments.get("language")
+        # The model may give anything, not only text.
+        wanted = event.arguments.get("language")
+        language = next((one for one in self._languages if one == wanted), None)
         if event.name == "opt_out":
             self._opt_out("model", str(event.arguments.get("reason") or "asked for by the callee"))
         elif event.name == "end_call":
-            self._goodbyes.model_ends_the_call = True
-        elif event.name == "switch_language" and language in self._requests:
-            if language != self.language:
-                self._drop_reply()
-                self._switch_language(language)
-                self._think(None)
+            self._goodbyes.model_ends_the_call()
+        elif event.name == "switch_language" and language == self.language:
+            pass  # it is spoken already
+        elif event.name == "switch_language" and language is not None and not self._switched_for_turn:
+            self._switched_for_turn = True
+            self._think_again_in(language)
         else:
             self._do(t.NoteCause(event.generation, f"tool_refused: {event.name}"))
 
@@ -311,7 +367,7 @@ class TurnMachine:
 
     @_on.register
     def _(self, event: t.ReplyFinished) -> None:
-        if event.generation == self.generation and self._speech is None:
+        if event.generation == self.generation and self._speech is None and self._text.strip():
             self._failures = 0
 
     @_on.register
@@ -320,8 +376,13 @@ class TurnMachine:
         if event.generation == self._filler:
             self._filler = None
             if self.state == "thinking":
-                self._do(t.SetTimer("filler", self._ladder.filler_s))
+                self._do(*self._filler_wait())
         if event.generation != self.generation:
+            return
+        if is_question(self._text):
+            self._goodbyes.agent_asked()
+        if self.state == "thinking" and not self._goodbyes.farewell_due and not self._answer_due():
+            self._ask_for_words()
             return
         self._release()
         self._do(*self._voice.over())
@@ -332,7 +393,7 @@ class TurnMachine:
             self._hang_up("completed", None)
         elif self._goodbyes.farewell_due:
             self._end_politely("completed", None)
-        elif answer := self._answer_due():
+        elif (answer := self._answer_due()) or (self._speech == "duration_warning" and self._owed):
             self._answer(answer)
         elif self._warn_of_the_end and not self._callee_speaks:
             self._say_warning()
@@ -428,6 +489,9 @@ class TurnMachine:
                 self._on_late_stage()
             case "reply" if self.state != "listening":
                 self._give_up()
+            case "resume" if self.state == "interrupted" and self._judge.says_something(self._open_turn):
+                # "No", and no more: it is not the beginning of "no problem".
+                self._yield_to_callee()
             case "resume" if self.state == "interrupted":
                 self._resume_speech()
             case "silence" if self.state == "listening" and not self._callee_speaks:
@@ -437,12 +501,18 @@ class TurnMachine:
                 self._callee_speaks = False
                 self._wait_for_callee()
             case "duration_warning":
+                self._warning_is_late = self._warn_of_the_end
                 self._warn_of_the_end = True
                 if self.state == "listening" and not self._callee_speaks:
                     self._say_warning()
+                elif not self._warning_is_late and self.state != "ending":
+                    self._do(t.SetTimer("duration_warning", self._agent.limits.duration_warning_s / 2))
             case "max_duration" if self.state != "ending":
                 self._drop_reply()
                 self._end_politely("max_duration", None)
+            case "max_duration" if self._outcome is not None and self._outcome[0] == "silence":
+                # From now on there is no time to go on in: a callee who is back is too late.
+                self._outcome = ("max_duration", None)
             case "ending" if self.state == "ending":
                 self._drop_reply()
                 self._hang_up(*(self._outcome or ("failed", "the farewell did not end")))
@@ -486,7 +556,9 @@ class TurnMachine:
         self._speak("still_there", self._line("still_there"))
 
     def _say_warning(self) -> None:
-        self._warn_of_the_end = False
+        self._warn_of_the_end = self._warning_is_late = False
+        self._drop_draft()
+        self._do(t.CancelTimer("duration_warning"))
         self._speak("duration_warning", self._line("duration_warning"))
 
     @_on.register

@@ -23,7 +23,10 @@ FRAME_BYTES = 320
 TOKENS = ("hello", "a", "appointment", "we", "tomorrow,", "42", "$12.50", "$1,250.75", "7%", "350")
 LATE_S = (0.0, 0.8, 0.3)
 Marks = Literal["none", "all", "late", "some"]
-"""`late`: up to 0.8 s, which is not long enough to doubt the far end. `some`: every other one is lost."""
+"""`late`: up to 0.8 s after home takes it for passed, which is not long enough to doubt the far end.
+
+`some`: every other one is lost.
+"""
 Step = Literal["hold", "release", "interrupt"]
 
 
@@ -109,7 +112,8 @@ class FarEnd:
         self.marks_seen += 1
         if self.marks in ("all", "late") or (self.marks == "some" and self.marks_seen % 2):
             late_s = LATE_S[self.marks_seen % 3] if self.marks == "late" else 0.0
-            heapq.heappush(self.answers, (at + self.delay_s + late_s, item.id))
+            known_at = max(at + self.delay_s, at - self.delay_s + late_s)
+            heapq.heappush(self.answers, (known_at, item.id))
 
     def clear(self, now: float) -> None:
         at = now + self.delay_s

@@ -85,5 +85,7 @@ def test_after_a_hold_speech_goes_on_from_the_word_where_it_stopped(
         heard = speech.written_words_heard(furthest_s)
         heard_words = [w for w, owner in zip(speech.words, speech.owners, strict=True) if owner < heard]
         heard_to_s = (heard_words[-1].end_s or 0.0) if heard_words else 0.0
-        assert goes_on_s > heard_to_s - FRAME_S - 1e-4, "no word that was heard is said again"
+        # A mark that never comes, where others do, says that the far end may have stalled: rather twice than never.
+        if far.marks != "some":
+            assert goes_on_s > heard_to_s - FRAME_S - 1e-4, "no word that was heard is said again"
     _recorded_where_it_was_heard(call)

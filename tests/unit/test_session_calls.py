@@ -9,6 +9,8 @@ import pytest
 
 from serve_app.audio.mix import PartPlace, mix_parts
 from serve_app.conversation.playout import BURST_FRAMES
+from serve_app.providers.base import ChatRequest
+from serve_app.scenarios.scripted_llm import Answer
 from tests.unit.session_fixtures import CHAR_S, FRAME, OPENING, RATE, Memory, Scene, make_agent, now
 
 FAREWELL = "Thank you for your time. Goodbye."
@@ -221,6 +223,36 @@ def test_an_agent_that_may_not_be_interrupted_finishes_and_then_answers() -> Non
     assert scene.net.clears == 0
     assert scene.memory.texts()[0] == ("agent", OPENING)
     assert scene.llm.requests[0].messages[-1].content == "Hello hello"
+
+
+@pytest.mark.parametrize(
+    ("tool", "stored"), [("transfer the call!", []), ("switch_language", ["switch_language"])], ids=["none", "refused"]
+)
+def test_a_tool_alone_that_does_nothing_is_followed_by_words(tool: str, stored: list[str]) -> None:
+    """A name that the model made up goes into no later request: some providers refuse it for one."""
+    scene = Scene()
+
+    def answer(request: ChatRequest) -> Answer:
+        told = request.messages[-1].role == "system"
+        return Answer("I cannot do that.") if told else Answer(tool=tool, arguments={"language": ["es"]})
+
+    scene.llm.script = answer
+
+    async def callee(scene: Scene) -> None:
+        await scene.net.agent_has_spoken()
+        await scene.say("Put me through to a person")
+        await scene.net.agent_has_spoken()
+        scene.llm.script = lambda request: Answer("Of course.")
+        await scene.say("Then tell them")
+        await scene.net.agent_has_spoken()
+        scene.net.drop(1000)
+
+    scene.play(callee)
+    assert scene.agent_heard() == [OPENING, "I cannot do that.", "Of course."]
+    asked_again, last = scene.llm.requests[-2:]
+    assert "no words" in asked_again.messages[-1].content
+    assert [message.role for message in last.messages].count("system") == 1, "told once, and not kept"
+    assert [call.name for message in last.messages for call in message.tool_calls] == stored
 
 
 def test_uncertain_text_is_marked_approximate() -> None:

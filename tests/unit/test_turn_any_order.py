@@ -16,10 +16,16 @@ from tests.unit.turn_fixtures import agent_with
 
 WORDS = [
     *("", "mhm", "okay", "yes", "hello", "Thursday", "stop", "wait a second", "and what about parking"),
+    *("no", "no problem", "that makes", "can I see you tomorrow", "see you tomorrow"),
     *("ok bye", "goodbye my friend", "in French please", "in English please", "don't call me before nine"),
 ]
 OPT_OUTS = ["stop calling me", "don't call me", "take me off your list"]
 TOOLS = ["end_call", "switch_language", "transfer", "opt_out"]
+json_values: st.SearchStrategy[object] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["fr", "en"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
 ends: st.SearchStrategy[t.TurnEvent | None] = st.sampled_from(
     [
         *[None] * 12,
@@ -61,6 +67,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.sounding: int | None = None
         self.finished: set[int] = set()
         self.cleared: set[int] = set()
+        self.sounded: set[int] = set()
+        self.silence_ending = False
+        """The last line is for a callee who says nothing."""
+        self.switched = 0
+        """Changes of language by the model since the callee's last turn."""
         self.failed_over: set[tuple[int, Stage]] = set()
         self.held = False
         self.draft: tuple[int, str] | None = None
@@ -79,6 +90,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def event(self, event: t.TurnEvent) -> list[t.TurnCommand]:
         self.connected = self.connected or isinstance(event, t.CallConnected)
+        self.latest = event
         before = self.machine.generation
         commands = self.machine.handle(event)
         for command in commands:
@@ -91,6 +103,7 @@ class AnyOrder(RuleBasedStateMachine):
         match command:
             case t.StartReply():
                 self.begin(command.generation)
+                self.switched = 0 if command.user_text is not None else self.switched
                 assert not self.opted_out
                 self.use_draft(command)
             case t.SpeakLine(before=int()):
@@ -99,6 +112,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.begin(command.generation)
                 assert not self.opted_out or command.kind == "opted_out"
                 self.lines[command.generation] = command.kind
+                self.silence_ending = self.latest == t.TimerFired("silence") and self.machine.state == "ending"
             case t.StartDraft():
                 assert self.draft is None, "one at a time"
                 assert command.draft > self.drafts
@@ -215,7 +229,7 @@ class AnyOrder(RuleBasedStateMachine):
     def speech(self, event: t.TurnEvent) -> None:
         """What the callee says clears nothing that may not be interrupted, but for an opt-out."""
         opening = self.lines.get(self.highest) == "opening" and self.machine.state == "speaking"
-        ending = self.machine.state == "ending"
+        ending = self.machine.state == "ending" and not self.silence_ending
         commands = self.event(event)
         if (opening and not self.opening_interruptible) or ending or not self.interruptible:
             cleared = any(isinstance(command, t.ClearPlayout | t.HoldPlayout) for command in commands)
@@ -241,17 +255,23 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         late=st.booleans(),
         name=st.sampled_from(TOOLS),
-        language=st.sampled_from(["fr", "en", "xx"]),
+        language=st.sampled_from(["fr", "en", "xx"]) | json_values,
         chance=st.integers(0, 3),
     )
-    def tool(self, late: bool, name: str, language: str, chance: int) -> None:
+    def tool(self, late: bool, name: str, language: object, chance: int) -> None:
         if chance:
             return
         if late:
             assert self.event(t.ToolCalled(self.highest - 1, name, {"language": language})) == []
         elif self.highest in self.queued and self.highest not in self.finished and self.highest not in self.lines:
-            self.event(t.ToolCalled(self.highest, name, {"language": language}))
+            waits = self.machine.state == "thinking"
+            commands = self.event(t.ToolCalled(self.highest, name, {"language": language}))
             assert self.opted_out or name != "opt_out", "lost"
+            if any(isinstance(command, t.SwitchLanguage) for command in commands):
+                self.switched += 1
+                assert self.switched == 1, "once in a turn"
+                restarted = any(isinstance(command, t.SetTimer) and command.name == "reply" for command in commands)
+                assert not waits or not restarted, "the callee waits on"
 
     @precondition(lambda self: self.queued and self.queued[-1] not in self.finished)
     @rule()
@@ -271,6 +291,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def sound(self) -> None:
         self.sounding = self.queued[0]
+        self.sounded.add(self.queued[0])
         self.event(t.PlayoutStarted(self.queued[0]))
 
     @precondition(lambda self: self.sounding is not None and self.sounding not in self.finished)
@@ -286,7 +307,10 @@ class AnyOrder(RuleBasedStateMachine):
         """Also in a hold: the news may have been on its way."""
         generation = self.queued.pop(0)
         self.sounding = None
+        unheard = generation == self.highest == self.machine.generation and generation not in self.sounded
         self.event(t.PlayoutDrained(generation))
+        if unheard and generation not in self.lines:
+            assert self.machine.state != "listening", "the callee was answered with nothing"
 
     @precondition(lambda self: self.queued and self.held)
     @rule(kind=st.sampled_from([t.PlayoutStarted, t.PlayoutDry]))

@@ -99,6 +99,60 @@ def test_a_filler_is_in_the_language_that_is_spoken() -> None:
     assert fills(talk).text == "Euh."
 
 
+# --- the model is asked again about the same words
+
+
+def counting(talk: Talk, event: t.TurnEvent) -> list[t.TimerName]:
+    """The timers that this event sets or cancels."""
+    return [c.name for c in talk.machine.handle(event) if isinstance(c, t.SetTimer | t.CancelTimer)]
+
+
+def test_a_change_of_language_does_not_begin_the_wait_anew() -> None:
+    """Nor does an answer without words. The next provider alone has its time from then on."""
+    talk = asked(languages={"es": {}})
+    assert talk.waits == LADDER
+    switch = t.ToolCalled(talk.generation, "switch_language", {"language": "es"})
+    assert [name for name in counting(talk, switch) if name != "resume"] == ["failover"]
+    assert counting(talk, t.PlayoutDrained(talk.generation)) == ["failover"]
+    assert causes(talk.fire("reply")) == ["llm_gave_up"]
+    assert talk.state == "ending", "then it is over"
+
+
+def test_a_second_change_in_the_same_turn_is_refused_and_the_next_turn_may_have_one() -> None:
+    talk = asked(languages={"es": {}})
+    assert t.SwitchLanguage("es") in talk.calls("switch_language", language="es")
+    assert talk.calls("switch_language", language="en") == [
+        t.NoteCause(talk.generation, "tool_refused: switch_language")
+    ]
+    assert talk.machine.language == "es"
+    talk.play_out("Sí.")
+    talk.on(t.CalleeTurnEnded("Perdón?"))
+    assert t.SwitchLanguage("en") in talk.calls("switch_language", language="en")
+
+
+def test_a_filler_that_a_change_of_language_cuts_may_be_followed_by_another() -> None:
+    talk = asked(languages={"es": {}})
+    filler = only(t.SpeakLine, talk.fire("filler")).generation
+    talk.on(t.PlayoutStarted(filler))
+    talk.calls("switch_language", language="es")
+    assert talk.waits == LADDER
+
+
+def test_a_change_of_language_after_the_reply_was_heard_begins_a_wait() -> None:
+    talk = Talk.answering(languages={"es": {}})
+    assert talk.waits == {}
+    talk.calls("switch_language", language="es")
+    assert talk.waits == LADDER
+
+
+def test_the_next_provider_may_be_asked_again_after_a_change_of_language() -> None:
+    talk = asked(languages={"es": {}})
+    talk.fire("failover")
+    talk.fire("failover")
+    talk.calls("switch_language", language="es")
+    assert only(t.FailOver, talk.fire("failover")).generation == talk.generation
+
+
 # --- the next provider
 
 

@@ -121,8 +121,8 @@ def test_a_fixed_line_is_interrupted_like_a_reply_but_not_the_farewell() -> None
     talk = Talk.listening()
     talk.fire("silence")
     assert interrupts(talk, t.CalleePartial("yes I am here"))
-    ending = Talk.listening(limits={"silence_prompts": 0})
-    ending.fire("silence")
+    ending = Talk.listening()
+    ending.fire("max_duration")
     assert not interrupts(ending, t.CalleePartial("yes I am here"))
 
 
@@ -239,6 +239,37 @@ def test_the_repair_behind_held_speech_waits_for_the_rest_of_it() -> None:
     assert talk.waits == {}
     talk.on(t.PlayoutDrained(reply))
     assert talk.waits == {"reply": 0.9}
+
+
+# --- words that may become a backchannel
+
+
+def test_no_problem_is_no_interruption() -> None:
+    talk = Talk.answering()
+    assert talk.on(t.CalleeSpeechStarted(), t.CalleePartial("no")) == [t.HoldPlayout()], "silent at once, as for a no"
+    assert talk.on(t.CalleePartial("no"), t.CalleePartial("no problem")) == []
+    assert talk.on(t.CalleeTurnEnded("No problem.")) == [t.ResumePlayout()]
+    assert talk.state == "speaking"
+
+
+def test_a_no_is_one_when_nothing_follows() -> None:
+    for event in (t.CalleeTurnEnded("no"), t.CalleePartial("no I meant"), t.CalleePartial("No.")):
+        talk = Talk.answering()
+        old = talk.generation
+        assert talk.on(t.CalleePartial("no")) == [t.HoldPlayout()]
+        assert talk.on(event)[:2] == [t.CancelReply(old), t.ClearPlayout(old)]
+    talk = Talk.answering()
+    old = talk.generation
+    talk.on(t.CalleePartial("no"))
+    assert talk.fire("resume") == [t.CancelReply(old), t.ClearPlayout(old)], "also where the end is not told"
+    assert (talk.state, talk.waits) == ("listening", {"silence": 8})
+
+
+def test_that_makes_sense_is_no_interruption_at_any_word_of_it() -> None:
+    talk = Talk.answering()
+    partials = [t.CalleePartial(text) for text in ("that", "that makes", "that makes sense")]
+    assert talk.on(*partials, t.CalleeTurnEnded("That makes sense.")) == []
+    assert interrupts(talk, t.CalleePartial("that makes"), t.CalleePartial("that makes it late"))
 
 
 # --- words said over the agent that did not interrupt it

@@ -104,6 +104,43 @@ def test_a_goodbye_that_is_only_mentioned_needs_the_agents_too() -> None:
     assert only(t.HangUp, talk.play_out("Goodbye.")).outcome == "completed"
 
 
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        ("Do you take care of small children", "We take care of children of any age. Would you like an appointment?"),
+        ("Ok thanks see you tomorrow", "See you tomorrow at ten. One more thing, is your insurance the same?"),
+        ("Can I come in and see you tomorrow", "We are open tomorrow from nine. What is your name?"),
+        ("Can I come in and see you tomorrow", "We are open tomorrow from nine."),
+        ("When should I see you then", "On Monday. See you then."),
+        ("Okay, goodbye", 'Before you go: does "Tuesday at ten" suit you?'),
+    ],
+)
+def test_nobody_hangs_up_on_a_question(said: str, reply: str) -> None:
+    """Neither on the agent's own, nor because the callee's sounds like a goodbye."""
+    talk = Talk.listening()
+    talk.on(t.CalleeTurnEnded(said))
+    assert talk.play_out(reply) == []
+    assert (talk.state, talk.waits) == ("listening", {"silence": 8})
+    talk.on(t.CalleeTurnEnded("Yes, the same"))
+    assert talk.play_out("Good.") == [], "and the goodbye is out of date"
+
+
+def test_the_model_cannot_end_the_call_with_a_question() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleeTurnEnded("Fine"))
+    talk.calls("end_call")
+    assert talk.play_out("Goodbye! Or is there anything else?") == []
+    talk.on(t.CalleeTurnEnded("Yes, parking"))
+    assert talk.play_out("Parking is free.") == []
+
+
+def test_a_callee_who_said_goodbye_and_hangs_up_on_a_question_has_completed_the_call() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleeTurnEnded("Okay, goodbye"))
+    talk.play_out("Is there anything else?")
+    assert talk.on(t.MediaClosed("callee_hung_up", "closed"))[-1] == t.HangUp("completed", "closed")
+
+
 def test_the_agents_goodbye_alone_does_not_end_the_call() -> None:
     talk = Talk.listening()
     talk.on(t.CalleeTurnEnded("What do you say at the end"))
@@ -136,6 +173,77 @@ def test_a_tool_that_this_call_does_not_have_is_refused(name: str) -> None:
     talk.on(t.CalleeTurnEnded("Fine"))
     assert talk.calls(name, language="fr") == [t.NoteCause(talk.generation, f"tool_refused: {name}")]
     assert talk.state == "thinking"
+
+
+@pytest.mark.parametrize("language", [["es"], {"language": "es"}, 7, None, True, "ES", ""])
+def test_arguments_may_be_anything(language: object) -> None:
+    talk = Talk.listening(languages={"es": {}})
+    talk.on(t.CalleeTurnEnded("Fine"))
+    assert talk.calls("switch_language", language=language) == [
+        t.NoteCause(talk.generation, "tool_refused: switch_language")
+    ]
+    assert talk.machine.language == "en"
+
+
+# --- answers without words
+
+
+def says_nothing(talk: Talk) -> list[t.TurnCommand]:
+    """The model's answer is over, and nothing of it could be heard."""
+    return talk.on(t.ReplyFinished(talk.generation), t.PlayoutDrained(talk.generation))
+
+
+@pytest.mark.parametrize(("name", "language"), [("transfer_call", None), ("switch_language", "en"), (None, None)])
+def test_an_answer_that_says_nothing_is_asked_for_once_more_in_words(name: str | None, language: str | None) -> None:
+    talk = Talk.listening(languages={"es": {}})
+    talk.on(t.CalleeTurnEnded("Put me through to a person"))
+    if name is not None:
+        talk.calls(name, language=language)
+    else:
+        talk.on(t.ReplySentence(talk.generation, " "))
+    silent = talk.generation
+    assert says_nothing(talk) == [
+        t.NoteCause(silent, "reply_without_words"),
+        t.StartReply(talk.generation, None, in_words=True),
+    ]
+    assert (talk.state, talk.generation > silent + 1) == ("thinking", True), "between them is the number of a filler"
+    assert talk.play_out("I cannot do that.") == []
+    assert (talk.state, talk.waits) == ("listening", {"silence": 8})
+
+
+def test_then_it_is_a_failure_like_another() -> None:
+    talk = Talk.listening()
+    for line in ("apology", "failure_farewell"):
+        talk.on(t.CalleeTurnEnded("Put me through to a person"))
+        assert only(t.StartReply, says_nothing(talk)).in_words
+        talk.calls("transfer_call")
+        silent = talk.generation
+        commands = says_nothing(talk)
+        assert (spoken(commands), causes(commands)) == (line, ["reply_without_words", "llm_failed"])
+        assert t.CancelReply(silent) in commands
+        end = talk.play_out()
+    assert only(t.HangUp, end).outcome == "provider_failure"
+
+
+def test_it_may_be_asked_for_once_in_every_turn() -> None:
+    talk = Talk.listening()
+    for _ in range(3):
+        talk.on(t.CalleeTurnEnded("Put me through to a person"))
+        assert only(t.StartReply, says_nothing(talk)).in_words
+        talk.play_out("I cannot do that.")
+
+
+def test_words_that_waited_are_an_answer_to_silence() -> None:
+    talk = Talk.listening(policies={"interruptible": False})
+    talk.on(t.CalleeTurnEnded("Put me through"), t.CalleeTurnEnded("to a person"))
+    assert says_nothing(talk) == [t.StartReply(talk.generation, "to a person")]
+
+
+def test_the_model_may_end_the_call_without_a_word() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleeTurnEnded("Fine"))
+    talk.calls("end_call")
+    assert spoken(says_nothing(talk)) == "farewell"
 
 
 # --- failures
@@ -291,6 +399,57 @@ def test_the_announcement_waits_for_the_answer_when_the_callee_speaks() -> None:
     assert spoken(talk.play_out("It is free.")) == "duration_warning"
 
 
+def test_an_announcement_that_is_late_comes_before_the_answer() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleePartial("And what about"))
+    talk.fire("duration_warning")
+    assert talk.timers["duration_warning"] == 15, "half of what is left"
+    draft = only(t.StartDraft, talk.on(t.CalleeTurnMayEnd("And what about parking"))).draft
+    assert talk.fire("duration_warning") == []
+    assert "duration_warning" not in talk.timers
+    commands = talk.on(t.CalleeTurnEnded("And what about parking"))
+    assert (spoken(commands), t.DropDraft(draft) in commands) == ("duration_warning", True)
+    assert only(t.StartReply, talk.play_out()).user_text == "And what about parking"
+    assert talk.play_out("It is free.") == [], "once"
+
+
+def test_words_over_the_late_announcement_belong_to_what_is_answered() -> None:
+    for over in (t.CalleeTurnEnded("Thursday"), t.CalleePartial("and on Thursday")):
+        talk = Talk.listening()
+        talk.on(t.CalleePartial("And what"))
+        talk.fire("duration_warning")
+        talk.fire("duration_warning")
+        talk.on(t.CalleeTurnEnded("And what about parking"))
+        talk.speaks()
+        talk.on(over)
+        end = t.PlayoutDrained(talk.generation) if talk.state == "speaking" else t.CalleeTurnEnded("Thursday")
+        assert only(t.StartReply, talk.on(end)).user_text == "And what about parking Thursday"
+
+
+def test_a_late_announcement_does_not_hold_up_a_goodbye() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleePartial("Well"))
+    talk.fire("duration_warning")
+    talk.fire("duration_warning")
+    assert kinds(talk.on(t.CalleeTurnEnded("Well, goodbye"))) == [t.StartReply]
+    assert only(t.HangUp, talk.play_out("Goodbye.")).outcome == "completed"
+
+
+def test_the_announcement_comes_when_what_the_callee_said_was_nothing() -> None:
+    talk = Talk.listening()
+    talk.on(t.CalleeSpeechStarted())
+    talk.fire("duration_warning")
+    assert spoken(talk.on(t.CalleeTurnEnded(""))) == "duration_warning"
+    assert (talk.play_out(), talk.state) == ([], "listening")
+
+
+def test_an_announcement_that_was_made_in_time_is_not_made_again() -> None:
+    talk = Talk.answering()
+    talk.fire("duration_warning")
+    assert spoken(talk.play_out()) == "duration_warning"
+    assert "duration_warning" not in talk.timers
+
+
 @pytest.mark.parametrize("limits", [{"duration_warning_s": 0}, {"duration_warning_s": 600, "max_duration_s": 60}])
 def test_no_announcement_where_none_is_wanted_or_the_call_is_too_short(limits: dict[str, float]) -> None:
     assert "duration_warning" not in Talk.listening(limits=limits).timers
@@ -375,10 +534,63 @@ def test_a_farewell_that_never_comes_or_never_ends_still_hangs_up(timer: t.Timer
     assert only(t.HangUp, talk.fire(timer)).outcome == "silence"
 
 
-def test_speech_over_the_farewell_changes_nothing() -> None:
-    talk = Talk.listening(limits={"silence_prompts": 0})
-    talk.fire("silence")
+@pytest.mark.parametrize("outcome", ["max_duration", "max_turns", "completed", "provider_failure"])
+def test_speech_over_the_farewell_changes_nothing(outcome: str) -> None:
+    talk = Talk.listening(limits={"max_turns": 1})
+    if outcome == "max_duration":
+        talk.fire("max_duration")
+    elif outcome == "provider_failure":
+        talk.on(t.TranscriberFailed("gone"))
+    else:
+        talk.on(t.CalleeTurnEnded("Bye" if outcome == "completed" else "And then"))
+        talk.play_out("I see.")
+        if outcome == "max_turns":
+            talk.on(t.CalleeTurnEnded("And then"))
+    assert talk.state == "ending"
     talk.speaks()
     assert talk.on(t.CalleeSpeechStarted("wait"), t.CalleePartial("wait wait"), t.CalleeTurnEnded("wait wait")) == []
-    assert talk.fire("max_duration") == []
+    assert talk.on(t.TimerFired("max_duration")) == []
     assert talk.state == "ending"
+    assert only(t.HangUp, talk.play_out()).outcome == outcome
+
+
+def silence_farewell(*, heard: bool = True, **changes: object) -> Talk:
+    talk = Talk.listening(limits={"silence_prompts": 0}, **changes)
+    assert spoken(talk.fire("silence")) == "farewell"
+    if heard:
+        talk.speaks()
+    return talk
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("text", ["hello", "wait", "sorry I was looking for my card"])
+def test_a_callee_who_is_back_during_the_silence_farewell_calls_the_end_off(heard: bool, text: str) -> None:
+    talk = silence_farewell(heard=heard)
+    farewell = talk.generation
+    assert talk.on(t.CalleePartial(text)) == [t.CancelReply(farewell), t.ClearPlayout(farewell)]
+    assert (talk.state, talk.waits) == ("listening", {"silence": 8})
+    assert talk.on(t.PlayoutDrained(farewell), t.TimerFired("ending")) == []
+    assert only(t.StartReply, talk.on(t.CalleeTurnEnded(text))).user_text == text
+    assert talk.play_out("Take your time.") == []
+    assert talk.on(t.MediaClosed("callee_hung_up", "closed"))[-1] == t.HangUp("callee_hung_up", "closed")
+
+
+@pytest.mark.parametrize("text", ["", "mhm", "okay, thanks", "okay bye"])
+def test_what_says_nothing_and_a_goodbye_do_not(text: str) -> None:
+    talk = silence_farewell()
+    assert talk.on(t.CalleeSpeechStarted(text), t.CalleePartial(text), t.CalleeTurnEnded(text)) == []
+    assert only(t.HangUp, talk.play_out()).outcome == "silence"
+
+
+def test_a_callee_who_is_back_when_the_time_is_over_is_too_late() -> None:
+    talk = silence_farewell()
+    assert talk.fire("max_duration") == []
+    assert talk.on(t.CalleeTurnEnded("I am here")) == []
+    assert only(t.HangUp, talk.play_out()).outcome == "max_duration"
+
+
+def test_where_nobody_may_interrupt_the_farewell_is_said_to_its_end_and_the_call_goes_on() -> None:
+    talk = silence_farewell(policies={"interruptible": False})
+    assert talk.on(t.CalleePartial("I am here"), t.CalleeTurnEnded("I am here")) == []
+    assert (talk.state, "ending" in talk.timers) == ("speaking", False)
+    assert only(t.StartReply, talk.play_out()).user_text == "I am here"

@@ -33,13 +33,22 @@ def held(**changes: Any) -> Talk:
 
 
 def ending(**changes: Any) -> Talk:
+    talk = Talk.listening(**changes)
+    talk.fire("max_duration")
+    talk.speaks()
+    return talk
+
+
+def ending_for_silence(**changes: Any) -> Talk:
     talk = Talk.listening(limits={"silence_prompts": 0}, **changes)
     talk.fire("silence")
     talk.speaks()
     return talk
 
 
-ANY_STATE = pytest.mark.parametrize("make", [opening, Talk.listening, thinking, Talk.answering, held, ending])
+ANY_STATE = pytest.mark.parametrize(
+    "make", [opening, Talk.listening, thinking, Talk.answering, held, ending, ending_for_silence]
+)
 
 
 def check(talk: Talk, commands: list[t.TurnCommand], source: t.OptOutSource, text: str) -> None:
