@@ -96,7 +96,7 @@ def chaos() -> list[Finding]:
 
 def _scenario(fault: Chaos) -> Scenario:
     # The call makes the lines that are missing one after the other: one that is never made keeps the others back.
-    unmade = [{"silence": 0.3}, {"fault": {"stage": "tts", "kind": "hang"}}]
+    unmade: list[dict[str, Any]] = [{"silence": 0.3}, {"fault": {"stage": "tts", "kind": "hang"}}]
     steps: list[dict[str, Any]] = [
         *([] if fault.prepared else unmade),
         {"silence": 7},
