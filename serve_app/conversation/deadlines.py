@@ -37,6 +37,11 @@ class VoiceWait:
 
     # --- waiting ---
 
+    @property
+    def waiting(self) -> bool:
+        """What the callee waits for is not heard; a filler at the most."""
+        return self._timeout_s is not None
+
     def expect(self, within_s: float | None = None) -> list[t.TurnCommand]:
         """Audio must be heard this long after the callee hears nothing; None: as the ladder says."""
         timeout_s = self._ladder.give_up_s if within_s is None else within_s

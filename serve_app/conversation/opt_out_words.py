@@ -49,7 +49,7 @@ class OptOutMatcher:
         return final and self._is_all_that_is_said(words)
 
     def _is_negated(self, words: Sequence[str], start: int) -> bool:
-        """"Don't stop calling me". What begins with a negator itself is not turned round by the one before."""
+        """ "Don't stop calling me". What begins with a negator itself is not turned round by the one before."""
         if self._negators.longest(words, start) > start:
             return False
         return any(start in self._negators.ends(words, before) for before in range(max(0, start - 2), start))

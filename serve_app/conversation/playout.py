@@ -73,17 +73,22 @@ class Playout:
     # --- filling ---
 
     def begin(self, generation: int, *, before: int | None = None) -> bool:
-        """A new utterance, played after those before it; or right ahead of `before`.
+        """A new utterance, played after those before it; or right ahead of `before`, or of what is still to come of it.
 
-        False, and nothing is queued, when `before` has begun to play or is over.
+        False, and nothing is queued, when there is sound of `before` to play, or it is over.
         """
         utterance = Utterance(generation, Framer(self._frame_bytes, self._silence))
         if before is None:
             self._queue.append(utterance)
             return True
         following = self._find(before)
-        if following is None or following.started_at is not None:
+        if following is None:
             return False
+        if following.started_at is not None:
+            if not following.dry or self._held:
+                return False
+            following.resumed = True
+            self.underruns += 1
         self._queue.insert(self._queue.index(following), utterance)
         return True
 

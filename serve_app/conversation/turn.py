@@ -364,6 +364,10 @@ class TurnMachine:
         self._awaited = event.awaited
         if self.state != "interrupted":
             self._do(*self._voice.expect())
+            # One that found no place, for the reply went on, is over.
+            self._filler = None
+            if self._wants_a_filler:
+                self._do(*self._filler_wait())
 
     @_on.register
     def _(self, event: t.ReplyFinished) -> None:
@@ -375,7 +379,7 @@ class TurnMachine:
         self._do(*self._voice.silent(event.generation))
         if event.generation == self._filler:
             self._filler = None
-            if self.state == "thinking":
+            if self._wants_a_filler:
                 self._do(*self._filler_wait())
         if event.generation != self.generation:
             return
@@ -483,7 +487,7 @@ class TurnMachine:
     @_on.register
     def _(self, event: t.TimerFired) -> None:
         match event.name:
-            case "filler" if self.state == "thinking":
+            case "filler" if self._wants_a_filler:
                 self._say_filler()
             case "failover" if self.state in ("thinking", "speaking"):
                 self._on_late_stage()
@@ -533,6 +537,12 @@ class TurnMachine:
             return
         self._do(t.NoteCause(self.generation, cause), t.CancelReply(self.generation))
         self._fail(detail, prepared_only=stage == "tts")
+
+    @property
+    def _wants_a_filler(self) -> bool:
+        """A reply is late, or has fallen dry, and no filler bridges it."""
+        dry = self.state == "speaking" and self._speech is None and self._voice.waiting
+        return self._filler is None and (self.state == "thinking" or dry)
 
     def _say_filler(self) -> None:
         text = self._fillers[self._fillers_said % len(self._fillers)]

@@ -163,10 +163,20 @@ def untruths(utterances: Sequence[Utterance], net: VirtualNetwork) -> Iterator[s
     for utterance in utterances:
         if _NOT_PLAIN.search(utterance.text):
             continue
-        start, end = (net.opened_at + at for at in (utterance.began, utterance.ended))
-        truth = " ".join(_words([heard for heard in net.heard if _within(heard, start, end)]))
+        others = [filler for filler in utterances if filler.line == "filler" and _is_inside(filler, utterance)]
+        bridged = [heard for filler in others for heard in _heard_in(filler, net)]
+        truth = " ".join(_words([heard for heard in _heard_in(utterance, net) if heard not in bridged]))
         if not almost_equal(truth, utterance.heard_text):
             yield f"the callee heard {truth!r}, but the transcript has {utterance.heard_text!r}"
+
+
+def _is_inside(filler: Utterance, reply: Utterance) -> bool:
+    return reply.began < filler.began and filler.ended < reply.ended
+
+
+def _heard_in(utterance: Utterance, net: VirtualNetwork) -> list[HeardWord]:
+    start, end = (net.opened_at + at for at in (utterance.began, utterance.ended))
+    return [heard for heard in net.heard if _within(heard, start, end)]
 
 
 def _words(parts: Sequence[HeardWord]) -> Iterator[str]:

@@ -27,7 +27,8 @@ Marks = Literal["none", "all", "late", "some"]
 
 `some`: every other one is lost.
 """
-Step = Literal["hold", "release", "interrupt"]
+Step = Literal["hold", "release", "interrupt", "fill"]
+FILLER_FRAMES = 20
 
 
 def frame_of(generation: int, index: int) -> bytes:
@@ -49,6 +50,8 @@ class Speech:
     """For each spoken word the written word that it belongs to."""
     frames: int
     timed: bool
+    chars_per_s: float = 0.0
+    """Where no timings tell: of the text as spoken."""
 
     @property
     def text(self) -> str:
@@ -67,7 +70,7 @@ def speeches(draw: st.DrawFn) -> Speech:
     tokens = enumerate("".join(pieces).split())
     said = [(owner, word) for owner, token in tokens for word in speakable(token, "en").spoken.split()]
     timed = draw(st.booleans())
-    words, now = [], 0.0
+    words, now, chars_per_s = [], 0.0, 0.0
     if timed:
         now = draw(st.integers(0, 15)) / 100
         for _, word in said:
@@ -76,12 +79,13 @@ def speeches(draw: st.DrawFn) -> Speech:
             now = end + draw(st.sampled_from([0.0, 0.0, 0.05, 0.2]))
     else:
         # Without timings the truth can be known only where each letter lasts equally long.
-        letter_s = 1 / draw(st.integers(10, 20))
+        chars_per_s = draw(st.integers(10, 20))
+        letter_s = 1 / chars_per_s
         for _, word in said:
             words.append(Word(word, now, now + len(word) * letter_s))
             now += (len(word) + 1) * letter_s
     frames = -int(-now // FRAME_S)
-    return Speech(pieces, tuple(words), tuple(owner for owner, _ in said), frames, timed)
+    return Speech(pieces, tuple(words), tuple(owner for owner, _ in said), frames, timed, chars_per_s)
 
 
 @dataclass
@@ -143,6 +147,10 @@ class Call:
     playout: Playout = field(default_factory=lambda: Playout(LINEAR, lead_ms=300))
     now: float = 0.0
     held: bool = False
+    talking: int = 0
+    """The generation that talks."""
+    fillers: list[int] = field(default_factory=list)
+    """Those that were played inside it or ahead of it."""
     recorded: list[PlayedFrame] = field(default_factory=list)
     spoken: dict[int, Spoken] = field(default_factory=dict)
     confirmed: list[int] = field(default_factory=list)
@@ -196,11 +204,23 @@ class Call:
         elif step == "release" and self.held:
             self.held = False
             self.playout.release(self.now)
+        elif step == "fill":
+            self.fill()
         elif step == "interrupt":
             self.held = False
             spoken = self.playout.interrupt(self.now)
             self.far.clear(self.now)
             self.collect(spoken)
+
+    def fill(self) -> None:
+        """A filler, whenever the playout takes one."""
+        generation = 1000 + len(self.fillers)
+        if not self.playout.begin(generation, before=self.talking):
+            return
+        self.fillers.append(generation)
+        self.playout.push_text(generation, speakable("One moment.", "en"))
+        self.playout.push_audio(generation, b"".join(frame_of(generation, index) for index in range(FILLER_FRAMES)))
+        self.playout.finish(generation)
 
     def push(self, generation: int, speech: Speech, chunk: tuple[int, int], audio: bytes) -> None:
         start, end = chunk
@@ -218,6 +238,7 @@ def talk(
     """One utterance under the steps, to its end. Whether all its audio was there when it ended."""
     audio = b"".join(frame_of(generation, index) for index in range(speech.frames))
     call.playout.begin(generation)
+    call.talking = generation
     for piece in speech.pieces:
         call.playout.push_text(generation, speakable(piece, "en"))
     events: list[tuple[float, Step | tuple[int, int]]] = []
@@ -251,4 +272,8 @@ def talk(
 STEPS: st.SearchStrategy[Step] = st.sampled_from(["hold", "release", "hold", "release", "interrupt"])
 far_ends = st.builds(FarEnd, st.sampled_from([0.0, 0.03, 0.25]), st.sampled_from(["none", "all", "late", "some"]))
 chunk_lists = st.lists(st.tuples(st.integers(1, 9000), st.integers(0, 250)), max_size=12)
+FILLS: st.SearchStrategy[Step] = st.sampled_from(["fill", "fill", "hold", "release", "interrupt"])
+sparse_chunk_lists = st.lists(st.tuples(st.integers(1, 6000), st.integers(0, 1500)), min_size=1, max_size=8)
+"""Audio that comes too late to be played without a pause."""
+fill_step_lists = st.lists(st.tuples(st.integers(0, 1200), FILLS), max_size=10)
 step_lists = st.lists(st.tuples(st.integers(0, 2500), STEPS), max_size=6)

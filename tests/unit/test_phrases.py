@@ -376,7 +376,7 @@ def test_what_was_decided_by_an_earlier_turn_is_over() -> None:
     ],
 )
 def test_goodbyes(language: Language, ends: list[str], goes_on: list[str]) -> None:
-    for languages in ([language], LANGUAGES):
+    for languages in ((language,), LANGUAGES):
         goodbyes = Goodbyes((), languages)
         assert [text for text in ends if not goodbyes.is_one(text)] == []
         assert [text for text in goes_on if goodbyes.is_one(text)] == []
@@ -402,7 +402,8 @@ def test_goodbyes(language: Language, ends: list[str], goes_on: list[str]) -> No
     ],
 )
 def test_a_goodbye_is_over_when_both_have_said_it_and_the_agent_last(callee: str, agent: str, over: bool) -> None:
-    for languages in (["en", "es"], LANGUAGES):
+    both: tuple[Language, ...] = ("en", "es")
+    for languages in (both, LANGUAGES):
         goodbyes = Goodbyes((), languages)
         goodbyes.callee_said(callee)
         assert goodbyes.answered_with(agent) == over

@@ -158,10 +158,11 @@ def test_a_model_that_stops_in_the_middle_is_heard_up_to_there(plan: LlmPlan) ->
     else:
         # Without a word for so long as an answer may take, the turn is lost.
         assert (result.outcome, result.detail) == ("provider_failure", "no audio in time (llm)")
-        assert heard[2:] == [FAILURE_FAREWELL]
+        assert heard[2:] == [*FILLERS, FAILURE_FAREWELL]
         assert scene.utterances[1].latency.causes == ("llm_late", "llm_gave_up")
-        assert scene.utterances[2].began == pytest.approx(scene.utterances[1].ended + GIVE_UP_S, abs=SOON_S)
-        assert scene.net.silence.longest_s <= GIVE_UP_S + SOON_S
+        assert scene.utterances[2].began == pytest.approx(scene.utterances[1].ended + FILLER_S, abs=SOON_S)
+        assert scene.utterances[-1].began == pytest.approx(scene.utterances[1].ended + GIVE_UP_S, abs=SOON_S)
+        assert scene.net.silence.longest_s <= FILLER_S + SOON_S
     assert scene.nothing_is_left()
 
 
@@ -203,15 +204,16 @@ def test_a_model_that_hangs_in_the_middle_has_its_answer_finished_by_the_second_
     scene.second_llm = ScriptedModel(answers=["The second one is here.", "Good."], name="second")
     result = scene.play(waits_long_for_answers)
     assert result.outcome == "callee_hung_up"
-    assert scene.agent_heard()[1] == "The first sentence is whole. The second one is here."
+    assert scene.agent_heard()[1:3] == ["The first sentence is whole. The second one is here.", FILLERS[0]]
     (asked, *_) = scene.second_llm.requests
     assert [message.content for message in asked.messages if message.role == "assistant"][-1] == (
         "The first sentence is whole. "
     )
     assert [command for _, command in scene.commands(t.FailOver)] == [t.FailOver(3, "llm", "llm_late")]
     assert scene.utterances[1].latency.causes == ("llm_late",)
-    # The whole of the wait: the second model's first token, a sentence of it, its first sound.
-    assert FAILOVER_S <= scene.net.silence.longest_s <= LONGEST_SILENCE_S
+    reply, filler = scene.utterances[1:3]
+    assert reply.began < filler.began < filler.ended < reply.ended, "the filler is inside the reply"
+    assert scene.net.silence.longest_s <= FILLER_S + SOON_S
     assert scene.nothing_is_left()
 
 
@@ -264,11 +266,13 @@ def test_a_synthesizer_that_stalls_in_the_middle_of_a_sentence_is_given_up() -> 
     scene.llm.answers = ["A sentence that is long enough to be cut."]
     result = scene.play(waits_long_for_answers)
     assert (result.outcome, result.detail) == ("provider_failure", "no audio in time (tts)")
-    cut, farewell = scene.utterances[1:]
+    cut, *fillers, farewell = scene.utterances[1:]
+    assert [filler.heard_text for filler in fillers] == FILLERS
     assert cut.interrupted and "A sentence that is long enough to be cut.".startswith(cut.heard_text)
     assert cut.latency.causes == ("tts_late", "tts_gave_up")
     assert farewell.heard_text == FAILURE_FAREWELL
-    assert scene.net.silence.longest_s == pytest.approx(GIVE_UP_S, abs=SOON_S)
+    assert farewell.began - fillers[0].began == pytest.approx(GIVE_UP_S - FILLER_S, abs=SOON_S)
+    assert scene.net.silence.longest_s <= FILLER_S + SOON_S
     assert scene.nothing_is_left()
 
 
@@ -281,16 +285,22 @@ def test_the_second_synthesizer_speaks_the_words_that_the_first_one_left(plan: T
     scene.llm.answers = [text, "Fine."]
     result = scene.play(waits_long_for_answers)
     assert result.outcome == "callee_hung_up"
-    assert scene.agent_heard()[1:] == [text, "Fine."]
+    fillers = FILLERS[:1] if plan == "stall" else []
+    assert scene.agent_heard()[1:] == [text, *fillers, "Fine."]
     # It begins with the word that was cut, so no word is missing and at most one is heard twice.
     assert len(scene.second_tts.texts) == 2
     assert text.endswith(scene.second_tts.texts[0]) and 5 < len(scene.second_tts.texts[0]) < len(text)
     answered_at = scene.stt.turn_ends[0]
     whole = [heard.word.text for heard in scene.net.heard if heard.whole and heard.began_at > answered_at]
+    # While the second one begins, a filler bridges the wait.
+    bridged = fillers[0].split() if fillers else []
+    before = whole.index(bridged[0]) if bridged else 0
+    assert whole[before : before + len(bridged)] == bridged
+    del whole[before : before + len(bridged)]
     assert whole[: len(text.split())] == text.split()
     cause = "tts_failed" if plan == "cut" else "tts_late"
     assert scene.utterances[1].latency.causes == (cause,)
-    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
+    assert scene.net.silence.longest_s <= FILLER_S + SOON_S
     assert scene.nothing_is_left()
 
 

@@ -201,7 +201,7 @@ def test_a_provider_that_takes_over_while_the_callee_hears_speech_is_not_late() 
     assert kinds(talk.fails("llm", other=True)) == [t.FailOver]
     assert talk.waits == {}
     talk.on(t.PlayoutDry(talk.generation, "llm"))
-    assert talk.waits == {"failover": 2.5, "reply": 6}
+    assert talk.waits == LADDER
 
 
 def test_a_fixed_line_has_no_model_to_fail_over() -> None:
@@ -215,15 +215,9 @@ def test_a_fixed_line_has_no_model_to_fail_over() -> None:
 def test_a_reply_that_runs_dry_climbs_the_ladder_again_for_the_stage_that_owes_more(stage: str) -> None:
     talk = Talk.answering()
     talk.on(t.PlayoutDry(talk.generation, stage))  # type: ignore[arg-type]
-    assert talk.waits == {"failover": 2.5, "reply": 6}
+    assert talk.waits == LADDER
     assert only(t.FailOver, talk.fire("failover")).stage == stage
     assert causes(talk.fire("reply")) == [f"{stage}_gave_up"]
-
-
-def test_no_filler_is_put_into_a_reply_that_has_begun() -> None:
-    talk = Talk.answering()
-    talk.on(t.PlayoutDry(talk.generation))
-    assert "filler" not in talk.waits
 
 
 # --- giving up
