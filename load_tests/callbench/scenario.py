@@ -93,8 +93,8 @@ AGENT: dict[str, Any] = {
     "system_prompt": "You are Ava. Answer from the facts.",
     "knowledge": ["The practice is next to the public library.", "Parking is free behind the building."],
     "limits": {"silence_timeout_s": 60},
-    # The beginning of speech stops the agent, the opening too, as it stops the peers; by default it takes two words, and
-    # the opening is heard to its end.
+    # The beginning of speech stops the agent, the opening too, as it stops the peers; by default it takes two words,
+    # and the opening is heard to its end.
     "policies": {"interruption": {"min_words": 0}, "opening_interruptible": True},
 }
 
