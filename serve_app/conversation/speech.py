@@ -23,6 +23,8 @@ SLOWEST_CHARS_PER_S = 8.0
 """Half as fast as people speak: how long the audio of a text may be where word timings do not tell."""
 LONGEST_TAIL_S = 2.0
 """So much audio may follow on the last word; whatever makes more of it does not know that the text is over."""
+STALLED_S = 1.0
+"""So long without a sound for the text that it has: its connection may hang."""
 _COVERED_S = 0.1
 """Audio may end so much before its last word does, by the word timings."""
 
@@ -64,6 +66,8 @@ class Speech:
         self._task: asyncio.Task[None] | None = None
         self._offset_s = 0.0
         """Audio of the generation that came before the present utterance."""
+        self._asked_or_heard_at: float | None = None
+        """When the present synthesizer got its first text, or made its latest sound."""
 
     # --- text ---
 
@@ -108,6 +112,7 @@ class Speech:
         rest = self._playout.take_unspoken(self._generation)
         self._pieces = [speakable(text, self.language) for text in (*splitter.feed(rest), *splitter.flush())]
         self._offset_s = self._playout.audio_s(self._generation)
+        self._asked_or_heard_at = None
         self.start(group)
         return True
 
@@ -115,6 +120,15 @@ class Speech:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+            if self._stalls():
+                # Interrupted before its deadline: the next reply must not wait at the same socket anew.
+                self._voice.leave(self._asked[-1])
+
+    def _stalls(self) -> bool:
+        since = self._asked_or_heard_at
+        if since is None or self._clock.monotonic() - since < STALLED_S:
+            return False
+        return bool(self._playout.unspoken_text(self._generation).strip())
 
     async def _speak(self, synthesizer: Synthesizer) -> None:
         try:
@@ -160,6 +174,7 @@ class Speech:
                 if not hearing:
                     # The synthesizer's deadlines begin with the first text, not with the model's thinking.
                     hearing = True
+                    self._asked_or_heard_at = self._clock.monotonic()
                     group.create_task(self._hear(utterance, synthesizer))
             await utterance.finish()
 
@@ -177,6 +192,7 @@ class Speech:
         async for event in utterance.events():
             if isinstance(event, AudioChunk):
                 sounded = True
+                self._asked_or_heard_at = self._clock.monotonic()
                 if self._probe.first_audio_at is None:
                     self._probe.first_audio_at = self._clock.monotonic()
                 if self._playout.push_audio(self._generation, event.audio):

@@ -223,3 +223,25 @@ def test_an_opt_out_that_the_model_tells_while_the_agent_is_held_is_obeyed() -> 
     assert result.outcome == "opted_out"
     assert scene.memory.opt_outs == [("model", "r")]
     assert scene.utterances[-1].line == "opted_out" and not scene.utterances[-1].interrupted
+
+
+# --- interruptions of what has fallen silent by itself ---------------------------------------------------------------
+
+
+def test_a_reply_that_stalled_and_was_interrupted_leaves_no_hung_connection_to_the_next() -> None:
+    """The deadline of the connection never comes if the callee is quicker, again and again."""
+
+    async def callee(scene: Scene) -> None:
+        await reply_has_sounded(scene, 1.6)
+        await scene.say("Are you still with me")
+        await hears_it_out(scene)
+
+    opened = []
+    for plan in ("ok", "stall"):
+        scene = long_answers()
+        scene.tts.plans = [plan]
+        scene.play(callee)
+        assert scene.tts.connections_open == 0
+        assert any(turn.heard_text == "Fine." for turn in scene.memory.turns if turn.role == "agent")
+        opened.append(len(scene.tts.requests))
+    assert opened[1] == opened[0] + 1
