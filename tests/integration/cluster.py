@@ -84,7 +84,9 @@ class Deployed:
 PATIENCE = {
     # These tests are about what a change of replicas does to a call. That a dozen processes which start on two CPUs
     # slow everything down must not look like a provider that hangs.
-    "PARLEY_CALL__REPLY_TIMEOUT_S": "30",
+    "PARLEY_CALL__FILLER_AFTER_S": "28",
+    "PARLEY_CALL__FAILOVER_AFTER_S": "29",
+    "PARLEY_CALL__GIVE_UP_AFTER_S": "30",
     "PARLEY_PROVIDERS__GROQ__TOKEN_TIMEOUT_S": "30",
     "PARLEY_PROVIDERS__CARTESIA__AUDIO_TIMEOUT_S": "30",
     "PARLEY_PROVIDERS__CARTESIA__CONNECT_TIMEOUT_S": "30",
