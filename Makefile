@@ -39,14 +39,14 @@ bench-dialer: setup ## feeder and dialer die at 100,000 points on simulated time
 bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per frame, by one per tick (one minute)
 	.venv/bin/python -m load_tests.micro.codec_pool
 
-bench-calls: setup  ## calls per core: this system, its bare pipeline, a featureless server and Pipecat, side by side (an hour; ARGS="--help")
+bench-calls: setup  ## calls per core: this system, its bare pipeline, a featureless server and Pipecat, side by side, in turns (an hour or two; ARGS="--help")
 	load_tests/peers/setup
 	.venv/bin/python -m load_tests.callbench $(ARGS)
 
 bench-soak: setup   ## half an hour of calls: does anything grow? (ARGS="--calls N": 70 % of what bench-calls found)
 	.venv/bin/python -m load_tests.soak $(ARGS)
 
-bench-scale: setup  ## replicas grow and shrink under live calls, rolling update, and a control that must cut (15 min)
+bench-scale: setup  ## replicas grow and shrink under live calls, rolling update, and two controls that must cut (15 min)
 	.venv/bin/python -m load_tests.scale
 
 setup: .venv/.ready

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.config import AppArgs
 from deployments.environment import describe_serving
 from deployments.handles import warm
+from deployments.priority import WEBHOOK_NICENESS, prefer_calls
 from deployments.runtime import open_runtime
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
@@ -46,6 +47,7 @@ class ControlApi:
             )
         )
         await first_start(self._runtime.settings, self._runtime.db)
+        prefer_calls(WEBHOOK_NICENESS)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app

@@ -1,9 +1,10 @@
 """`python -m load_tests.flames`: where the CPU time of a running platform goes, process by process.
 
-Finds the ingress and session replicas of this machine by their titles and, one after the other, writes a flame graph
-(SVG) and a table: CPU by thread, then the Python functions that were on the CPU most, by themselves and with what they
-call. Run it while calls are on the line; the sampler pauses the process for each sample and takes a core's share
-itself, so latencies measured meanwhile are worth nothing.
+Finds the ingress and session replicas of this machine by their titles and writes, for the busiest of each role, a flame
+graph (SVG) and a table: CPU by thread, then the Python functions that held the interpreter most, by themselves and with
+what they call. Only those samples count: a thread that waits, or works outside the interpreter, is in none. Run it
+while calls are on the line; the sampler pauses the process for each sample and takes a core's share itself, so
+latencies measured meanwhile are worth nothing.
 
 Not named `profile`: Locust puts this folder on the import path, where that would hide the standard module.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import html
 import re
 import shutil
 import subprocess
@@ -28,6 +30,7 @@ import psutil
 ROLES = ("MediaIngress", "CallSessions")
 _REPLICA = re.compile(r"ServeReplica:\w+:(\w+)")
 _TOP = 15
+BUSIEST_OVER_S = 5.0
 _SPARE_S = 30.0
 """What py-spy may take beyond its sampling time: reading symbols (native ones above all) and writing the graph."""
 
@@ -38,6 +41,8 @@ class Target:
 
     name: str
     process: psutil.Process
+    role: str = ""
+    """Its deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,27 @@ def find_replicas(roles: Iterable[str], root_pid: int | None = None) -> list[Tar
             if match is not None and match.group(1) in wanted:
                 role = match.group(1)
                 count[role] += 1
-                found.append(Target(f"{role}-{count[role]}" if count[role] > 1 else role, process))
+                found.append(Target(f"{role}-{count[role]}" if count[role] > 1 else role, process, role))
     return found
+
+
+def busiest(targets: Sequence[Target], seconds: float) -> list[Target]:
+    """Of each role the replica that uses most CPU time from now on: the one that carries calls, not a spare one."""
+    began = {target.process.pid: _cpu_s(target.process) for target in targets}
+    time.sleep(seconds)
+    spent = {target.process.pid: _cpu_s(target.process) - began[target.process.pid] for target in targets}
+    chosen: dict[str, Target] = {}
+    for target in sorted(targets, key=lambda target: spent[target.process.pid], reverse=True):
+        chosen.setdefault(target.role, Target(target.role, target.process, target.role))
+    return list(chosen.values())
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def thread_times(
@@ -119,11 +143,17 @@ def _record(process: psutil.Process, output: Path, form: str, arguments: argpars
     py_spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or "py-spy"
     command = [py_spy, "record", "--pid", str(process.pid), "--duration", str(arguments.seconds)]
     command += ["--rate", str(arguments.rate), "--format", form, "--output", str(output)]
-    # By function rather than by line: fewer and wider boxes, and a smaller file.
-    command += ["--function", *(["--native"] if arguments.native else [])]
+    # By function rather than by line: fewer and wider boxes, and a smaller file. Without `--gil`, threads that wait in
+    # C code look busy to it.
+    command += ["--gil", "--function", *(["--native"] if arguments.native else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.seconds + _SPARE_S, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"py-spy of {process.pid}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def without_command_line(svg: str, title: str) -> str:
+    """py-spy's graph is titled with its own command line: this machine's paths and process ids."""
+    return re.sub(r'(<text id="title"[^>]*>)[^<]*', lambda found: found.group(1) + html.escape(title), svg, count=1)
 
 
 def look_into(target: Target, arguments: argparse.Namespace) -> str:
@@ -139,7 +169,10 @@ def look_into(target: Target, arguments: argparse.Namespace) -> str:
         raw = Path(scratch) / "stacks.txt"
         _record(target.process, raw, "raw", arguments)
         stacks = read_stacks(raw.read_text(encoding="utf-8").splitlines())
-    _record(target.process, folder / f"{target.name}.svg", "flamegraph", arguments)
+    graph = folder / f"{target.name}.svg"
+    _record(target.process, graph, "flamegraph", arguments)
+    title = f"{target.name}: samples that hold the interpreter, {arguments.seconds} s at {arguments.rate} Hz"
+    graph.write_text(without_command_line(graph.read_text(encoding="utf-8"), title), encoding="utf-8")
     table = "\n".join(_table(target, threads, stacks, arguments)) + "\n"
     (folder / f"{target.name}.md").write_text(table, encoding="utf-8")
     return table
@@ -152,7 +185,7 @@ def _table(
     yield f"## {target.name}"
     yield ""
     yield f"CPU {user + system:.0f} ms per second: {user:.0f} in user mode, {system:.0f} in the kernel."
-    yield f"{stacks.samples} samples in {arguments.seconds} s at {arguments.rate} Hz."
+    yield f"{stacks.samples} samples held the interpreter in {arguments.seconds} s at {arguments.rate} Hz."
     yield ""
     yield "| thread | user, ms/s | kernel, ms/s |"
     yield "|---|---|---|"
@@ -182,6 +215,7 @@ def main() -> None:
     parser.add_argument("--native", action="store_true", help="with C frames: shows system calls, costs far more")
     parser.add_argument("--out", type=Path, default=Path("docs/flames"))
     parser.add_argument("--roles", default=",".join(ROLES), help="deployments, separated by commas")
+    parser.add_argument("--every", action="store_true", help="every replica of a role, not only the busiest")
     parser.add_argument("--root-pid", type=int, help="the `serve run` process, where several platforms run")
     parser.add_argument("--pid", type=_named_pid, action="append", default=[], metavar="NAME=PID",
                         help="another Python process, such as a peer's; replicas are then not looked for")  # fmt: skip
@@ -189,6 +223,8 @@ def main() -> None:
     targets: list[Target] = arguments.pid or find_replicas(arguments.roles.split(","), arguments.root_pid)
     if not targets:
         raise SystemExit(f"no replica of {arguments.roles} runs on this machine")
+    if not arguments.pid and not arguments.every:
+        targets = busiest(targets, BUSIEST_OVER_S)
     for target in targets:
         try:
             print(look_into(target, arguments), flush=True)

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.ingress import Relay
+from deployments.link import connection
 from deployments.link.address import LinkAddress
 from deployments.link.client import LinkPool
 from deployments.link.server import LinkServer, ServerChannel
@@ -70,8 +71,9 @@ backend ingress
 class _Session:
     """Hears the phone, and talks all the time, in bursts as the playout does."""
 
-    def __init__(self, channel: ServerChannel, delay_s: float) -> None:
+    def __init__(self, channel: ServerChannel, delay_s: float, burst_frames: int) -> None:
         self._channel = channel
+        self._burst_frames = burst_frames
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + delay_s
         self._handle: asyncio.TimerHandle | None = None
@@ -86,18 +88,18 @@ class _Session:
             self._handle.cancel()
 
     def _speak(self) -> None:
-        self._channel.send(*[FRAME] * BURST_FRAMES)
-        self._due += BURST_FRAMES * 0.02
+        self._channel.send(*[FRAME] * self._burst_frames)
+        self._due += self._burst_frames * 0.02
         self._handle = self._loop.call_at(self._due, self._speak)
 
 
-async def _session(folder: Path, calls: int) -> None:
+async def _session(folder: Path, calls: int, burst_frames: int) -> None:
     server = LinkServer(LinkSettings())
     await server.start()
     invitations = {}
     for number in range(calls):
         channel = server.invite(f"call-{number}", 1)
-        _Session(channel, (number % 60) * 0.002)
+        _Session(channel, (number % 60) * 0.002, burst_frames)
         invitations[f"call-{number}"] = {"token": channel.token, "proof": channel.proof}
     document = {"address": (await server.address(same_node=True)).model_dump(), "calls": invitations}
     (folder / "session.tmp").write_text(json.dumps(document))
@@ -162,18 +164,19 @@ def _cpu(processes: dict[str, int]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _processes(way: str, calls: int, cores: bool) -> Iterator[tuple[int, dict[str, int]]]:
+def _processes(way: str, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, int]]]:
     """The port that the phone dials, and the ids of the processes under test."""
     from serve_app.cli.platform import free_port
 
     folder = Path(tempfile.mkdtemp(prefix="parley-path-"))
     front, back = free_port(), free_port()
     (folder / "haproxy.cfg").write_text(HAPROXY.format(front=front, back=back))
-    me = [sys.executable, "-m", "load_tests.frame_path", "--folder", str(folder), "--calls", str(calls)]
+    me = [sys.executable, "-m", "load_tests.frame_path", "--folder", str(folder), "--calls", str(arguments.calls)]
+    me += ["--burst-frames", str(arguments.burst_frames), "--join-ms", str(arguments.join_ms)]
     started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(name: str, command: list[str]) -> None:
-        started[name] = subprocess.Popen(["taskset", "-c", "0", *command] if cores else command)
+        started[name] = subprocess.Popen(["taskset", "-c", "0", *command] if not arguments.no_pinning else command)
 
     try:
         start("session", [*me, "--role", "session"])
@@ -218,16 +221,24 @@ def main() -> None:
     parser.add_argument("--role", choices=("session", "ingress"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    for_comparison = parser.add_argument_group("what the platform has fixed, for a comparison")
+    for_comparison.add_argument(
+        "--burst-frames", type=int, default=BURST_FRAMES, help="frames that the agent sends at once"
+    )
+    for_comparison.add_argument(
+        "--join-ms", type=float, default=connection.JOIN_S * 1000, help="the link's wait; 0: none"
+    )
     arguments = parser.parse_args()
+    connection.JOIN_S = arguments.join_ms / 1000
     if arguments.role == "session":
-        uvloop.run(_session(arguments.folder, arguments.calls))
+        uvloop.run(_session(arguments.folder, arguments.calls, arguments.burst_frames))
     elif arguments.role == "ingress":
         uvloop.run(_ingress(arguments.folder, arguments.port))
     else:
         if not arguments.no_pinning:
             os.sched_setaffinity(0, {os.cpu_count() - 1})  # type: ignore[operator]
         for way in WAYS:
-            with _processes(way, arguments.calls, not arguments.no_pinning) as (port, processes):
+            with _processes(way, arguments) as (port, processes):
                 result = uvloop.run(_load(port, arguments.calls, arguments.seconds, processes))
             _print(way, arguments.calls, list(processes), result)
 

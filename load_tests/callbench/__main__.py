@@ -1,122 +1,125 @@
-"""`python -m load_tests.callbench`: one system after the other, each started afresh, up its ladder.
+"""`python -m load_tests.callbench`: the systems in turns, each started afresh, up its ladder, round after round.
 
-Writes `result.json`, plots and each system's logs to --out, and prints the tables. Ends every process that it started.
+Writes `result.json`, `result.md`, plots and each system's logs to --out, and prints the tables. Ends every process that
+it started.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from load_tests.callbench.arguments import arguments, steps_of, system_named
 from load_tests.callbench.calibrate import scenario_due
-from load_tests.callbench.ladder import BASE_S, SETTLE_S, Ladder, Outcome, Plan
+from load_tests.callbench.ladder import Ladder
+from load_tests.callbench.outcome import Round
+from load_tests.callbench.plan import Plan
 from load_tests.callbench.plots import draw
 from load_tests.callbench.records import Due
-from load_tests.callbench.report import SystemResult, document, print_tables
+from load_tests.callbench.report import SystemResult, document, markdown, print_tables, write_json
 from load_tests.callbench.startup import say, side_by_side, take_cores
-from load_tests.callbench.systems.bare import Bare
-from load_tests.callbench.systems.base import System
-from load_tests.callbench.systems.floor import Floor
-from load_tests.callbench.systems.parley import Parley
-from load_tests.callbench.systems.pipecat import Pipecat
 from serve_app.errors import ParleyError
 
-SYSTEMS = "parley,bare,floor,pipecat"
-STEPS = (1, 10, 20, 40, 60, 80, 100)
+PUBLISHED = {"latency.png": "calls-latency.png", "cost.png": "calls-cost.png", "result.json": "callbench.json"}
+START_S = {"parley": 130.0}
+"""For the estimate only; other systems start in seconds."""
 
 
 def main() -> int:
     """The exit code is 1 when a system could not be measured, whatever the figures of the others."""
-    arguments = _arguments()
+    chosen = arguments()
+    # Of the added latency this would subtract what the model is asked early: a gain, but not the system's own delay.
+    os.environ["PARLEY_CALL__SPECULATION__ENABLED"] = str(chosen.drafts).lower()
+    plans = {name: plan_of(name, chosen) for name in chosen.systems}
+    once_s = sum(plan.estimate_s(START_S.get(name.partition(":")[0], 8.0)) for name, plan in plans.items())
+    say(f"{chosen.rounds} rounds of {', '.join(chosen.systems)}: about {chosen.rounds * once_s / 60:.0f} minutes")
     cores = take_cores()
-    out: Path = arguments.out
+    out: Path = chosen.out
     out.mkdir(parents=True, exist_ok=True)
     began = datetime.now(UTC)
     due = scenario_due()
-    results: list[SystemResult] = []
-    for name in arguments.systems:
-        system = _system(name)
-        results.append(_measure(system, arguments, cores, due))
-        # After each system: a run that is broken off keeps what it has.
-        command = {key: str(value) for key, value in vars(arguments).items()}
-        found = document(results, command=command, started_at=began.isoformat(timespec="seconds"))
-        (out / "result.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    files = draw(results, out)
-    print_tables(results)
-    print("written:", ", ".join(str(file) for file in [out / "result.json", *files]))
-    return 1 if any(result.error for result in results) else 0
+    results = {name: SystemResult(name, system_named(name).groups) for name in chosen.systems}
+    for number in range(chosen.rounds):
+        for name in in_turns(chosen.systems, number):
+            say(f"round {number + 1}: {name}")
+            run_round(results[name], lambda result, logs: _climb(result, plans[result.name], cores, due, out / logs))
+            # After each climb: a run that is broken off keeps what it has.
+            command = {key: str(value) for key, value in vars(chosen).items()}
+            found = document(list(results.values()), command=command, started_at=began.isoformat(timespec="seconds"))
+            write_json(found, out / "result.json")
+    told = list(results.values())
+    files = draw(told, out)
+    (out / "result.md").write_text(markdown(told), encoding="utf-8")
+    print_tables(told)
+    if chosen.publish is not None:
+        files += publish(out, chosen.publish)
+    print("written:", ", ".join(str(file) for file in [out / "result.json", out / "result.md", *files]))
+    return 1 if any(result.errors for result in told) else 0
 
 
-def _measure(
-    system: System, arguments: argparse.Namespace, cores: tuple[int, int], due: dict[str, Due]
-) -> SystemResult:
-    plan = Plan(arguments.steps, arguments.step_s, arguments.refine, arguments.base_s, arguments.settle_s)
-    outcome: Outcome | None = None
-    error: str | None = None
-    about: dict[str, object] = {}
-    logs = arguments.out / f"{system.name.replace(':', '-')}-logs"
-    try:
-        with side_by_side(system, cores=cores, max_calls=max(arguments.steps), logs=logs) as load:
-            about = system.about()
-
-            async def climb() -> Outcome:
-                async with load.phones():
-                    return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
-
-            outcome = asyncio.run(climb())
-    except (ParleyError, OSError, RuntimeError) as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        say(f"{system.name}: {error}")
-    return SystemResult(system.name, about, system.groups, outcome, error)
+def in_turns(systems: Sequence[str], round_number: int) -> list[str]:
+    """Every second round backwards: what drifts with the hour meets all of them alike."""
+    return list(systems if round_number % 2 == 0 else reversed(systems))
 
 
-def _system(name: str) -> System:
-    """Raises ValueError for a name that is none."""
-    kind, _, calls_per_process = name.partition(":")
-    if kind == "parley":
-        return Parley(int(calls_per_process) if calls_per_process else None)
-    made: dict[str, Callable[[], System]] = {"bare": Bare, "floor": Floor, "pipecat": Pipecat}
-    if name not in made:
-        raise ValueError(name)
-    return made[name]()
-
-
-def _arguments() -> argparse.Namespace:
-    def systems(text: str) -> list[str]:
-        chosen = text.split(",")
-        for name in chosen:
-            try:
-                _system(name)
-            except ValueError as error:
-                raise argparse.ArgumentTypeError(f"no system {name!r}; known: {SYSTEMS}, parley:N") from error
-        return chosen
-
-    def steps(text: str) -> list[int]:
-        numbers = sorted({int(number) for number in text.split(",")})
-        if numbers[0] < 1:
-            raise argparse.ArgumentTypeError("a step has at least one call")
-        return numbers
-
-    parser = argparse.ArgumentParser(prog="python -m load_tests.callbench", description=__doc__)
-    parser.add_argument(
-        "--systems",
-        type=systems,
-        default=SYSTEMS.split(","),
-        help="in this order: parley (parley:N has N calls per process), bare (its pipeline without Ray), floor (a "
-        "featureless server), pipecat",
+def plan_of(name: str, chosen: argparse.Namespace) -> Plan:
+    return Plan(
+        steps=steps_of(name, chosen.steps),
+        step_s=chosen.step_s,
+        rounds=chosen.rounds,
+        longest_s=chosen.longest_s,
+        base_s=chosen.base_s,
+        settle_s=chosen.settle_s,
+        turns=chosen.turns,
     )
-    parser.add_argument("--steps", type=steps, default=list(STEPS), help="concurrent calls, for example 1,10,20")
-    parser.add_argument("--step-s", type=float, default=60, help="measured seconds per step")
-    parser.add_argument("--base-s", type=float, default=BASE_S, help="idle seconds that give the base")
-    parser.add_argument("--settle-s", type=float, default=SETTLE_S, help="rest after the start and the warm-up")
-    parser.add_argument("--refine", action="store_true", help="one more value, halfway to the first step that failed")
-    parser.add_argument("--out", type=Path, default=Path("load_tests/results/callbench"))
-    return parser.parse_args()
+
+
+def publish(out: Path, folder: Path) -> list[Path]:
+    """Copy what the documentation shows."""
+    return [
+        Path(shutil.copyfile(out / name, folder / published))
+        for name, published in PUBLISHED.items()
+        if (out / name).exists()
+    ]
+
+
+def run_round(result: SystemResult, climb: Callable[[SystemResult, str], None]) -> None:
+    """`climb(result, folder for logs)`, noting what went wrong.
+
+    A system that does not start is started once more: on one core, Ray ends its own start when its dashboard's agent
+    takes over 15 s.
+    """
+    number = len(result.rounds) + len(result.errors) + 1
+    folder = f"{result.name.replace(':', '-')}-logs-{number}"
+    try:
+        try:
+            climb(result, folder)
+        except ParleyError as failure:
+            result.failed_starts.append(f"round {number}: {failure}")
+            say(f"{result.name}: {failure}; once more")
+            climb(result, folder)
+    except (ParleyError, OSError, RuntimeError) as failure:
+        result.errors.append(f"round {number}: {type(failure).__name__}: {failure}")
+        say(f"{result.name}: {result.errors[-1]}")
+
+
+def _climb(result: SystemResult, plan: Plan, cores: tuple[int, int], due: dict[str, Due], logs: Path) -> None:
+    """One round of one system, added to its result. Raises ParleyError when it does not start."""
+    system = system_named(result.name)
+    with side_by_side(system, cores=cores, max_calls=max(plan.steps), logs=logs) as load:
+        result.about = system.about()
+
+        async def climb() -> Round:
+            async with load.phones():
+                return await Ladder(system, load, plan, due=due, cores=cores, show=say).run()
+
+        result.rounds.append(asyncio.run(climb()))
 
 
 if __name__ == "__main__":

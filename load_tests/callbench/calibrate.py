@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from load_tests.callbench.records import Due
-from load_tests.callbench.scenario import END_OF_TURN_MS, SAMPLE_RATE_HZ, START_OF_TURN_MS, TURNS
+from load_tests.callbench.scenario import ALL_TURNS, END_OF_TURN_MS, SAMPLE_RATE_HZ, START_OF_TURN_MS
 from serve_app.simulators.flux_turns import Thresholds, TurnTracker
 from serve_app.simulators.leg import Utterance
 from serve_app.simulators.speech import speak
@@ -25,13 +25,13 @@ def scenario_due() -> dict[str, Due]:
 
     An answer is dated by its first frame that sounds, so replies must sound from their first frame on.
     """
-    for turn in TURNS:
+    for turn in ALL_TURNS:
         pcm = _spoken(turn.reply, "agent-en")
         first = np.frombuffer(pcm[:FRAME_BYTES], "<i2").astype(np.float64)
         # With a margin: a leg tells sound by a sample of the frame.
         if np.sqrt(np.mean(np.square(first))) < 2 * SPEECH_RMS:
             raise ValueError(f"the reply {turn.reply!r} begins with silence")
-    return {turn.text: due_of(turn.text, _spoken(turn.text, "callee-en")) for turn in TURNS}
+    return {turn.text: due_of(turn.text, _spoken(turn.text, "callee-en")) for turn in ALL_TURNS}
 
 
 def due_of(text: str, pcm: bytes) -> Due:

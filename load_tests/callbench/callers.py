@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from load_tests.callbench.records import Call
+from load_tests.callbench.scenario import TURNS, Turn
 
-PlaceCall = Callable[[str], Awaitable[Call]]
-"""Holds one call under this id, from asking to the end. Does not raise for a call that fails."""
+PlaceCall = Callable[[str, Sequence[Turn]], Awaitable[Call]]
+"""Holds one call under this id with these turns, from asking to the end. Does not raise for a call that fails."""
 
 RETRY_S = 5.0
 """A caller who was refused, or lost, calls again after this: an overloaded system is not hammered as well."""
@@ -18,27 +20,35 @@ _GOLDEN = 0.6180339887498949
 
 
 def phase(number: int) -> float:
-    """Where in a call's length the caller `number` begins, in [0, 1)."""
+    """Where in a call's length the caller `number` stands, in [0, 1)."""
     return number * _GOLDEN % 1.0
 
 
-class Callers:
-    """Keeps `wanted` calls up. Growing takes one call's length, so does shrinking: nobody is cut off."""
+def first_turns(number: int) -> Sequence[Turn]:
+    """Of this caller's first call: its beginning only, so that callers who begin together do not call again together.
 
-    def __init__(self, place_call: PlaceCall, *, call_s: float, on_over: Callable[[Call], None]) -> None:
+    The lengths are spread as the rests of calls are that somebody finds up at any moment.
+    """
+    return TURNS[: 1 + math.floor(phase(number) * len(TURNS))]
+
+
+class Callers:
+    """Keeps `wanted` calls up."""
+
+    def __init__(self, place_call: PlaceCall, *, on_over: Callable[[Call], None]) -> None:
         self._place_call = place_call
-        self._call_s = call_s
         self._on_over = on_over
         self._wanted = 0
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._placed = 0
 
-    def want(self, calls: int) -> None:
-        """From now on. Takes full effect after `call_s`."""
+    def want(self, calls: int, *, within_s: float) -> None:
+        """From now on. New callers begin one after another `within_s`."""
         self._wanted = calls
-        for number in range(calls):
-            if number not in self._tasks or self._tasks[number].done():
-                self._tasks[number] = asyncio.create_task(self._caller(number), name=f"caller {number}")
+        new = [number for number in range(calls) if number not in self._tasks or self._tasks[number].done()]
+        for place, number in enumerate(new):
+            wait_s = within_s * (place + 0.5) / len(new)
+            self._tasks[number] = asyncio.create_task(self._caller(number, wait_s), name=f"caller {number}")
 
     async def over(self, timeout_s: float) -> None:
         """Ask for no more calls and wait until those that are up are over; those that stay longer are given up."""
@@ -56,12 +66,14 @@ class Callers:
             if task.done() and not task.cancelled():
                 task.result()
 
-    async def _caller(self, number: int) -> None:
-        await asyncio.sleep(phase(number) * self._call_s)
+    async def _caller(self, number: int, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        turns = first_turns(number)
         while number < self._wanted:
             self._placed += 1
             began = time.monotonic()
-            call = await self._place_call(f"c{number}-{self._placed}")
+            call = await self._place_call(f"c{number}-{self._placed}", turns)
             self._on_over(call)
+            turns = TURNS
             if call.error is not None:
                 await asyncio.sleep(max(0.0, began + RETRY_S - time.monotonic()))

@@ -1,12 +1,14 @@
-"""This system beside another one that ran in the same run: compared where both carried the same number of calls."""
+"""This system beside another one that ran in the same run: compared at every number of calls at which both counted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from load_tests.callbench.ladder import Outcome
+from load_tests.callbench.outcome import Outcome
+from load_tests.callbench.search import Capacity
 from load_tests.callbench.steps import StepFigures
 
 OURS, BARE, FLOOR, PEER = "parley", "bare", "floor", "pipecat"
@@ -29,26 +31,55 @@ class Pair:
         return cls(ours, outcomes[other]) if ours is not None and other in outcomes else None
 
     def common(self) -> list[Steps]:
-        """Steps of the same number of calls that both carried, smallest first."""
-        others = {step.calls: step for step in _carried(self.other)}
-        return [(step, others[step.calls]) for step in _carried(self.ours) if step.calls in others]
+        """Steps of the same number of calls that are void for neither, smallest first; passed or not."""
+        others = {step.calls: step for step in counting(self.other)}
+        return [(step, others[step.calls]) for step in counting(self.ours) if step.calls in others]
 
-    def largest_common(self) -> Steps | None:
-        return max(self.common(), key=lambda steps: steps[0].calls, default=None)
+    @property
+    def calls_ratio(self) -> tuple[float | None, float | None]:
+        """(at least, at most): capacity is known between two steps only. None where no bound was found."""
+        return bounds(self.ours.capacity, self.other.capacity)
 
 
-def ratios(outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
-    """How this system stands to the others; None where a figure is missing."""
-    floor, bare, peer = (Pair.of(outcomes, name) for name in (FLOOR, BARE, PEER))
-    peers_cost = _cost_ratio(peer)
-    return {
-        "calls per core, this system / floor": _calls_ratio(floor),
-        "calls per core, this system / bare": _calls_ratio(bare),
-        "calls per core, this system / Pipecat": _calls_ratio(peer),
-        "CPU per call-second without base, this system / floor": _cost_ratio(floor),
-        "CPU per call-second without base, this system / bare": _cost_ratio(bare),
-        "CPU per call-second without base, Pipecat / this system": ratio(1.0, peers_cost),
-    }
+def bounds(ours: Capacity, other: Capacity) -> tuple[float | None, float | None]:
+    """Of our capacity over the other's, which both lie in [passing, failing)."""
+    low = None if other.failing is None else ratio(ours.passing, other.failing)
+    high = None if ours.failing is None else ratio(ours.failing, other.passing)
+    return low, high
+
+
+def cost_ratios(pair: Pair | None) -> dict[int, str]:
+    """CPU per call-second without base, ours over the other's, by calls; of several rounds with their range."""
+    found = {}
+    for ours, other in [] if pair is None else pair.common():
+        pooled = ratio(*costs(ours, other))
+        if pooled is not None:
+            spread = round_ratios(ours, other)
+            found[ours.calls] = f"{pooled:g}" + (f" ({min(spread):g} - {max(spread):g})" if len(spread) > 1 else "")
+    return found
+
+
+def round_ratios(ours: StepFigures, other: StepFigures) -> list[float]:
+    """The same of each round that was void for neither."""
+    pairs = zip(ours.rounds, other.rounds, strict=False)
+    costs_of = [
+        (mine.cpu_above_base_ms_per_call_s, theirs.cpu_above_base_ms_per_call_s)
+        for mine, theirs in pairs
+        if not mine.voided and not theirs.voided
+    ]
+    return [found for upper, lower in costs_of if (found := ratio(upper, lower)) is not None]
+
+
+def ratios(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """How this system stands to the others, for people: None where a figure is missing."""
+    found: dict[str, Any] = {}
+    for name in (FLOOR, BARE, PEER):
+        pair = Pair.of(outcomes, name)
+        low, high = (None, None) if pair is None else pair.calls_ratio
+        found[f"calls per core, this system / {name}, at least"] = low
+        found[f"calls per core, this system / {name}, at most"] = high
+        found[f"CPU per call-second without base, this system / {name}, by calls"] = cost_ratios(pair) or None
+    return found
 
 
 def ours_of(outcomes: Mapping[str, Outcome]) -> Outcome | None:
@@ -76,17 +107,7 @@ def costs(ours: StepFigures, other: StepFigures) -> tuple[float, float]:
 
 
 def ratio(upper: float | None, lower: float | None) -> float | None:
-    return round(upper / lower, 3) if upper is not None and lower else None
-
-
-def _carried(outcome: Outcome) -> list[StepFigures]:
-    return [step for step in counting(outcome) if step.calls <= outcome.largest]
-
-
-def _calls_ratio(pair: Pair | None) -> float | None:
-    return None if pair is None else ratio(pair.ours.largest, pair.other.largest)
-
-
-def _cost_ratio(pair: Pair | None) -> float | None:
-    steps = None if pair is None else pair.largest_common()
-    return None if steps is None else ratio(*costs(*steps))
+    """None where it means nothing: without a figure, over zero, or of two infinite ones."""
+    if upper is None or not lower or (math.isinf(upper) and math.isinf(lower)):
+        return None
+    return round(upper / lower, 3)

@@ -4,69 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from load_tests.callbench.callers import Callers
 from load_tests.callbench.load_side import LoadSide
+from load_tests.callbench.observed import Base, LoadFigures, observe
+from load_tests.callbench.outcome import Round
+from load_tests.callbench.plan import ANSWER_S, RAMP_S, Plan
 from load_tests.callbench.records import Call, Due
 from load_tests.callbench.sampling import Sampler, Span
-from load_tests.callbench.scenario import INJECTED_MS, NOMINAL_CALL_S
-from load_tests.callbench.search import between, largest_passing
-from load_tests.callbench.steps import Base, LoadFigures, StepFigures, step_figures
+from load_tests.callbench.scenario import DENSE_TURNS, INJECTED_MS, WARM_UP_TURNS, Turn
+from load_tests.callbench.steps import StepFigures, pooled
 from load_tests.callbench.systems.base import System
 
-SETTLE_S = 20.0
-"""After the start, and after the warm-up calls: their records are written and mixed down by then."""
-BASE_S = 20.0
 WARM_UP_CALLS = 2
-MARGIN_S = 2.0
+SINGLE = "single-"
+"""Of the ids of calls in a step of one."""
 GIVE_UP_S = 60.0
-"""What the last calls may take beyond a call's length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """`refine`: try one value between the last step that passed and the first that did not."""
-
-    steps: Sequence[int]
-    step_s: float
-    refine: bool = False
-    base_s: float = BASE_S
-    settle_s: float = SETTLE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What one more call costs, and what remains without a call (of one core)."""
-
-    ms_per_call_s: float
-    idle_share: float
-
-
-@dataclass(slots=True)
-class Outcome:
-    """One system's run."""
-
-    base: Base
-    call_s: float
-    steps: list[StepFigures] = field(default_factory=list)
-
-    @property
-    def largest(self) -> int:
-        return largest_passing([step.verdict for step in self.steps])
-
-    @property
-    def cost_by_fit(self) -> Fit | None:
-        """CPU over calls, a straight line through the steps that passed: needs no measured base, and so checks it."""
-        passed = [step for step in self.steps if step.verdict.passed]
-        points = [(step.mean_concurrent, step.cpu_total_ms_per_call_s * step.mean_concurrent) for step in passed]
-        if len({calls for calls, _ in points}) < 2:
-            return None
-        slope, intercept = statistics.linear_regression(*zip(*points, strict=True))
-        return Fit(round(slope, 3), round(intercept / 1000, 4))
+"""What calls may take that were told to hang up, or that a late system holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +34,7 @@ class _Measured:
 
 
 class Ladder:
-    """Runs one system's ladder. Steps follow one another without a pause; growing to a step is not measured."""
+    """One round of one system. Steps follow one another without a pause; growing to a step is not measured."""
 
     def __init__(
         self,
@@ -99,53 +56,52 @@ class Ladder:
         self._calls: list[Call] = []
         self._up: dict[str, float] = {}
         """Calls that are up, and since when."""
+        self._hung_up: set[str] = set()
         self._ended = asyncio.Event()
         """A call ended."""
+        self._waiting: list[_Measured] = []
+        """Steps with calls that are up."""
         self._sampler = Sampler(system, load.tree(), system_core=cores[0], load_core=cores[1])
 
-    async def run(self) -> Outcome:
-        call_s = await self._warm_up()
-        base = await self._base()
-        outcome = Outcome(base, round(call_s, 2))
-        callers = Callers(self._place, call_s=call_s, on_over=self._calls.append)
-        waiting: _Measured | None = None
+    async def run(self) -> Round:
+        await self._warm_up()
+        found = Round(await self._base())
+        callers = Callers(self._place, on_over=self._calls.append)
+        single: asyncio.Task[None] | None = None
+        up = 0
         try:
             for calls in self._plan.steps:
-                self._show(f"{self._system.name}: {calls} calls")
-                callers.want(calls)
-                await asyncio.sleep(call_s + MARGIN_S)
-                # By now all calls that were up in the step before are over.
-                if waiting is not None and (await self._judge(waiting, outcome)).verdict.failed_by_far:
-                    waiting = None
+                if calls == 1:
+                    single = await self._one_call()
+                else:
+                    await self._grow(callers, up, calls, after_one=single is not None and up == 0)
+                    up = calls
+                    self._waiting.append(await self._measure(calls))
+                    callers.check()
+                if any(step.verdict.failed_by_far for step in await self._judge_what_is_over(found)):
                     break
-                waiting = await self._measure(calls)
-                callers.check()
-            if waiting is not None:
-                await self._last(callers, call_s, waiting, outcome)
-            if self._plan.refine and (calls_between := between([step.verdict for step in outcome.steps])):
-                self._show(f"{self._system.name}: {calls_between} calls (between)")
-                callers = await self._afresh(callers, call_s, calls_between)
-                await self._last(callers, call_s, await self._measure(calls_between), outcome)
+            await asyncio.sleep(ANSWER_S)
         finally:
-            await callers.over(0 if outcome.steps else GIVE_UP_S)
-        outcome.steps.sort(key=lambda step: step.calls)
-        return outcome
+            if single is not None:
+                await single
+            await self._end(callers)
+        await self._judge_what_is_over(found, all_of_them=True)
+        return found
 
-    async def _warm_up(self) -> float:
-        """Two calls, one after half of the other: what is made on first use is made. Returns a call's length."""
+    async def _warm_up(self) -> None:
+        """Two calls, one a little after the other: what is made on first use is made."""
         await asyncio.sleep(self._plan.settle_s)
         self._show(f"{self._system.name}: warming up with {WARM_UP_CALLS} calls")
 
         async def call(number: int) -> Call:
-            await asyncio.sleep(number * NOMINAL_CALL_S / 2 / WARM_UP_CALLS)
-            return await self._place(f"warm-up-{number}")
+            await asyncio.sleep(number)
+            return await self._place(f"warm-up-{number}", DENSE_TURNS[:WARM_UP_TURNS])
 
         calls = await asyncio.gather(*(call(number) for number in range(WARM_UP_CALLS)))
         for warm in calls:
             if warm.error is not None:
                 raise RuntimeError(f"{self._system.name}: a warm-up call failed: {warm.error}")
         await asyncio.sleep(self._plan.settle_s)
-        return statistics.fmean(call.ended_at - call.asked_at for call in calls)
 
     async def _base(self) -> Base:
         self._show(f"{self._system.name}: idle for {self._plan.base_s:g} s")
@@ -153,26 +109,71 @@ class Ladder:
         share = {group: used / span.seconds for group, used in span.system_by_group.items()}
         return Base(share, span.memory, span.processes, round(span.seconds, 2))
 
-    async def _place(self, call_id: str) -> Call:
+    async def _one_call(self) -> asyncio.Task[None]:
+        """Dense calls, one after another. The task hangs up the last one, once its answers had their time."""
+        self._show(f"{self._system.name}: 1 call for {self._plan.seconds(1):.0f} s")
+        caller = Callers(lambda call_id, turns: self._place(SINGLE + call_id, DENSE_TURNS), on_over=self._calls.append)
+        caller.want(1, within_s=0)
+        await asyncio.sleep(RAMP_S)
+        self._waiting.append(await self._measure(1))
+        caller.check()
+        return asyncio.create_task(self._end(caller, wait_s=ANSWER_S, prefix=SINGLE))
+
+    async def _grow(self, callers: Callers, up: int, calls: int, *, after_one: bool) -> None:
+        self._show(f"{self._system.name}: {calls} calls for {self._plan.seconds(calls):.0f} s")
+        ramp_s = self._plan.ramp_s(calls - up, after_one=after_one)
+        callers.want(calls, within_s=ramp_s - RAMP_S)
+        await asyncio.sleep(ramp_s)
+
+    async def _place(self, call_id: str, turns: Sequence[Turn]) -> Call:
         self._up[call_id] = time.monotonic()
         try:
-            return await self._load.call(call_id, self._system.opening())
+            call: Call = await self._load.call(call_id, self._system.opening(), turns)
+            # One that was up and was told to hang up did not fail.
+            cut = call_id in self._hung_up and call.connected_at is not None
+            return replace(call, error=None) if cut else call
         finally:
             del self._up[call_id]
             self._ended.set()
 
+    async def _end(self, callers: Callers, *, wait_s: float = 0, prefix: str = "") -> None:
+        """No more calls of these callers; those that are up are hung up."""
+        await asyncio.sleep(wait_s)
+        ending = asyncio.create_task(callers.over(GIVE_UP_S))
+        await asyncio.sleep(0)  # first they know that nobody is to call again
+        for call_id in self._up:
+            if call_id.startswith(prefix):
+                self._hung_up.add(call_id)
+                self._load.hang_up(call_id)
+        await ending
+
     async def _measure(self, calls: int) -> _Measured:
         await self._load.begin_figures()
-        span = await self._sampler.watch(self._plan.step_s)
+        span = await self._sampler.watch(self._plan.seconds(calls))
         return _Measured(calls, span, await self._load.figures())
 
-    async def _judge(self, measured: _Measured, outcome: Outcome) -> StepFigures:
-        await self._calls_of(measured.span)
+    async def _judge_what_is_over(self, found: Round, *, all_of_them: bool = False) -> list[StepFigures]:
+        """The steps whose calls have all ended by now; a call reports when it is over."""
+        if all_of_them:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_UP_S):
+                    while self._up:
+                        self._ended.clear()
+                        await self._ended.wait()
+        over = [
+            measured
+            for measured in self._waiting
+            if all_of_them or not any(asked_at <= measured.span.end for asked_at in self._up.values())
+        ]
+        self._waiting = [measured for measured in self._waiting if measured not in over]
+        return [await self._judge(measured, found) for measured in over]
+
+    async def _judge(self, measured: _Measured, found: Round) -> StepFigures:
         streams = await self._load.streams()
-        step = step_figures(
+        seen = observe(
             calls=measured.calls,
             span=measured.span,
-            base=outcome.base,
+            base=found.base,
             records=self._calls,
             streams=streams,
             due=self._due,
@@ -181,31 +182,13 @@ class Ladder:
             system_core=self._system_core,
             load_core=self._load_core,
         )
-        outcome.steps.append(step)
+        found.steps.append(seen)
+        step = pooled([seen])
         p95 = "none" if step.added_ms.p95 is None else f"{step.added_ms.p95:.0f} ms"
-        verdict = "void: " + "; ".join(step.voided) if step.voided else "pass" if step.verdict.passed else "miss"
         self._show(
-            f"{self._system.name}: {step.calls} calls: added p95 {p95}, underruns in {step.underrun_share:.1%} of "
-            f"utterances, {step.calls_failed} of {step.calls_ended} calls failed, "
-            f"{step.cpu_total_above_base_ms_per_call_s:.1f} ms CPU per call-second: {verdict}"
+            f"{self._system.name}: {step.calls} calls, {step.mean_concurrent:.1f} up: added p95 {p95} of {step.turns} "
+            f"turns, underruns in {step.underrun_share:.1%} of utterances, {step.calls_failed} of {step.calls_ended} "
+            f"calls failed, {step.cpu_total_above_base_ms_per_call_s:.1f} ms CPU per call-second: {step.verdict.status}"
+            + "".join(f"; {reason}" for reason in (*step.voided, *step.verdict.misses))
         )
         return step
-
-    async def _calls_of(self, span: Span) -> None:
-        """Wait for the end of the calls that were up in the span: a system that is late holds them longer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GIVE_UP_S):
-                while any(asked_at <= span.end for asked_at in self._up.values()):
-                    self._ended.clear()
-                    await self._ended.wait()
-
-    async def _last(self, callers: Callers, call_s: float, measured: _Measured, outcome: Outcome) -> None:
-        await callers.over(call_s + GIVE_UP_S)
-        await self._judge(measured, outcome)
-
-    async def _afresh(self, callers: Callers, call_s: float, calls: int) -> Callers:
-        await callers.over(call_s + GIVE_UP_S)
-        fresh = Callers(self._place, call_s=call_s, on_over=self._calls.append)
-        fresh.want(calls)
-        await asyncio.sleep(call_s + MARGIN_S)
-        return fresh

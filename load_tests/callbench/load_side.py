@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from load_tests.callbench.observed import LoadFigures
 from load_tests.callbench.phones import Phones
 from load_tests.callbench.processes import ProcessTree
 from load_tests.callbench.providers import SimulatedProviders
 from load_tests.callbench.records import Call, SttTurn
-from load_tests.callbench.steps import LoadFigures
+from load_tests.callbench.scenario import TURNS, Turn
 
 
 class LoadSide:
@@ -49,8 +50,11 @@ class LoadSide:
         """The providers' and the phones' processes."""
         return ProcessTree([self._of_providers().pid, self._of_phones().pid], _group)
 
-    async def call(self, call_id: str, opening: Mapping[str, Any]) -> Call:
-        return await self._of_phones().call(call_id, opening)
+    async def call(self, call_id: str, opening: Mapping[str, Any], turns: Sequence[Turn] = TURNS) -> Call:
+        return await self._of_phones().call(call_id, opening, turns)
+
+    def hang_up(self, call_id: str) -> None:
+        self._of_phones().hang_up(call_id)
 
     async def begin_figures(self) -> None:
         """Forget the lateness of what was before."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from load_tests.callbench.child import MARK
 from load_tests.callbench.records import Call, CalleeTurn, Utterance
-from load_tests.callbench.scenario import SAMPLE_RATE_HZ, TURNS, leg_script
+from load_tests.callbench.scenario import ALL_TURNS, SAMPLE_RATE_HZ, TURNS, Turn, leg_script
 from load_tests.legs.client import LegWorker
 from load_tests.legs.results import LegResult, Load
 from serve_app.simulators.ticker import Lateness
@@ -27,7 +27,7 @@ class Phones:
         """On this core, with all texts spoken. Raises WorkerError."""
         worker = await LegWorker.start(command_prefix=("taskset", "--cpu-list", str(core)), environment={MARK: mark})
         try:
-            await worker.prepare([turn.text for turn in TURNS], sample_rate_hz=SAMPLE_RATE_HZ)
+            await worker.prepare([turn.text for turn in ALL_TURNS], sample_rate_hz=SAMPLE_RATE_HZ)
             yield cls(worker)
         finally:
             await worker.close()
@@ -36,9 +36,13 @@ class Phones:
     def pid(self) -> int:
         return self._worker.pid
 
-    async def call(self, call_id: str, opening: Mapping[str, Any]) -> Call:
+    async def call(self, call_id: str, opening: Mapping[str, Any], turns: Sequence[Turn] = TURNS) -> Call:
         """From asking to the end, which the script bounds. Does not raise for a call that fails."""
-        return record_of(await self._worker.call(opening, leg_script(), id=call_id))
+        return record_of(await self._worker.call(opening, leg_script(turns), id=call_id))
+
+    def hang_up(self, call_id: str) -> None:
+        """The callee hangs up now; `call` returns what was until then."""
+        self._worker.hang_up(call_id)
 
     def take_lateness(self) -> tuple[float | None, float | None]:
         """(p99, maximum) of the frames sent since the last question, ms late; None where none was."""

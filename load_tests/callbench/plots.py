@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from load_tests.callbench.report import SystemResult
 from load_tests.callbench.search import MAX_ADDED_P95_MS
+from load_tests.callbench.steps import StepFigures
 
 
 def draw(results: Sequence[SystemResult], folder: Path) -> list[Path]:
@@ -26,16 +27,26 @@ def draw(results: Sequence[SystemResult], folder: Path) -> list[Path]:
 
 
 def _latency(results: Sequence[SystemResult], folder: Path) -> list[Path]:
+    """Over the calls that really were up, not over those that were asked for."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for result in results:
         assert result.outcome is not None
-        points = [(step.calls, step.added_ms.p95 or math.nan, bool(step.voided)) for step in result.outcome.steps]
-        axes.plot([calls for calls, _, _ in points], [p95 for _, p95, _ in points], marker="o", label=result.name)
-        void = [(calls, p95) for calls, p95, voided in points if voided]
-        axes.plot([calls for calls, _ in void], [p95 for _, p95 in void], "kx", markersize=10)
+        steps = sorted(result.outcome.steps, key=lambda step: step.mean_concurrent)
+        (line,) = axes.plot(
+            [step.mean_concurrent for step in steps], [_p95(step) for step in steps], marker="o", label=result.name
+        )
+        for mark, status in (("x", "VOID"), ("X", "MISS")):
+            marked = [step for step in steps if step.verdict.status == status]
+            axes.plot(
+                [step.mean_concurrent for step in marked],
+                [_p95(step) for step in marked],
+                mark,
+                color="black" if status == "VOID" else line.get_color(),
+                markersize=11,
+            )
     axes.axhline(MAX_ADDED_P95_MS, color="grey", linestyle="--", linewidth=1, label=f"{MAX_ADDED_P95_MS:g} ms")
     axes.set_yscale("log")
-    axes.set_xlabel("concurrent calls on one core (x: void)")
+    axes.set_xlabel("calls that were up on one core (X: the step is a miss; thin x: void)")
     axes.set_ylabel("added latency p95, ms")
     axes.set_title("What the system adds to the wait for an answer")
     axes.grid(visible=True, which="both", alpha=0.3)
@@ -60,12 +71,18 @@ def _cost(results: Sequence[SystemResult], folder: Path) -> list[Path]:
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
         base = [max(0.0, s.cpu_total_ms_per_call_s - s.cpu_total_above_base_ms_per_call_s) for s in steps]
         axes.bar(places, base, bottom=bottom, color="none", edgecolor="grey", hatch="///", label="idle base")
-        axes.set_xticks(list(places), [str(step.calls) for step in steps])
-        axes.set_xlabel("concurrent calls")
+        axes.set_xticks(list(places), [f"{step.mean_concurrent:.0f}" for step in steps])
+        axes.set_xlabel("calls that were up")
         axes.set_title(result.name)
         axes.legend(fontsize="small")
     all_axes[0][0].set_ylabel("CPU, ms per call-second")
     return _save(figure, folder / "cost")
+
+
+def _p95(step: StepFigures) -> float:
+    """Nothing is drawn where there is none, or where it is infinite."""
+    p95 = step.added_ms.p95
+    return math.nan if p95 is None or math.isinf(p95) else p95
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

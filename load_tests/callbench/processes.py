@@ -13,7 +13,7 @@ import psutil
 Classify = Callable[[str, str], str]
 """(name, command line) of a process -> its group."""
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,10 @@ class ProcessTree:
                 del self._known[pid]
         return list(self._known.values())
 
+    def pids(self) -> frozenset[int]:
+        """Of those that were alive at the last look."""
+        return frozenset(self._known)
+
     def cpu_by_group(self) -> dict[str, float]:
         """CPU seconds since each process began; of ended ones, what was last seen."""
         for process in self.members():
@@ -125,7 +129,7 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of all threads. Raises OSError when the process is gone."""
     # The name may hold blanks and brackets: fields are counted after the last bracket (proc(5), /proc/pid/stat).
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def memory_of(pid: int) -> Memory:

@@ -31,7 +31,7 @@ def simulator_document() -> dict[str, Any]:
     return {
         "profile": "load",
         "latency": {name: {"kind": "constant", "ms": ms} for name, ms in constant.items()},
-        "stt_default_script": [turn.text for turn in scenario.TURNS],
+        "stt_default_script": [turn.text for turn in scenario.ALL_TURNS],
         "llm_script": scenario.replies(),
         "tts_prepared": [scenario.OPENING],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +35,7 @@ class CalleeTurn:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `error` None: it went as the script says, and the callee hung up."""
+    """One call. `error` None: it went as the script says, and the callee hung up, or the benchmark had it hang up."""
 
     id: str
     asked_at: float
@@ -48,6 +49,11 @@ class Call:
     stale_frames: int = 0
     wrong_size_frames: int = 0
     refused: bool = False
+
+    @property
+    def set_up_s(self) -> float:
+        """From asking until the agent is heard; infinite for a call in which it never was."""
+        return self.utterances[0].first_sound_at - self.asked_at if self.utterances else math.inf
 
     def talk_s(self, start: float, end: float) -> float:
         """Seconds of the call inside [start, end]."""

@@ -1,14 +1,16 @@
-"""The result of a run: JSON for machines, a table for people."""
+"""The result of a run: JSON for machines, tables for people."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
+import math
 import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,34 @@ from rich.table import Table
 
 from load_tests.callbench import scenario, search, voids
 from load_tests.callbench.comparison import ratios
-from load_tests.callbench.ladder import Outcome
-from load_tests.callbench.measures import Measured, measures
+from load_tests.callbench.measures import measures
+from load_tests.callbench.outcome import Outcome, Round, merged
 from load_tests.callbench.steps import StepFigures
+from load_tests.callbench.tables import Sheet, sheets
 
 PACKAGES = ("ray", "uvicorn", "uvloop", "websockets", "picows", "deepgram-sdk", "groq", "cartesia", "numpy")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SystemResult:
-    """`error`: why the ladder did not run, or not to its end."""
+    """`errors`: why a ladder did not run, or not to its end, one per such round."""
 
     name: str
-    about: Mapping[str, Any]
     groups: Sequence[str]
-    outcome: Outcome | None
-    error: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    failed_starts: list[str] = field(default_factory=list)
+    """Those that were tried again."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return merged(self.rounds) if self.rounds else None
 
 
 def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], started_at: str) -> dict[str, Any]:
     """Everything that was measured, and how."""
-    outcomes = {result.name: result.outcome for result in results if result.outcome is not None}
+    outcomes = outcomes_of(results)
     return {
         "started_at": started_at,
         "machine": machine(),
@@ -46,6 +55,8 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
         "command": dict(command),
         "method": {
             "call": "greeting, four turns of the callee, the third a barge-in; callers call again when a call ends",
+            "single_call": "greeting, twelve turns of the callee, nine of them barge-ins",
+            "never": "a turn without an answer, a barge-in without `clear`, a call in which nobody is heard: infinite",
             "injected_ms": scenario.INJECTED_MS,
             "end_of_turn_silence_ms": scenario.END_OF_TURN_MS,
             "added_latency": "first sounding agent frame at the phone, minus the time at which the frame that made the "
@@ -57,6 +68,11 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
                 "added_p95_ms": search.MAX_ADDED_P95_MS,
                 "underrun_share": search.MAX_UNDERRUN_SHARE,
                 "error_share": search.MAX_ERROR_SHARE,
+                "mean_concurrent_share": search.MIN_CONCURRENT_SHARE,
+                "set_up_p95_s": search.MAX_SET_UP_P95_S,
+                "turns_unanswered": 0,
+                "barge_ins_missed": 0,
+                "samples": search.MIN_SAMPLES,
             },
             "void_beyond": {
                 "load_core_share": voids.MAX_LOAD_CORE_SHARE,
@@ -65,7 +81,7 @@ def document(results: Sequence[SystemResult], *, command: Mapping[str, Any], sta
                 "foreign_share": voids.MAX_FOREIGN_SHARE,
             },
         },
-        "systems": {result.name: _system(result) for result in results},
+        "systems": {result.name: _system(result, outcomes.get(result.name)) for result in results},
         "measures": [
             {**dataclasses.asdict(measure), "aim": measure.aim, "verdict": measure.verdict}
             for measure in measures(outcomes)
@@ -108,92 +124,82 @@ def commit() -> str | None:
         return None
 
 
+def outcomes_of(results: Sequence[SystemResult]) -> dict[str, Outcome]:
+    """Of the systems that ran."""
+    return {result.name: outcome for result in results if (outcome := result.outcome) is not None}
+
+
+def write_json(found: Mapping[str, Any], file: Path) -> None:
+    """A line per figure of a step: small enough for version control. JSON knows no infinity: "never" stands for it."""
+    file.write_text(_lines(_finite(found)) + "\n", encoding="utf-8")
+
+
+def markdown(results: Sequence[SystemResult]) -> str:
+    return "\n".join(sheet.markdown() for sheet in sheets(outcomes_of(results)))
+
+
 def print_tables(results: Sequence[SystemResult], console: Console | None = None) -> None:
-    console = console or Console(width=max(190, Console().width))
+    console = console or Console(width=max(220, Console().width))
     for result in results:
-        if result.error is not None:
-            console.print(f"[bold]{result.name}[/bold]: {result.error}")
-        if result.outcome is not None:
-            console.print(_steps_table(result, result.outcome))
-            for step in result.outcome.steps:
-                for reason in step.voided:
-                    console.print(f"  {step.calls} calls are VOID: {reason}")
-    outcomes = {result.name: result.outcome for result in results if result.outcome is not None}
-    table = Table(title="Measures", title_justify="left")
-    for column in ("measure", "aim", "figure", "spread", ""):
-        table.add_column(column, justify="left" if column in ("measure", "") else "right")
-    for measure in measures(outcomes):
-        verdict = f"{measure.verdict}, better not reached" if measure.short_of_goal else measure.verdict
-        table.add_row(measure.name, measure.aim, _shown(measure), measure.spread, verdict)
-    console.print(table)
-    for name, value in ratios(outcomes).items():
-        console.print(f"{name}: {value}")
+        for error in result.errors:
+            console.print(f"[bold]{result.name}[/bold]: {error}")
+    for sheet in sheets(outcomes_of(results)):
+        console.print(_table(sheet))
+        for note in sheet.notes:
+            console.print(f"  {note}", markup=False)
 
 
-def _shown(measure: Measured) -> str:
-    return "not measured" if measure.figure is None else f"{measure.figure:g} {measure.unit}".strip()
-
-
-def _steps_table(result: SystemResult, outcome: Outcome) -> Table:
-    base = sum(outcome.base.cpu_share.values())
-    title = f"{result.name}: {outcome.largest} calls; idle base {base:.1%} of a core, calls of {outcome.call_s:.1f} s"
-    if outcome.cost_by_fit is not None:
-        title += f"; one more call costs {outcome.cost_by_fit.ms_per_call_s:.2f} ms/call-s (straight line)"
-    table = Table(title=title, title_justify="left")
-    columns = (
-        "calls",
-        "added p50/p95/p99",
-        "to STT p95 end/begin",
-        "clear p50/p95",
-        "late p95",
-        "underruns",
-        "depth min",
-    )
-    for column in (*columns, "CPU ms/call-s", "without base", "core", "PSS/call", "lag p95", "failed", ""):
-        table.add_column(column, justify="right")
-    for step in outcome.steps:
-        table.add_row(*_step_row(step))
+def _table(sheet: Sheet) -> Table:
+    table = Table(title=sheet.title, title_justify="left")
+    for column in sheet.columns:
+        table.add_column(column, justify="left" if column in ("measure", "spread", "") else "right")
+    for row in sheet.rows:
+        table.add_row(*row)
     return table
 
 
-def _step_row(step: StepFigures) -> list[str]:
-    added, clear = step.added_ms, step.barge_in_ms
-    return [
-        str(step.calls),
-        f"{_ms(added.p50)}/{_ms(added.p95)}/{_ms(added.p99)}",
-        f"{_ms(step.forwarding_ms.p95)}/{_ms(step.start_forwarding_ms.p95)}",
-        f"{_ms(clear.p50)}/{_ms(clear.p95)}",
-        _ms(step.frame_lateness_ms.p95),
-        f"{step.underrun_share:.1%}",
-        _ms(step.min_depth_ms.low),
-        f"{step.cpu_total_ms_per_call_s:.2f}",
-        f"{step.cpu_total_above_base_ms_per_call_s:.2f}",
-        f"{step.system_core_share:.0%}",
-        f"{step.memory_per_call.pss_kb / 1024:.2f} MB",
-        _ms(max((lag.p95_median_ms for lag in step.loop_lag.values()), default=None)),
-        f"{step.calls_failed}/{step.calls_ended}",
-        "VOID" if step.voided else "PASS" if step.verdict.passed else "MISS",
-    ]
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _system(result: SystemResult) -> dict[str, Any]:
-    outcome = result.outcome
+def _system(result: SystemResult, outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
-        return {"error": result.error, "about": dict(result.about)}
+        return {"errors": result.errors, "about": dict(result.about)}
     return {
-        "error": result.error,
+        "errors": result.errors,
+        "failed_starts": len(result.failed_starts),
         "about": dict(result.about),
         "groups": list(result.groups),
-        "largest_passing_calls": outcome.largest,
-        "call_s": outcome.call_s,
+        "rounds": len(result.rounds),
+        "largest_passing_calls": outcome.capacity.passing,
+        "smallest_failing_calls": outcome.capacity.failing,
         "cost_by_fit": None if outcome.cost_by_fit is None else dataclasses.asdict(outcome.cost_by_fit),
         "base": dataclasses.asdict(outcome.base),
-        "steps": [
-            {**dataclasses.asdict(step), "passed": step.verdict.passed, "underrun_share": step.underrun_share}
-            for step in outcome.steps
-        ],
+        "steps": [_step(step) for step in outcome.steps],
     }
+
+
+def _step(step: StepFigures) -> dict[str, Any]:
+    verdict = step.verdict
+    judged = {"status": verdict.status, "passed": verdict.passed, "misses": verdict.misses}
+    return {**dataclasses.asdict(step), "underrun_share": round(step.underrun_share, 4), **judged}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float):
+        return ("never" if math.isinf(value) else round(value, 4)) if not math.isnan(value) else None
+    return value
+
+
+def _lines(value: Any, depth: int = 0) -> str:
+    """What is deep inside stands on one line."""
+    if depth >= 4 or not isinstance(value, dict | list) or not value:
+        return json.dumps(value)
+    indent = " " * (depth + 1)
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_lines(part, depth + 1)}" for key, part in value.items()]
+        opening, closing = "{}"
+    else:
+        parts = [_lines(part, depth + 1) for part in value]
+        opening, closing = "[]"
+    return opening + "\n" + ",\n".join(indent + part for part in parts) + "\n" + " " * depth + closing

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from load_tests.callbench.bystanders import Bystanders, all_processes
 from load_tests.callbench.cores import CoreTimes, core_times
 from load_tests.callbench.processes import Memory, ProcessTree
 from load_tests.callbench.systems.base import Lag, System
 
+BENCHMARK = "benchmark"
+"""The group of this process itself, which is a part of the load side."""
 PERIOD_S = 1.0
 LAG_PERIOD_S = 5.0
 
@@ -29,8 +33,8 @@ class Span:
     not_pinned: tuple[str, ...]
     lags: tuple[Mapping[str, Lag], ...] = field(default=())
     """The system's event loops, a reading per `LAG_PERIOD_S`."""
-    per_second: tuple[Mapping[str, float], ...] = field(default=())
-    """Per sample: `t` (monotonic), `system_cpu_s` and `load_cpu_s` since the span began."""
+    foreign: Mapping[int, float] = field(default_factory=dict)
+    """By core: CPU seconds of processes that are neither the system nor the load side."""
 
     @property
     def seconds(self) -> float:
@@ -55,9 +59,10 @@ class Sampler:
     async def watch(self, seconds: float) -> Span:
         """Measure the next `seconds`."""
         not_pinned = (*self._system.not_on(self._system_core), *self._load.not_on(self._load_core))
-        system_before, load_before, cores_before = self._system.cpu_by_group(), self._load.cpu_by_group(), core_times()
+        bystanders = Bystanders()
+        system_before, load_before, cores_before = self._system.cpu_by_group(), self._load_cpu(), core_times()
+        bystanders.look(all_processes(), own=self._own())
         start = time.monotonic()
-        rows: list[Mapping[str, float]] = []
         lags: list[Mapping[str, Lag]] = []
         lag_due = start + LAG_PERIOD_S
         while (now := time.monotonic()) < start + seconds:
@@ -65,15 +70,12 @@ class Sampler:
             if time.monotonic() >= lag_due:
                 lags.append(self._loop_lag())
                 lag_due += LAG_PERIOD_S
-            rows.append(
-                {
-                    "t": round(time.monotonic() - start, 3),
-                    "system_cpu_s": _total(difference(self._system.cpu_by_group(), system_before)),
-                    "load_cpu_s": _total(difference(self._load.cpu_by_group(), load_before)),
-                }
-            )
+            # Every second: what a process used that ends in between is kept.
+            self._system.cpu_by_group()
+            self._load.cpu_by_group()
+            bystanders.look(all_processes(), own=self._own())
         end, cores_after = time.monotonic(), core_times()
-        system, load = self._system.cpu_by_group(), self._load.cpu_by_group()
+        system, load = self._system.cpu_by_group(), self._load_cpu()
         not_pinned += (*self._system.not_on(self._system_core), *self._load.not_on(self._load_core))
         return Span(
             start=start,
@@ -85,9 +87,11 @@ class Sampler:
             processes=self._system.count_by_group(),
             not_pinned=tuple(dict.fromkeys(not_pinned)),
             lags=tuple(lags),
-            per_second=tuple(rows),
+            foreign={core: bystanders.cpu_s(core) for core in cores_after},
         )
 
+    def _load_cpu(self) -> dict[str, float]:
+        return {**self._load.cpu_by_group(), BENCHMARK: time.process_time()}
 
-def _total(by_group: Mapping[str, float]) -> float:
-    return round(sum(by_group.values()), 3)
+    def _own(self) -> frozenset[int]:
+        return self._system.pids() | self._load.pids() | {os.getpid()}

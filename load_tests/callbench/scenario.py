@@ -1,16 +1,18 @@
-"""The one conversation that every call of a run holds: four turns of the callee, the third one a barge-in.
+"""The conversations of a run, the same for every system: replies are fixed, so that all speak the same audio.
 
-The agent is heard about two thirds of the time. Replies are fixed, so that every system speaks the same audio.
+The usual one has four turns of the callee, the third one a barge-in; the agent is heard about two thirds of the time.
+The dense one is for a single call, which would give one turn in ten seconds: twelve turns, nine of them barge-ins.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 SAMPLE_RATE_HZ = 16000
-NOMINAL_CALL_S = 40.0
-"""Until warm-up calls have shown the real length."""
+NOMINAL_CALL_S = 39.0
+"""Of the usual conversation, set-up included: the replies' audio and the waits, give or take a second by system."""
 
 LLM_FIRST_TOKEN_MS = 250.0
 TTS_FIRST_AUDIO_MS = 150.0
@@ -58,6 +60,30 @@ TURNS: tuple[Turn, ...] = (
     ),
 )
 
+SHORT_TURNS: tuple[Turn, ...] = (
+    Turn("Do I have to pay today?", "No, you do not have to.", after_agent_quiet_ms=400),
+    Turn("Can I pay by card?", "Yes, of course you can.", after_agent_quiet_ms=400),
+)
+ALL_TURNS = (*TURNS, *SHORT_TURNS)
+"""In the order in which the transcriber's script has them, from its beginning again after the last."""
+
+DENSE_BARGE_IN_AFTER_MS = 700
+_DENSE_CYCLE = (
+    *(replace(turn, barge_in_after_ms=DENSE_BARGE_IN_AFTER_MS) for turn in (*TURNS, SHORT_TURNS[0])),
+    SHORT_TURNS[1],
+)
+DENSE_TURNS: tuple[Turn, ...] = (
+    *_DENSE_CYCLE,
+    replace(TURNS[0], after_agent_quiet_ms=400, barge_in_after_ms=None),
+    *_DENSE_CYCLE[1:],
+)
+"""Twice through: into every long reply, and after the short ones."""
+
+DENSE_CALL_S = 36.0
+WARM_UP_TURNS = 6
+WARM_UP_S = 20.0
+"""What dense conversations of twelve and of six turns take, give or take a second by system."""
+
 HANG_UP_AFTER_AGENT_QUIET_MS = 1000
 
 AGENT: dict[str, Any] = {
@@ -67,11 +93,14 @@ AGENT: dict[str, Any] = {
     "system_prompt": "You are Ava. Answer from the facts.",
     "knowledge": ["The practice is next to the public library.", "Parking is free behind the building."],
     "limits": {"silence_timeout_s": 60},
+    # The beginning of speech stops the agent, the opening too, as it stops the peers; by default it takes two words,
+    # and the opening is heard to its end.
+    "policies": {"interruption": {"min_words": 0}, "opening_interruptible": True},
 }
 
 
-def leg_script() -> dict[str, Any]:
-    """What a leg is told to say and when to hang up."""
+def leg_script(turns: Sequence[Turn] = TURNS) -> dict[str, Any]:
+    """What a leg is told to say and when to hang up. `turns`: a beginning of `TURNS` or of `DENSE_TURNS`."""
     return {
         "turns": [
             {
@@ -79,7 +108,7 @@ def leg_script() -> dict[str, Any]:
                 "after_agent_quiet_ms": turn.after_agent_quiet_ms,
                 "barge_in_after_ms": turn.barge_in_after_ms,
             }
-            for turn in TURNS
+            for turn in turns
         ],
         "hang_up_after_agent_quiet_ms": HANG_UP_AFTER_AGENT_QUIET_MS,
     }
@@ -87,4 +116,4 @@ def leg_script() -> dict[str, Any]:
 
 def replies() -> dict[str, str]:
     """What the simulated language model answers to each text of the callee."""
-    return {turn.text: turn.reply for turn in TURNS}
+    return {turn.text: turn.reply for turn in ALL_TURNS}

@@ -1,38 +1,17 @@
-"""The figures of one step of the ladder, from calls, provider timings and the machine's readings."""
+"""The figures of one step of the ladder: the samples of all its rounds pooled, and each round for the spread."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from load_tests.callbench.observed import Observed
 from load_tests.callbench.processes import Memory
 from load_tests.callbench.quantiles import Distribution, quantile
-from load_tests.callbench.records import Call, Due, SttTurn
-from load_tests.callbench.sampling import Span
-from load_tests.callbench.search import Verdict
-from load_tests.callbench.streams import match_streams
+from load_tests.callbench.search import MAX_SET_UP_P95_S, Verdict
 from load_tests.callbench.systems.base import Lag
-from load_tests.callbench.turns import TurnFigures, turn_figures
-from load_tests.callbench.voids import Conditions, reasons_to_void
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The system without a call, warmed up: CPU seconds per second and memory, by group."""
-
-    cpu_share: Mapping[str, float]
-    memory: Mapping[str, Memory]
-    processes: Mapping[str, int]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFigures:
-    """The load side's own lateness inside the span, milliseconds; None: not told."""
-
-    leg_lateness_p99_ms: float | None = None
-    leg_lateness_max_ms: float | None = None
-    provider_lateness_p99_ms: float | None = None
+from load_tests.callbench.voids import Conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +24,25 @@ class LagFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundFigures:
+    """One round of a step. `voided`: why it is not among the pooled samples; empty: it is."""
+
+    seconds: float
+    mean_concurrent: float
+    added_p95_ms: float | None
+    barge_in_p95_ms: float | None
+    cpu_above_base_ms_per_call_s: float
+    conditions: Conditions
+    voided: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What is published of a step. CPU in ms per call-second; memory in kB per concurrent call above the base."""
+    """What is published of a step. CPU in ms per call-second; memory in kB per call that was up, above the base.
+
+    Unanswered turns are infinitely late in `added_ms`, missed barge-ins in `barge_in_ms`, and calls in which nobody was
+    heard in `set_up_s`.
+    """
 
     calls: int
     seconds: float
@@ -56,6 +52,8 @@ class StepFigures:
     calls_failed: int
     calls_refused: int
     errors: Mapping[str, int]
+    set_up_s: Distribution
+    set_ups_late: int
     turns: int
     turns_unanswered: int
     added_ms: Distribution
@@ -79,16 +77,19 @@ class StepFigures:
     cpu_total_ms_per_call_s: float
     cpu_total_above_base_ms_per_call_s: float
     system_core_share: float
+    """By the times of its processes."""
     system_core_interrupt_share: float
-    """Part of `system_core_share` that no process is charged for."""
+    """Beside it: of the core, and charged to no process."""
     memory_per_call: Memory
-    memory: Mapping[str, Memory]
+    rss_mb: float
+    """Of all its processes at the end, shared pages counted in each."""
     processes: Mapping[str, int]
     loop_lag: Mapping[str, LagFigures]
     load_cpu_ms_per_call_s: Mapping[str, float]
-    conditions: Conditions
+    load_core_share: float
+    rounds: Sequence[RoundFigures]
     voided: Sequence[str]
-    per_second: Sequence[Mapping[str, float]] = field(default=())
+    """Every round is void, and why."""
 
     @property
     def underrun_share(self) -> float:
@@ -99,77 +100,84 @@ class StepFigures:
         return self.calls_failed / self.calls_ended if self.calls_ended else 0.0
 
     @property
+    def load_cpu_total_ms_per_call_s(self) -> float:
+        return sum(self.load_cpu_ms_per_call_s.values())
+
+    @property
+    def lag_p95_ms(self) -> float | None:
+        """Of the worst group."""
+        return max((lag.p95_median_ms for lag in self.loop_lag.values()), default=None)
+
+    @property
     def verdict(self) -> Verdict:
-        return Verdict(self.calls, self.added_ms.p95, self.underrun_share, self.error_share, bool(self.voided))
+        return Verdict(
+            calls=self.calls,
+            mean_concurrent=self.mean_concurrent,
+            turns=self.turns,
+            added_p95_ms=self.added_ms.p95,
+            underrun_share=self.underrun_share,
+            error_share=self.error_share,
+            late_set_up_share=self.set_ups_late / self.set_up_s.n if self.set_up_s.n else 0.0,
+            set_ups=self.set_up_s.n,
+            set_up_p95_s=self.set_up_s.p95,
+            unanswered=self.turns_unanswered,
+            barge_ins_missed=self.barge_ins_missed,
+            voided=bool(self.voided),
+        )
 
 
-def step_figures(
-    *,
-    calls: int,
-    span: Span,
-    base: Base,
-    records: Sequence[Call],
-    streams: Sequence[Sequence[SttTurn]],
-    due: Mapping[str, Due],
-    injected_ms: float,
-    load: LoadFigures,
-    system_core: int,
-    load_core: int,
-) -> StepFigures:
-    """Everything that happened inside the span: turns by when they were due, calls by when they ended."""
-    inside = [call for call in records if call.ended_at >= span.start and call.asked_at <= span.end]
-    ended = [call for call in inside if call.ended_at <= span.end]
-    failed = [call for call in ended if call.error is not None]
-    turns = _turns(inside, streams, span, due, injected_ms)
-    utterances = [u for call in inside for u in call.utterances if span.start <= u.first_sound_at <= span.end]
-    call_seconds = sum(call.talk_s(span.start, span.end) for call in inside)
-    above = {
-        group: used - base.cpu_share.get(group, 0.0) * span.seconds for group, used in span.system_by_group.items()
-    }
+def pooled(rounds: Sequence[Observed]) -> StepFigures:
+    """Of the rounds of one step that are not void; of all of them, as a void step, where all are."""
+    counting = [seen for seen in rounds if not seen.voided] or list(rounds)
+    turns = [turn for seen in counting for turn in seen.turns]
+    utterances = [utterance for seen in counting for utterance in seen.utterances]
+    set_ups = [set_up_s for seen in counting for set_up_s in seen.set_ups_s]
+    seconds, call_seconds = (sum(getattr(seen, name) for seen in counting) for name in ("seconds", "call_seconds"))
     per_call = 1000 / call_seconds if call_seconds else 0.0
-    conditions = _conditions(span, load, system_core, load_core)
-    errors: dict[str, int] = {}
-    for call in failed:
-        errors[call.error or ""] = errors.get(call.error or "", 0) + 1
-    grown = sum(span.memory.values(), Memory()) - sum(base.memory.values(), Memory())
+    cpu, load_cpu = _sum(seen.cpu_s for seen in counting), _sum(seen.load_cpu_s for seen in counting)
+    above = _sum(seen.above_base_s for seen in counting)
+    errors = _sum(seen.errors for seen in counting)
+    void = all(seen.voided for seen in rounds)
     return StepFigures(
-        calls=calls,
-        seconds=round(span.seconds, 2),
+        calls=rounds[0].calls,
+        seconds=round(seconds, 2),
         call_seconds=round(call_seconds, 2),
-        mean_concurrent=round(call_seconds / span.seconds, 2),
-        calls_ended=len(ended),
-        calls_failed=len(failed),
-        calls_refused=sum(1 for call in failed if call.refused),
-        errors=errors,
+        mean_concurrent=round(call_seconds / seconds, 2),
+        calls_ended=sum(seen.calls_ended for seen in counting),
+        calls_failed=round(sum(errors.values())),
+        calls_refused=sum(seen.calls_refused for seen in counting),
+        errors={reason: round(count) for reason, count in errors.items()},
+        set_up_s=Distribution.of(set_ups),
+        set_ups_late=sum(1 for set_up_s in set_ups if set_up_s > MAX_SET_UP_P95_S),
         turns=len(turns),
         turns_unanswered=sum(1 for turn in turns if turn.added_ms is None),
-        added_ms=_distribution(turn.added_ms for turn in turns),
-        added_after_eot_ms=_distribution(turn.added_after_eot_ms for turn in turns),
-        forwarding_ms=_distribution(turn.forwarding_ms for turn in turns),
-        start_forwarding_ms=_distribution(turn.start_forwarding_ms for turn in turns),
-        barge_in_ms=_distribution(turn.barge_in_ms for turn in turns),
+        added_ms=Distribution.of([math.inf if turn.added_ms is None else turn.added_ms for turn in turns]),
+        added_after_eot_ms=_known(turn.added_after_eot_ms for turn in turns),
+        forwarding_ms=_known(turn.forwarding_ms for turn in turns),
+        start_forwarding_ms=_known(turn.start_forwarding_ms for turn in turns),
+        barge_in_ms=_known(math.inf if turn.barge_in_missed else turn.barge_in_ms for turn in turns),
         barge_ins_missed=sum(1 for turn in turns if turn.barge_in_missed),
-        stale_frames=sum(call.stale_frames for call in ended),
-        frame_lateness_ms=_distribution(utterance.late_ms for utterance in utterances),
+        stale_frames=sum(seen.stale_frames for seen in counting),
+        frame_lateness_ms=_known(utterance.late_ms for utterance in utterances),
         utterances=len(utterances),
         utterances_with_underrun=sum(1 for utterance in utterances if utterance.underruns),
-        min_depth_ms=_distribution(utterance.min_depth_ms for utterance in utterances),
+        min_depth_ms=_known(utterance.min_depth_ms for utterance in utterances),
         utterances_never_150_ms=sum(1 for utterance in utterances if utterance.min_depth_ms is None),
-        wrong_size_frames=sum(call.wrong_size_frames for call in ended),
-        cpu_ms_per_call_s={group: round(used * per_call, 3) for group, used in span.system_by_group.items()},
-        cpu_above_base_ms_per_call_s={group: round(used * per_call, 3) for group, used in above.items()},
-        cpu_total_ms_per_call_s=round(sum(span.system_by_group.values()) * per_call, 3),
+        wrong_size_frames=sum(seen.wrong_size_frames for seen in counting),
+        cpu_ms_per_call_s=_scaled(cpu, per_call),
+        cpu_above_base_ms_per_call_s=_scaled(above, per_call),
+        cpu_total_ms_per_call_s=round(sum(cpu.values()) * per_call, 3),
         cpu_total_above_base_ms_per_call_s=round(sum(above.values()) * per_call, 3),
-        system_core_share=round(span.cores[system_core].busy_share, 4),
-        system_core_interrupt_share=round(span.cores[system_core].interrupt_share, 4),
-        memory_per_call=Memory(*(round(part / calls) for part in (grown.rss_kb, grown.pss_kb, grown.uss_kb))),
-        memory=span.memory,
-        processes=span.processes,
-        loop_lag=lag_figures(span.lags),
-        load_cpu_ms_per_call_s={group: round(used * per_call, 3) for group, used in span.load_by_group.items()},
-        conditions=conditions,
-        voided=reasons_to_void(conditions),
-        per_second=span.per_second,
+        system_core_share=round(sum(cpu.values()) / seconds, 4),
+        system_core_interrupt_share=round(_mean([seen.interrupt_share for seen in counting]), 4),
+        memory_per_call=_memory_per_call(counting),
+        rss_mb=round(max(sum(group.rss_kb for group in seen.memory.values()) for seen in counting) / 1024, 1),
+        processes=counting[-1].processes,
+        loop_lag=lag_figures([reading for seen in counting for reading in seen.lags]),
+        load_cpu_ms_per_call_s=_scaled(load_cpu, per_call),
+        load_core_share=round(max(seen.conditions.load_core_share for seen in counting), 4),
+        rounds=[_round_figures(seen) for seen in rounds],
+        voided=list(dict.fromkeys(reason for seen in rounds for reason in seen.voided)) if void else [],
     )
 
 
@@ -189,35 +197,47 @@ def lag_figures(readings: Sequence[Mapping[str, Lag]]) -> dict[str, LagFigures]:
     }
 
 
-def _turns(
-    calls: Sequence[Call],
-    streams: Sequence[Sequence[SttTurn]],
-    span: Span,
-    due: Mapping[str, Due],
-    injected_ms: float,
-) -> list[TurnFigures]:
-    matched = match_streams(calls, streams, due)
-    return [
-        turn
-        for call in calls
-        for turn in turn_figures(call, matched.get(call.id, ()), due=due, injected_ms=injected_ms)
-        if span.start <= turn.due_at <= span.end
-    ]
-
-
-def _conditions(span: Span, load: LoadFigures, system_core: int, load_core: int) -> Conditions:
-    on_system_core = span.cores[system_core]
-    by_processes = on_system_core.busy_share - on_system_core.interrupt_share
-    foreign = by_processes - sum(span.system_by_group.values()) / span.seconds
-    return Conditions(
-        load_core_share=round(span.cores[load_core].busy_share, 4),
-        leg_lateness_p99_ms=load.leg_lateness_p99_ms,
-        provider_lateness_p99_ms=load.provider_lateness_p99_ms,
-        steal_share=round(max(on_system_core.steal_share, span.cores[load_core].steal_share), 4),
-        foreign_share=round(max(0.0, foreign), 4),
-        not_pinned=span.not_pinned,
+def _round_figures(seen: Observed) -> RoundFigures:
+    added = [math.inf if turn.added_ms is None else turn.added_ms for turn in seen.turns]
+    clears = (math.inf if turn.barge_in_missed else turn.barge_in_ms for turn in seen.turns)
+    above = sum(seen.above_base_s.values())
+    return RoundFigures(
+        seconds=round(seen.seconds, 2),
+        mean_concurrent=round(seen.mean_concurrent, 2),
+        added_p95_ms=Distribution.of(added).p95,
+        barge_in_p95_ms=_known(clears).p95,
+        cpu_above_base_ms_per_call_s=round(1000 * above / seen.call_seconds, 3) if seen.call_seconds else 0.0,
+        conditions=seen.conditions,
+        voided=list(seen.voided),
     )
 
 
-def _distribution(values: Iterable[float | None]) -> Distribution:
+def _memory_per_call(rounds: Sequence[Observed]) -> Memory:
+    """The mean of the rounds, each divided by the calls that were really up."""
+    up = [seen for seen in rounds if seen.mean_concurrent > 0]
+    return Memory(
+        *(
+            round(_mean([getattr(seen.grown, part) / seen.mean_concurrent for seen in up]))
+            for part in ("rss_kb", "pss_kb", "uss_kb")
+        )
+    )
+
+
+def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            totals[name] = totals.get(name, 0.0) + value
+    return totals
+
+
+def _scaled(by_group: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {group: round(used * factor, 3) for group, used in by_group.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _known(values: Iterable[float | None]) -> Distribution:
     return Distribution.of([value for value in values if value is not None])

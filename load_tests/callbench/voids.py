@@ -17,7 +17,9 @@ MAX_FOREIGN_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How a step was measured. Shares of one core, lateness in milliseconds; None: not known."""
+    """How a step was measured. Shares of one core by the processes' own times, but for `steal_share`; lateness in
+    milliseconds; None: not known. `load_core_share`: of the load side and of whatever else ran on its core.
+    """
 
     load_core_share: float
     leg_lateness_p99_ms: float | None

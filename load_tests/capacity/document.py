@@ -130,11 +130,15 @@ def failures(given: Inputs) -> str:
             f"up to {min(ingress, per_node):,.0f}",
             "their sockets close; sessions end and record them",
         ],
-        ["HAProxy of a node", f"up to {per_node:,}", "all sockets of the node close"],
+        [
+            "Serve's proxy of a node",
+            "0",
+            "calls are at the ingress' own listener; webhooks and API requests fail there until Serve has restarted it",
+        ],
         [
             "a node",
             f"up to {per_node:,}",
-            "both of the above; the reconciler ends the records of calls without a lease",
+            "its sockets and sessions; the reconciler ends the records of calls without a lease",
         ],
         [
             "Redis",

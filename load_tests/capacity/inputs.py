@@ -75,7 +75,6 @@ class Platform(_Document):
     spare_nodes_share: Given
     calls_per_session_process: Given
     replica_start_s: Given
-    haproxy_maxconn: Given
     session_beat_s: Given
     scripts_per_beat: Given
 

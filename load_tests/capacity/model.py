@@ -85,8 +85,6 @@ def node_plan(given: Inputs, shape: NodeShape, price_hour_usd: float, calls: int
         "CPU": cores * 1000 / given.cpu_ms_per_call_second.total_ms,
         "memory": (shape.memory_gb * 1024 * 0.8 - memory.node_base_mb.value) / per_call_mb,
         "network": shape.network_gbit * 1000 * 0.5 / bandwidth(given).total,
-        # Each call is a connection in from the carrier and one on to the ingress; webhooks share the limit.
-        "HAProxy connections": plat.haproxy_maxconn.value * 0.8,
     }
     bound_by = min(limits, key=lambda name: limits[name])
     per_node = int(limits[bound_by])
@@ -205,7 +203,6 @@ def minute_cost(given: Inputs, calls: int) -> MinuteCost:
 
 def breaking_points(given: Inputs) -> list[tuple[str, int]]:
     """What reaches its limit at how many concurrent calls, the first one first."""
-    plat = given.platform
     checks: list[tuple[str, Callable[[int], bool]]] = [
         ("Vonage: calls per second of one account", lambda n: providers(given, n).cps_ratio > 1),
         ("Deepgram: streams of one pay-as-you-go project", lambda n: providers(given, n).stt_ratio > 1),
@@ -213,7 +210,6 @@ def breaking_points(given: Inputs) -> list[tuple[str, int]]:
         ("Groq: tokens per minute of one organisation", lambda n: providers(given, n).llm_ratio > 1),
         ("one 8-core node", lambda n: n > node_plan(given, given.nodes.small, 0, n).calls_per_node),
         ("one ingress process", lambda n: ingress_processes(given, n) > 1),
-        ("HAProxy's connections on one node", lambda n: n > plat.haproxy_maxconn.value * 0.8),
         ("Redis: one thread at 70 %", lambda n: redis_busy(given, n) > 0.7),
         (
             "SQL: one primary at 70 %",

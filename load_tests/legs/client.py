@@ -89,11 +89,15 @@ class LegWorker:
             self._order({"op": "call", "id": call_id, "open": dict(opening), "script": dict(script)})
             return await future
         except asyncio.CancelledError:
-            self._order({"op": "hang_up", "id": call_id})
+            self.hang_up(call_id)
             raise
         finally:
             self._results.pop(call_id, None)
             self._asked_at.pop(call_id, None)
+
+    def hang_up(self, call_id: str) -> None:
+        """The callee of this call hangs up; whoever waits in `call` gets its figures."""
+        self._order({"op": "hang_up", "id": call_id})
 
     async def close(self) -> None:
         """Cut what is up and end the process. Idempotent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from load_tests.micro.figures import Figure, cpu_us
 from load_tests.micro.media import FRAME, LINEAR_16K
 from serve_app.clock import SystemClock
@@ -22,6 +24,7 @@ AGENT = AgentDefinition.model_validate(
     }
 )
 """A document of the usual size: some kilobytes."""
+QUESTION = "Where can I park my car?"
 LEASE = CallLease(
     call_id="0199aaaa-0000-7000-8000-000000000000",
     tenant_id="default",
@@ -36,14 +39,14 @@ LEASE = CallLease(
 
 
 def one_turn(machine: TurnMachine, *, barge_in: bool) -> int:
-    """One turn through the machine: speech, six partials, its end, a reply of three sentences. The number of events.
+    """One turn: speech, a partial per word, its end, a reply of three sentences. Returns the number of events.
 
     `barge_in`: the reply is not played to its end; the next turn's speech cuts it.
     """
     callee: list[t.TurnEvent] = [
         t.CalleeSpeechStarted(),
-        *[t.CalleePartial()] * 6,
-        t.CalleeTurnEnded("Where can I park my car?"),
+        *[t.CalleePartial(text) for text in itertools.accumulate(QUESTION.split(), "{} {}".format)],
+        t.CalleeTurnEnded(QUESTION),
     ]
     for event in callee:
         machine.handle(event)
@@ -62,9 +65,11 @@ def turn_machine() -> Figure:
     turns = 100
 
     def call() -> int:
-        machine = TurnMachine(AGENT, reply_timeout_s=4.0)
-        machine.handle(t.CallConnected())
-        handled = 1 + sum(one_turn(machine, barge_in=turn % 2 == 0) for turn in range(turns))
+        machine = TurnMachine(AGENT)
+        opening: list[t.TurnEvent] = [t.CallConnected(), t.PlayoutStarted(1), t.ReplyFinished(1), t.PlayoutDrained(1)]
+        for event in opening:
+            machine.handle(event)
+        handled = len(opening) + sum(one_turn(machine, barge_in=turn % 2 == 0) for turn in range(turns))
         assert machine.callee_turns == turns
         return handled
 

@@ -1,1 +1,1 @@
-"""Autoscaling under live calls: a ramp from nothing to full and back, ingress changes, a rolling update, a control."""
+"""Autoscaling under live calls: a ramp up and down again, changes of replicas, and controls that must cut."""

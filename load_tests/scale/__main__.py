@@ -1,6 +1,6 @@
 """`python -m load_tests.scale [SCENARIO ...]`: run them one after the other on clusters of their own.
 
-Exit code 0 only if every verdict is PASS. Needs nothing running, and about four minutes per scenario.
+Exit code 0 only if every verdict is PASS. Needs nothing running, and about a quarter of an hour for all of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from load_tests.scale.report import judge, underruns, write
-from load_tests.scale.scenario import SCENARIOS, Scenario, set_ingress, with_new_args
+from load_tests.scale.changes import Change, Changes
+from load_tests.scale.report import underruns, write
+from load_tests.scale.scenario import HOLD_LIMIT_S, SCENARIOS, Scenario, set_ingress, with_new_args
 from load_tests.scale.traffic import Traffic
+from load_tests.scale.verdicts import Outcome, judge
 from load_tests.scale.watch import Sample, Watcher
 from serve_app.paths import configs_dir
 from serve_app.store.calls import MIX_RECORDING
@@ -46,8 +48,8 @@ class Run:
         self._watcher = Watcher(deployed.dashboard, deployed.world.redis_url)
         self.traffic = Traffic(running.api, running.sim, time.monotonic())
         self.samples: list[Sample] = []
-        self._changes = sorted(scenario.ingress)
-        self._update_at_s = scenario.update_at_s
+        self.changes = Changes(scenario.changes, scenario.peak_at_s)
+        self._held_s = 0.0
         self._mixes_at_s = scenario.mixes_at_s
         self._asked = 0
         self._deployer = ThreadPoolExecutor(1)
@@ -56,14 +58,13 @@ class Run:
 
     def follow(self) -> None:
         """The profile, then until everything is back at its minimum, or for `SETTLE_S`."""
-        began = self.traffic.now_s()
-        while (at_s := self.traffic.now_s() - began) < self._scenario.duration_s + SETTLE_S:
+        while (at_s := self._profile_s()) < self._scenario.duration_s + SETTLE_S:
             tick = time.monotonic()
             self._drive(at_s)
             self.traffic.poll()
             if not self.samples or self.traffic.now_s() - self.samples[-1].at_s >= SAMPLE_S:
                 self.traffic.settle_unplaced()
-                self.samples.append(self._watcher.sample(self.traffic, self._scenario.wanted(at_s)))
+                self._sample(at_s)
                 over = at_s > self._scenario.duration_s and self.traffic.open == 0
                 if over and (self._scenario.must_cut or self.samples[-1].at_minimum):
                     break
@@ -73,6 +74,32 @@ class Run:
         for deploy in self._deploys:
             deploy.result()
 
+    def _profile_s(self) -> float:
+        """Where in its profile the run is: it waits at the end of the plateau for changes that are not through."""
+        at_s, hold_at_s = self.traffic.now_s() - self._held_s, self._scenario.hold_at_s
+        if at_s > hold_at_s and not self.changes.through and self._held_s < HOLD_LIMIT_S:
+            self._held_s += at_s - hold_at_s
+            return hold_at_s
+        return at_s
+
+    def _sample(self, at_s: float) -> None:
+        sample = self._watcher.sample(self.traffic, self._scenario.wanted(at_s))
+        self.samples.append(sample)
+        self.changes.watch(sample)
+        change = self.changes.due(sample)
+        if change is not None:
+            self._say(sample.at_s, change.name)
+            self._make(change)
+
+    def _make(self, change: Change) -> None:
+        if change.kind == "ingress":
+            set_ingress(self._document, change.replicas)
+        else:
+            settings = self._deployed.world.folder / "updated.yaml"
+            settings.write_text((configs_dir() / "parley.yaml").read_text())
+            self._document = with_new_args(self._document, str(settings))
+        self._deploy()
+
     def _drive(self, at_s: float) -> None:
         if at_s < self._scenario.duration_s and self.traffic.open < self._scenario.wanted(at_s):
             self._ask()
@@ -80,22 +107,10 @@ class Run:
             self._overloaded = True
             for _ in range(self._scenario.overload):
                 self._ask()
-        if self._changes and at_s >= self._changes[0][0]:
-            _, replicas = self._changes.pop(0)
-            set_ingress(self._document, replicas)
-            self._say(at_s, f"ingress replicas: {replicas}")
-            self._deploy()
         if self._mixes_at_s is not None and at_s >= self._mixes_at_s:
             self._mixes_at_s = None
             self._say(at_s, f"{MIXES} recordings to mix")
             self._mix_anew()
-        if self._update_at_s is not None and at_s >= self._update_at_s:
-            self._update_at_s = None
-            settings = self._deployed.world.folder / "updated.yaml"
-            settings.write_text((configs_dir() / "parley.yaml").read_text())
-            self._document = with_new_args(self._document, str(settings))
-            self._say(at_s, "rolling update of every deployment")
-            self._deploy()
 
     def _mix_anew(self) -> None:
         """Every recording so far, several times over: mixing again gives the same file."""
@@ -132,12 +147,12 @@ def run(scenario: Scenario, results: Path) -> bool:
     with a_cluster() as deployed:
         current = Run(scenario, deployed)
         current.follow()
-    calls = list(current.traffic.calls.values())
-    verdicts = judge(scenario, calls, current.samples)
-    file = write(results, scenario, calls, current.samples, verdicts)
+    outcome = Outcome(list(current.traffic.calls.values()), current.samples, current.changes.seen)
+    verdicts = judge(scenario, outcome)
+    file = write(results, scenario, outcome, verdicts)
     for verdict in verdicts:
         print(f"  {verdict.line()}", flush=True)
-    print(f"        {underruns(calls)}")
+    print(f"        {underruns(outcome.calls)}")
     print(f"  timeline: {file} and {file.with_suffix('.png').name}", flush=True)
     return all(verdict.passed for verdict in verdicts)
 

@@ -7,13 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from load_tests.scale.changes import Change
+
 CALLS_PER_PROCESS = 4
 MAX_SESSION_REPLICAS = 5
 SPARE_SLOTS = 4
 """The ramp brings a call every 4 s, and a replica takes up to 10 s to start where all of this shares two cores."""
-FIRST_AUDIO_LIMIT_S = 4.0
-"""From the callee's answer to the agent's first sounding frame. The agent's greeting comes within a second on an idle
-machine; twelve starting processes on the same two cores take their share."""
+SETUP_LIMIT_S = 3.0
+"""From the request for a call, or its ringing, to the open media socket. 0.3 s of it is the callee's."""
+FIRST_AUDIO_LIMIT_S = 1.0
+"""From the open socket to the agent's first sounding frame: longer, and people say hello again."""
+UNDER_CHANGE = 6
+"""So many calls must be up at every second of a change."""
+HOLD_LIMIT_S = 300
+"""How long the calls are held for changes that do not come to an end."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +29,22 @@ class Scenario:
 
     name: str
     purpose: str
-    hard_stop_s: int
-    draining_s: int
-    call_s: int
     profile: tuple[tuple[int, int], ...]
     """(second, calls wanted): linear in between."""
-    ingress: tuple[tuple[int, int], ...] = ()
-    """(second, replicas): deployed at that time."""
+    hard_stop_s: int = 20
+    draining_s: int = 15
+    call_s: int = 50
+    """In every scenario the same: calls in both directions that last longer than either limit of Serve's."""
+    changes: tuple[Change, ...] = ()
+    """One after the other once all calls are up, which are held until the last change is through."""
     sockets_per_ingress: int | None = None
     """Ingress replicas grow and shrink by themselves, at so many sockets each; None: only as `ingress` says."""
     through_proxy: bool = False
     """Media passes Serve's proxy instead of the ingress' own listener."""
-    update_at_s: int | None = None
-    """When every deployment of both applications is replaced."""
+    shutdown_s: int | None = None
+    """`graceful_shutdown_timeout_s` of ingress and sessions; None: as shipped, longer than any call."""
     must_cut: bool = False
-    """The control: it fails if no call is cut."""
+    """A control: it fails if no call is cut."""
     overload: int = 0
     """Calls beyond capacity, half inbound and half outbound, asked for at the peak."""
     mixes_at_s: int | None = None
@@ -48,7 +56,13 @@ class Scenario:
 
     @property
     def peak_at_s(self) -> float:
+        """When all calls are up."""
         return next(float(at_s) for at_s, calls in self.profile if calls == self.full)
+
+    @property
+    def hold_at_s(self) -> float:
+        """Where the profile waits for changes: the end of its plateau."""
+        return max(float(at_s) for at_s, calls in self.profile if calls == self.full)
 
     @property
     def full(self) -> int:
@@ -85,6 +99,9 @@ class Scenario:
                 "target_ongoing_requests": self.sockets_per_ingress, "max_replicas": 2, "metrics_interval_s": 2,
                 "look_back_period_s": 6, "upscale_delay_s": 4, "downscale_delay_s": 10,
             }  # fmt: skip
+        if self.shutdown_s is not None:
+            for name in ("MediaIngress", "CallSessions"):
+                _deployment(document, name)["graceful_shutdown_timeout_s"] = self.shutdown_s
         if self.through_proxy:
             variables["PARLEY_SERVER__MEDIA_PORT"] = ""
         return document
@@ -111,8 +128,8 @@ def _deployment(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 CAPACITY = CALLS_PER_PROCESS * MAX_SESSION_REPLICAS
 
-LIMITS = {"hard_stop_s": 20, "draining_s": 15, "call_s": 50}
-"""In every scenario the same, the control's too: calls that last longer than either limit of Serve's."""
+ROOM_FOR_A_CALL_S = 4
+"""A call comes every so many seconds, see `SPARE_SLOTS`."""
 
 RAMP = Scenario(
     name="ramp",
@@ -121,23 +138,28 @@ RAMP = Scenario(
     sockets_per_ingress=10,
     overload=12,
     mixes_at_s=80,
-    **LIMITS,
 )
 CHANGES = Scenario(
     name="changes",
-    purpose="ingress 1 -> 2 -> 1 and a rolling update of every deployment",
-    profile=((0, 0), (20, 6), (110, 6), (120, 0), (125, 0)),
-    ingress=((25, 2), (50, 1)),
-    update_at_s=75,
-    **LIMITS,
+    purpose="ingress 1 -> 2 -> 1 and a rolling update of every deployment, under eight calls",
+    profile=((0, 0), (8 * ROOM_FOR_A_CALL_S, 8), (8 * ROOM_FOR_A_CALL_S + 5, 8), (8 * ROOM_FOR_A_CALL_S + 6, 0)),
+    changes=(Change("ingress", 2), Change("ingress", 1), Change("update")),
 )
-CONTROL = Scenario(
-    name="control",
+CONTROL_PROFILE = ((0, 0), (6 * ROOM_FOR_A_CALL_S, 6), (6 * ROOM_FOR_A_CALL_S + 5, 6), (6 * ROOM_FOR_A_CALL_S + 6, 0))
+CONTROL_PROXY = Scenario(
+    name="control-proxy",
     purpose="an ingress change while media passes Serve's proxy, which reloads: calls must be cut",
-    profile=((0, 0), (15, 6), (50, 6), (55, 0), (60, 0)),
-    ingress=((25, 2),),
+    profile=CONTROL_PROFILE,
+    changes=(Change("ingress", 2),),
     through_proxy=True,
     must_cut=True,
-    **LIMITS,
 )
-SCENARIOS = {scenario.name: scenario for scenario in (RAMP, CHANGES, CONTROL)}
+CONTROL_LISTENER = Scenario(
+    name="control-listener",
+    purpose="an update while replicas that drain are killed after 20 s: calls on the own listener must be cut",
+    profile=CONTROL_PROFILE,
+    changes=(Change("update"),),
+    shutdown_s=20,
+    must_cut=True,
+)
+SCENARIOS = {scenario.name: scenario for scenario in (RAMP, CHANGES, CONTROL_PROXY, CONTROL_LISTENER)}

@@ -11,18 +11,19 @@ from typing import Any, Literal
 import httpx
 
 Fate = Literal["open", "completed", "refused", "cut", "not_placed"]
-TURN_S = 8.0
-"""About what one question, its answer and the pause after it take."""
+TURN_S = 2.0
+"""Less than one question, its answer and the pause after it can take: nobody runs out of questions."""
 REFUSAL = "all our lines are busy"
 
 
 def callee(call_s: int) -> dict[str, Any]:
-    """Somebody who asks now and then, and hangs up after `call_s`. Whoever else ends the call has cut it."""
+    """Somebody who asks now and then, and hangs up after `call_s`, however brief the agent is.
+
+    Whoever else ends the call has cut it.
+    """
     question = {"say": "Where can I park?", "patience_ms": 20_000}
-    turns = max(1, int(call_s / TURN_S) - 1)
-    waits = {"wait_ms": int(1000 * TURN_S / 2)}
-    steps = [step for _ in range(turns) for step in (question, waits)]
-    return {"steps": [*steps, {"hang_up": True}], "answer_after_ms": 300, "max_duration_s": call_s}
+    steps = [step for _ in range(int(call_s / TURN_S)) for step in (question, {"wait_ms": 3000})]
+    return {"steps": steps, "answer_after_ms": 300, "max_duration_s": call_s}
 
 
 @dataclass(slots=True)
@@ -33,11 +34,11 @@ class Placed:
     number: str
     asked_s: float
     """Since the start of the run, as all times here."""
-    answered_s: float | None = None
     media_s: float | None = None
+    """When its socket opened, by the frames that it has sent since."""
     ended_s: float | None = None
     first_audio_s: float | None = None
-    """From the answer to the agent's first sounding frame; the wait for the socket is known to a poll's length."""
+    """From the open socket to the agent's first sounding frame."""
     fate: Fate = "open"
     detail: str = ""
     underruns: int = 0
@@ -45,6 +46,20 @@ class Placed:
     @property
     def live(self) -> bool:
         return self.fate == "open"
+
+    @property
+    def setup_s(self) -> float | None:
+        """From the request (outbound) or the ringing (inbound) to the open socket; 0.3 s of it are the answering."""
+        return None if self.media_s is None else self.media_s - self.asked_s
+
+    @property
+    def media_length_s(self) -> float:
+        """How long it had media; 0 if never, or not over yet."""
+        return 0.0 if self.media_s is None or self.ended_s is None else self.ended_s - self.media_s
+
+    def up_during(self, began_s: float, ended_s: float) -> bool:
+        """It had media at some moment of this time."""
+        return self.media_s is not None and self.media_s < ended_s and (self.ended_s is None or self.ended_s > began_s)
 
 
 class Traffic:
@@ -81,10 +96,17 @@ class Traffic:
         if direction == "inbound":
             self._sim.post("/sim/inbound", json={"from": number, "to": "12025550100"}).raise_for_status()
         else:
-            answer = self._api.post("/api/v1/calls", json={"to": f"+{number}", "agent": "brief"})
-            if answer.status_code != 201:
-                placed.fate, placed.detail, placed.ended_s = "refused", f"HTTP {answer.status_code}", self.now_s()
+            self._place(placed)
         self.calls[number] = placed
+
+    def _place(self, placed: Placed) -> None:
+        try:
+            answer = self._api.post("/api/v1/calls", json={"to": f"+{placed.number}", "agent": "brief"})
+            problem = None if answer.status_code == 201 else f"HTTP {answer.status_code}"
+        except httpx.HTTPError as error:
+            problem = type(error).__name__
+        if problem is not None:
+            placed.fate, placed.detail, placed.ended_s = "refused", problem, self.now_s()
 
     def poll(self) -> None:
         """Learn from the network what became of every call."""
@@ -110,15 +132,12 @@ class Traffic:
 
     def _follow(self, call: Placed, seen: dict[str, Any]) -> None:
         now_s, media = self.now_s(), seen["media"]
-        if call.answered_s is None and "answered" in seen["statuses"]:
-            call.answered_s = now_s
         if media is not None:
-            if call.media_s is None:
-                call.media_s = now_s
+            if call.media_s is None and media["duration_ms"]:
+                call.media_s = now_s - media["duration_ms"] / 1000
             call.underruns = media["underruns"]
-            if call.first_audio_s is None and media["first_agent_frame_ms"] is not None:
-                waited_s = call.media_s - (call.answered_s if call.answered_s is not None else call.asked_s)
-                call.first_audio_s = max(0.0, waited_s) + media["first_agent_frame_ms"] / 1000
+            if media["first_agent_frame_ms"] is not None:
+                call.first_audio_s = media["first_agent_frame_ms"] / 1000
         if call.live and seen["over"]:
             call.ended_s = now_s
             call.fate, call.detail = _fate(seen)

@@ -34,11 +34,16 @@ class Sample:
     slots_used: int
     lag_p95_ms: float
     """The worst replica's, over its last 5 s."""
-    replicas: dict[str, dict[str, int]]
-    """deployment -> state (RUNNING, STARTING, STOPPING ...) -> replicas."""
+    ids: dict[str, dict[str, str]]
+    """deployment -> replica id -> state (RUNNING, STARTING, STOPPING ...)."""
+
+    @property
+    def replicas(self) -> dict[str, dict[str, int]]:
+        """deployment -> state -> replicas."""
+        return {name: dict(Counter(states.values())) for name, states in self.ids.items()}
 
     def running(self, deployment: str) -> int:
-        return self.replicas.get(deployment, {}).get("RUNNING", 0)
+        return sum(1 for state in self.ids.get(deployment, {}).values() if state == "RUNNING")
 
     @property
     def at_minimum(self) -> bool:
@@ -57,7 +62,7 @@ class Watcher:
         self._redis = redis.Redis.from_url(redis_url, decode_responses=True)
         self._capacity: Any = self._redis.register_script(CAPACITY)
         self._reports: Any = self._redis.register_script(VALID_REPORTS)
-        self._last: dict[str, dict[str, int]] = {}
+        self._last: dict[str, dict[str, str]] = {}
 
     def sample(self, traffic: Traffic, wanted: int) -> Sample:
         slots, used = self._capacity(keys=["parley:beats", "parley:capacities", "parley:capacity", "parley:slots"])
@@ -74,7 +79,7 @@ class Watcher:
             slots=int(slots),
             slots_used=int(used),
             lag_p95_ms=max(lags, default=0.0),
-            replicas=self._replicas(),
+            ids=self._replicas(),
         )
 
     def close(self) -> None:
@@ -85,14 +90,14 @@ class Watcher:
         flat = self._reports(keys=[f"parley:{LOAD}:beats", f"parley:{LOAD}"])
         return [json.loads(report) for report in flat[1::2]]
 
-    def _replicas(self) -> dict[str, dict[str, int]]:
+    def _replicas(self) -> dict[str, dict[str, str]]:
         try:
             applications = self._http.get("/api/serve/applications/").json()["applications"]
         except (httpx.HTTPError, ValueError):
             return self._last  # the dashboard is busy: what was true a second ago
         # An application that is being built anew shows no deployments for a while, though its replicas run on.
         self._last = self._last | {
-            name: dict(Counter(str(replica["state"]) for replica in deployment["replicas"]))
+            name: {str(replica["replica_id"]): str(replica["state"]) for replica in deployment["replicas"]}
             for application in applications.values()
             for name, deployment in application["deployments"].items()
         }

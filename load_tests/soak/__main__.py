@@ -23,14 +23,15 @@ from load_tests.callbench.systems.parley import Parley
 from load_tests.soak.counts import private_redis
 from load_tests.soak.plot import draw
 from load_tests.soak.run import Plan, Soak
-from load_tests.soak.verdict import Line, judged
+from load_tests.soak.verdict import Line, judged, void_minutes
 
 CAPACITY_SHARE = 0.7
+EXIT_VOID = 3
 LADDER = Path("load_tests/results/callbench/result.json")
 
 
 def main() -> int:
-    """The exit code is 1 when something grew or a call failed."""
+    """The exit code is 1 when something grew, or a call, a turn or a barge-in failed; 3 for a void soak."""
     chosen = _arguments()
     cores = take_cores()
     out: Path = chosen.out
@@ -38,7 +39,7 @@ def main() -> int:
     plan = Plan(chosen.calls or _share_of_capacity(chosen.ladder), chosen.minutes, chosen.sample_s)
     began = datetime.now(UTC)
     samples = _measure(plan, chosen.calls_per_process, cores, out)
-    lines = judged(samples)
+    lines, void = judged(samples), void_minutes(samples)
     result = {
         "began": began.isoformat(timespec="seconds"),
         "machine": machine(),
@@ -49,12 +50,15 @@ def main() -> int:
         "verdict": [
             {"name": line.name, "aim": line.aim, "figure": line.figure, "passed": line.passed} for line in lines
         ],
+        "void_minutes": void,
         "samples": samples,
     }
     (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     draw(samples, out / "soak.png", title=f"{plan.calls} calls for {plan.minutes:g} minutes")
-    _print(lines)
+    _print(lines, void)
     print(f"written: {out / 'result.json'}, {out / 'soak.png'}")
+    if void:
+        return EXIT_VOID
     return 0 if all(line.passed for line in lines) else 1
 
 
@@ -71,12 +75,13 @@ def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], 
         return asyncio.run(soak())
 
 
-def _print(lines: list[Line]) -> None:
-    table = Table(title="Soak", title_justify="left")
+def _print(lines: list[Line], void: list[float]) -> None:
+    title = f"Soak: VOID, it says nothing: {len(void)} samples were not measured as they must be" if void else "Soak"
+    table = Table(title=title, title_justify="left")
     for column in ("measure", "aim", "figure", ""):
         table.add_column(column, no_wrap=True)
     for line in lines:
-        table.add_row(line.name, line.aim, line.figure, "PASS" if line.passed else "MISS")
+        table.add_row(line.name, line.aim, line.figure, "VOID" if void else "PASS" if line.passed else "MISS")
     Console(width=max(120, Console().width)).print(table)
 
 

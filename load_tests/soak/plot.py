@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from load_tests.soak.counts import OURS
-from load_tests.soak.verdict import P99, warm_up_samples
+from load_tests.soak.verdict import NEVER, P99, warm_up_samples
 
 
 def draw(samples: Sequence[Mapping[str, float]], file: Path, *, title: str) -> None:
@@ -26,7 +26,7 @@ def draw(samples: Sequence[Mapping[str, float]], file: Path, *, title: str) -> N
         counts.plot(minutes, totals, label=name)
     counts.plot(minutes, [sample.get("redis keys without end", 0.0) for sample in samples], label="lasting Redis keys")
     counts.set_ylabel("count, all processes")
-    known = [(sample["minute"], sample[P99]) for sample in samples if P99 in sample]
+    known = [(sample["minute"], sample[P99]) for sample in samples if sample.get(P99, NEVER) < NEVER]
     latency.plot([minute for minute, _ in known], [value for _, value in known], label="p99")
     latency.set_ylabel("added latency, ms")
     latency.set_xlabel("minutes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,24 @@ import redis
 
 from load_tests.callbench.callers import Callers
 from load_tests.callbench.load_side import LoadSide
+from load_tests.callbench.observed import Base, LoadFigures, observe
 from load_tests.callbench.records import Call, Due, SttTurn
 from load_tests.callbench.sampling import Sampler, Span
-from load_tests.callbench.scenario import INJECTED_MS
-from load_tests.callbench.steps import Base, LoadFigures, StepFigures, step_figures
+from load_tests.callbench.scenario import INJECTED_MS, TURNS, Turn
+from load_tests.callbench.steps import StepFigures, pooled
 from load_tests.callbench.systems.parley import Parley, group_of
 from load_tests.soak.counts import group_counts, redis_counts
-from load_tests.soak.verdict import ENDED, FAILED, P99
+from load_tests.soak.verdict import (
+    BARGE_INS_MISSED,
+    ENDED,
+    FAILED,
+    NEVER,
+    P99,
+    SET_UPS_LATE,
+    UNANSWERED,
+    UNDERRUNS,
+    VOID,
+)
 
 SETTLE_S = 5.0
 GIVE_UP_S = 60.0
@@ -69,8 +81,8 @@ class Soak:
     async def run(self) -> list[dict[str, float]]:
         """One sample per `sample_s`. Raises RuntimeError when the first call fails."""
         call_s = await self._warm_up()
-        callers = Callers(self._place, call_s=call_s, on_over=self._over.append)
-        callers.want(self._plan.calls)
+        callers = Callers(self._place, on_over=self._over.append)
+        callers.want(self._plan.calls, within_s=call_s)
         self._show(f"{self._plan.calls} calls of {call_s:.0f} s for {self._plan.minutes:g} minutes")
         await asyncio.sleep(call_s + SETTLE_S)
         samples: list[dict[str, float]] = []
@@ -103,8 +115,8 @@ class Soak:
                 raise RuntimeError(f"a warm-up call failed: {call.error}")
         return statistics.fmean(call.ended_at - call.asked_at for call in calls)
 
-    async def _place(self, call_id: str) -> Call:
-        call: Call = await self._load.call(call_id, self._system.opening())
+    async def _place(self, call_id: str, turns: Sequence[Turn] = TURNS) -> Call:
+        call: Call = await self._load.call(call_id, self._system.opening(), turns)
         return call
 
     def _counts(self) -> dict[str, float]:
@@ -117,7 +129,7 @@ class Soak:
     async def _of_calls(self, span: Span, load: LoadFigures) -> dict[str, float]:
         """Figures of the calls of a sample that is a sample's length ago, so that most of them are over."""
         near = [stream for stream in await self._load.streams() if _near(stream, span)]
-        step = step_figures(
+        seen = observe(
             calls=self._plan.calls,
             span=span,
             base=Base({}, {}, {}, span.seconds),
@@ -130,7 +142,7 @@ class Soak:
             load_core=self._cores[1],
         )
         self._over[:] = [call for call in self._over if call.ended_at > span.end - KEPT_S]
-        return _figures(step)
+        return _figures(pooled([seen]))
 
 
 def _near(stream: Sequence[SttTurn], span: Span) -> bool:
@@ -143,11 +155,14 @@ def _figures(step: StepFigures) -> dict[str, float]:
         ENDED: float(step.calls_ended),
         FAILED: float(step.calls_failed),
         "turns": float(step.turns),
-        "turns unanswered": float(step.turns_unanswered),
-        "underruns": float(step.utterances_with_underrun),
+        UNANSWERED: float(step.turns_unanswered),
+        BARGE_INS_MISSED: float(step.barge_ins_missed),
+        UNDERRUNS: float(step.utterances_with_underrun),
+        "calls up": step.mean_concurrent,
+        SET_UPS_LATE: float(step.set_ups_late),
         "cpu ms per call-second": step.cpu_total_ms_per_call_s,
         "system core": step.system_core_share,
-        "void reasons": float(len(step.voided)),
+        VOID: float(len(step.voided)),
     }
     for name, value in (
         ("added p50 ms", step.added_ms.p50),
@@ -155,7 +170,7 @@ def _figures(step: StepFigures) -> dict[str, float]:
         (P99, step.added_ms.p99),
     ):
         if value is not None:
-            found[name] = value
+            found[name] = NEVER if math.isinf(value) else value
     return found
 
 
@@ -163,6 +178,7 @@ def _line(sample: Mapping[str, float]) -> str:
     p99 = sample.get(P99)
     return (
         f"minute {sample['minute']:.0f}: {sample[ENDED]:.0f} calls ended, {sample[FAILED]:.0f} failed, "
+        f"{sample[UNANSWERED]:.0f} turns unanswered, {'VOID, ' if sample[VOID] else ''}"
         f"added p99 {'none' if p99 is None else f'{p99:.0f} ms'}, "
         f"memory {sum(v for k, v in sample.items() if k.startswith('rss_mb')):,.0f} MB, "
         f"{sum(v for k, v in sample.items() if k.startswith('fds')):.0f} descriptors"

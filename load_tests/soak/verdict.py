@@ -12,6 +12,13 @@ from load_tests.soak.trend import FEWEST, Trend, trend
 P99 = "added p99 ms"
 FAILED = "calls failed"
 ENDED = "calls ended"
+UNANSWERED = "turns unanswered"
+UNDERRUNS = "underruns"
+BARGE_INS_MISSED = "barge-ins missed"
+SET_UPS_LATE = "set-ups late"
+VOID = "void reasons"
+NEVER = 1e9
+"""Milliseconds: an infinite latency in a sample, where JSON has no infinity."""
 EXPIRING = "redis keys that expire"
 BY_DESIGN = ("rss_mb Redis",)
 """Grows with the keys of ended calls until the first of them expire, an hour later."""
@@ -69,7 +76,20 @@ def judged(samples: Sequence[Mapping[str, float]]) -> list[Line]:
         lines.append(Line(P99, "no rising trend", figure, not rising))
     failed, ended = sum(series(samples, FAILED)), sum(series(samples, ENDED))
     lines.append(Line(FAILED, "0", f"{failed:.0f} of {ended:.0f}", failed == 0 and ended > 0))
+    lines += [_none(samples, name) for name in (UNANSWERED, BARGE_INS_MISSED, SET_UPS_LATE, UNDERRUNS)]
     return lines
+
+
+def void_minutes(samples: Sequence[Mapping[str, float]]) -> list[float]:
+    """In which the load side, or the machine, was in no state to measure: one voids the whole soak."""
+    return [sample["minute"] for sample in samples if sample.get(VOID, 0.0) > 0]
+
+
+def _none(samples: Sequence[Mapping[str, float]], name: str) -> Line:
+    """What must not happen once, in the warm-up neither. A run that does not tell does not pass."""
+    told = series(samples, name)
+    worst = max(told, default=0.0)
+    return Line(name, "0", f"{sum(told):.0f}, {worst:.0f} at most in a sample", bool(told) and sum(told) == 0)
 
 
 def _flat(name: str, found: Trend) -> Line:

@@ -104,18 +104,27 @@ def _account(simulators_url: str | None) -> Account:
     given = [os.environ.get(name) for name in _ACCOUNT]
     if all(given):
         return Account(*(value or "" for value in given))
-    file = load_settings().data_dir.expanduser().resolve() / SIMULATED_NETWORK_FILE
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = {}
-    # A file that another platform left behind must not sign for this one.
-    if simulators_url is None or document.get("simulators_url") != simulators_url:
+    document = _local_network(simulators_url)
+    if document is None:
         raise TargetError(
             f"who signs the network's webhooks? Set {', '.join(_ACCOUNT)} as the platform has them; for a local "
             f"platform of this machine, PARLEY_DATA_DIR to its data folder"
         )
     return Account(document["api_key"], document["application_id"], document["signature_secret"])
+
+
+def _local_network(simulators_url: str | None) -> dict[str, Any] | None:
+    """The account of this machine's own platform, if that is who answers with these simulators.
+
+    A file that another platform left behind must not sign for this one.
+    """
+    file = load_settings().data_dir.expanduser().resolve() / SIMULATED_NETWORK_FILE
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    local = simulators_url is not None and document.get("simulators_url") == simulators_url
+    return document if local else None
 
 
 def _fixed_wait_ms(simulators_url: str) -> float | None:
@@ -126,11 +135,16 @@ def _fixed_wait_ms(simulators_url: str) -> float | None:
     return None if found is None else float(found)
 
 
-def find_api_key(given: str | None) -> str | None:
-    """`given`, else PARLEY_API_KEY, else a key for an hour where this machine holds the platform's SQL database."""
+def find_api_key(given: str | None, target: Target) -> str | None:
+    """`given`, else PARLEY_API_KEY, else a key for an hour where the target is the platform of this machine.
+
+    A key of this machine's database says nothing to a platform elsewhere.
+    """
     key = given or os.environ.get("PARLEY_API_KEY")
     if key:
         return key
+    if _local_network(target.announce_url) is None:
+        return None
     # In a process of its own: the database's event loop and gevent do not share one.
     program = "import asyncio; from serve_app.cli.client import api_key; print(asyncio.run(api_key()))"
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from serve_app.cli.common import clear_errors, err, out, user_name, with_database
 from serve_app.cli.importing import (
@@ -50,7 +49,8 @@ def list_numbers(
             return await DoNotCall(db, tenant).list(limit=limit, number=wanted, removed=removed)
 
         rows, more = asyncio.run(with_database(read))
-        out.print(_table(rows, removed=removed))
+        for row in rows:
+            out.print(_told(row), markup=False, soft_wrap=True)
         if more is not None:
             err.print(f"there are more than {limit}; see --limit, and GET /api/v1/do-not-call for all of them")
 
@@ -116,15 +116,14 @@ def _stated(reason: str) -> str:
     return reason.strip()
 
 
-def _table(rows: list[DoNotCallRow], *, removed: bool) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("number", "since", "by", "in call", "words", *(("taken off", "why") if removed else ())):
-        table.add_column(title, no_wrap=title not in ("words", "why"))
-    for row in rows:
-        since = f"{row.created_at:%Y-%m-%d %H:%M}"
-        cells: list[str | Text] = [row.number, since, row.source, row.call_id or "", Text(row.text)]
-        if removed:
-            off = "" if row.removed_at is None else f"{row.removed_at:%Y-%m-%d %H:%M} {row.removed_by}"
-            cells += [off, Text(row.removed_reason or "")]
-        table.add_row(*cells)
-    return table
+def _told(row: DoNotCallRow) -> str:
+    """Lines, not a table: a number or a reason that is cut to a narrow terminal helps nobody."""
+    call = "" if row.call_id is None else f", in call {row.call_id}"
+    lines = [f"{row.number:16} {_minute(row.created_at)}  {row.source}{call}: {row.text or '-'}"]
+    if row.removed_at is not None:
+        lines.append(f"{'':16} {_minute(row.removed_at)}  taken off by {row.removed_by}: {row.removed_reason}")
+    return "\n".join(lines)
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"

@@ -1,7 +1,7 @@
 """Notices that the callee spoke and the transcriber told nothing: a provider may hang with its socket alive.
 
-It does not decide what is speech. It only asks for a second of sound, then quiet, and no event at all in the meantime;
-noise that a working transcriber rightly ignores seldom lasts so long.
+It does not decide what is speech. It only asks for a second of sound, then quiet, and no sign of life in the meantime:
+a transcriber that reports on noise that it rightly ignores is well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOOK_S = 0.08
 
 
 class DeafnessWatch:
-    """Fed with the callee's audio and told of every event of the transcriber."""
+    """Fed with the callee's audio and told of every sign of life of the transcriber."""
 
     def __init__(self, audio: AudioFormat) -> None:
         self._bytes_per_s = audio.sample_rate_hz * audio.bytes_per_sample

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from serve_app.conversation.deafness import DeafnessWatch
+from serve_app.conversation.deafness import QUIET_S, DeafnessWatch
 from serve_app.conversation.phrases import Language
 from serve_app.errors import ProviderError
 from serve_app.providers.base import (
@@ -27,12 +27,18 @@ from serve_app.providers.ranking import Ranking
 
 OPEN_TIMEOUT_S = 4.5
 CLOSE_TIMEOUT_S = 2.0
+FORGET_FAILURE_S = 30.0
+"""A failure that is so long ago is no reason to give the call up at the next one."""
 KEEP_S = 30.0
 """How much audio waits for a transcriber that is not open; beyond it the oldest is dropped (and counted)."""
 _ANCHOR_S = 0.1
 _ANCHORS = 1200
 
 log = structlog.get_logger()
+
+
+class _ToldNothingError(ProviderError):
+    """The callee seems to have spoken, and nothing was told of it: a suspicion, for noise may last as long."""
 
 
 class ArrivalTimes:
@@ -70,10 +76,13 @@ class Hearing:
         request: TranscriptionRequest,
         *,
         on_event: Callable[[SttEvent], None],
-        on_turn_lost: Callable[[ProviderError], None],
+        on_turn_lost: Callable[[ProviderError, float], None],
         on_failed: Callable[[ProviderError], None],
     ) -> None:
-        """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again."""
+        """`on_turn_lost`: what the callee was saying will never be told, though the transcriber is opened again.
+
+        With the seconds for which the callee has been quiet, as far as that is known.
+        """
         self._transcribers = transcribers
         self._transcriber = transcribers.clients[0]
         self._request = request
@@ -92,11 +101,20 @@ class Hearing:
         self._inserted_s = 0.0
         """Silence that the client put into the stream by itself, as far as its positions tell."""
         self._watch = DeafnessWatch(request.audio)
+        self._reports = 0
+        """The sum of the present stream's, as last seen."""
+        self._alive = False
+        """The present stream has told anything at all."""
         self._stream: TranscriptionStream | None = None
         self._broken: asyncio.Future[None] | None = None
         """Ends with what went wrong with the present stream's audio."""
         self._in_turn = False
+        self._quiet_s = 0.0
         self._failures = 0
+        """In a row; one that is long ago counts no more."""
+        self._failed_at = float("-inf")
+        self._suspected = False
+        """The latest failure was a suspicion only."""
         self._closed = False
         self.dropped_bytes = 0
 
@@ -125,14 +143,18 @@ class Hearing:
                 self._break(error)
 
     async def run(self) -> None:
-        """Transcribe until cancelled. After a second failure without a turn in between, `on_failed`, and return."""
+        """Transcribe until cancelled. After a second failure without a turn in between, `on_failed`, and return.
+
+        That a transcriber tells nothing is such a failure only where the one before it was useless as well.
+        """
         try:
             while True:
                 try:
                     await self._listen()
                 except ProviderError as error:
-                    self._failures += 1
-                    self._transcribers.failed(self._transcriber, asyncio.get_running_loop().time())
+                    now = asyncio.get_running_loop().time()
+                    self._count_failure(error, now)
+                    self._transcribers.failed(self._transcriber, now)
                     self._log.warning("transcriber failed", error=str(error), retryable=error.retryable)
                     last = not error.retryable and len(self._transcribers.clients) == 1
                     if last or self._failures > 1:
@@ -140,13 +162,23 @@ class Hearing:
                         return
                     if self._in_turn:
                         self._in_turn = False
-                        self._on_turn_lost(error)
+                        self._on_turn_lost(error, self._quiet_s)
         finally:
             self._closed = True
             self._waiting.clear()
 
+    def _count_failure(self, error: ProviderError, now: float) -> None:
+        suspected = isinstance(error, _ToldNothingError)
+        if now - self._failed_at > FORGET_FAILURE_S or (self._suspected and self._alive):
+            self._failures = 0
+        # A stream that did tell something may have been right to ignore a noise: it is replaced, and no more than that.
+        self._failures = max(1, self._failures) if suspected and self._alive else self._failures + 1
+        self._failed_at, self._suspected = now, suspected
+
     async def _listen(self) -> None:
+        self._reports, self._alive = 0, False
         stream = await self._open()
+        self._quiet_s = 0.0
         self._stream_start = self._received - self._waiting_bytes
         self._stream_sent, self._inserted_s = 0, 0.0
         following = asyncio.create_task(self._follow(stream.events()), name="transcriber")
@@ -182,6 +214,7 @@ class Hearing:
     async def _follow(self, events: AsyncIterator[SttEvent]) -> None:
         async for event in events:
             self._inserted_s = max(self._inserted_s, event.audio_s - self._stream_sent / self._bytes_per_s)
+            self._alive = True
             self._watch.heard_event()
             if isinstance(event, SpeechStarted | PartialTranscript):
                 self._in_turn = True
@@ -200,9 +233,12 @@ class Hearing:
             self._break(error)
             return
         self._stream_sent += len(audio)
+        if (reports := stream.reports) != self._reports:
+            self._reports, self._alive = reports, True
+            self._watch.heard_event()
         if self._watch.feed(audio):
-            self._in_turn = True
-            self._break(ProviderError("stt", self._transcriber.name, "told nothing of speech", retryable=True))
+            self._in_turn, self._quiet_s = True, QUIET_S
+            self._break(_ToldNothingError("stt", self._transcriber.name, "told nothing of speech", retryable=True))
 
     def _keep(self, audio: bytes) -> None:
         self._waiting.append(audio)

@@ -52,6 +52,11 @@ class JournalWriter:
         if self._opting_out is None:
             self._opting_out = asyncio.create_task(self._write_opt_out(source, text), name="opt-out")
 
+    async def opted_out(self, within_s: float) -> None:
+        """Return once the opt-out is written, or when so long has passed."""
+        if self._opting_out is not None:
+            await asyncio.wait({self._opting_out}, timeout=within_s)
+
     def _add(self, write: Callable[[], Awaitable[None]]) -> None:
         if len(self._queue) >= QUEUE_ENTRIES:
             self.dropped += 1

@@ -92,6 +92,12 @@ class SpokenText:
             self._word_ends_s.append(end_s)
             self._word_letters.append(self._said_letters)
 
+    def forget_timings_after(self, audio_s: float) -> None:
+        """The audio ends here, and with it what was told of words that were to come; another voice says them."""
+        kept = bisect.bisect_right(self._word_ends_s, audio_s + _EPSILON_S)
+        del self._word_starts_s[kept:], self._word_ends_s[kept:], self._word_letters[kept:]
+        self._said_letters = self._word_letters[-1] if kept else 0
+
     def _after(self, word: str) -> int:
         """The letters that are said once `word` is, the next one of the spoken form."""
         said, needle = self._said_letters, "".join(char.lower() for char in word if char.isalnum())

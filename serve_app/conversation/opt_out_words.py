@@ -25,6 +25,8 @@ class OptOutMatcher:
             (PhraseMatcher(one.unless_limited), frozenset(w for p in one.limits for w in normalise_words(p)))
             for one in lists
         ]
+        self._negators = PhraseMatcher(p for one in lists for p in one.negators)
+        self._at_end = PhraseMatcher(p for one in lists for p in one.at_end)
         self._alone = PhraseMatcher(p for one in lists for p in one.alone)
         self._alone_or_padding = PhraseMatcher(p for one in lists for p in (*one.alone, *one.padding))
 
@@ -36,11 +38,21 @@ class OptOutMatcher:
         if self._always.anywhere_in(all_words) or self._always.anywhere_in(words):
             return True
         for start in range(len(words)):
+            if self._is_negated(words, start):
+                continue
+            if final and self._at_end.longest(words, start) == len(words):
+                return True
             for phrases, limits in self._limitable:
                 end = phrases.longest(words, start)
                 if end > start and (words[end] not in limits if end < len(words) else final):
                     return True
         return final and self._is_all_that_is_said(words)
+
+    def _is_negated(self, words: Sequence[str], start: int) -> bool:
+        """ "Don't stop calling me". What begins with a negator itself is not turned round by the one before."""
+        if self._negators.longest(words, start) > start:
+            return False
+        return any(start in self._negators.ends(words, before) for before in range(max(0, start - 2), start))
 
     def _is_all_that_is_said(self, words: Sequence[str]) -> bool:
         return self._alone.anywhere_in(words) and self._alone_or_padding.covers_words(words)

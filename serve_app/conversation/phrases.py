@@ -45,6 +45,10 @@ class OptOutPhrases(BaseModel):
     unless_limited: PhraseList
     """Mean it unless the next word is one of `limits`: "don't call me again (before nine)"."""
     limits: PhraseList
+    negators: PhraseList
+    """Right before such a phrase they turn it round: "don't stop calling me"."""
+    at_end: PhraseList
+    """Mean it if nothing follows: "stop calling me (Bob)"."""
     alone: PhraseList
     """Mean it if nothing else is said, but `padding`: "don't call me"."""
     padding: PhraseList
@@ -62,10 +66,20 @@ class Phrases(BaseModel):
     greetings: PhraseList
     """How people answer a phone: no answer to an opening that is being said."""
     goodbyes: PhraseList
-    """At the end of what is said; words that end other sentences too are none ("When can I see you?")."""
+    """Wherever they are said, but not in a question."""
+    goodbyes_at_end: PhraseList
+    """Goodbyes only where nothing follows ("take care" - "of children")."""
+    not_goodbyes: PhraseList
+    """A goodbye that begins in one of these is none ("I want to see you tomorrow")."""
+    question_openers: PhraseList
+    """What begins with one of these, `lead_ins` aside, is asked."""
+    lead_ins: PhraseList
+    """Said before the words that matter, besides backchannels, greetings and courtesies."""
     opt_out: OptOutPhrases
     language_requests: PhraseList
     """Asking to be spoken to in this language, in it and in others."""
+    language_requests_alone: PhraseList
+    """So do these if nothing else is said, `lead_ins` aside."""
     courtesies: PhraseList
     """Said in the middle of anything, and change nothing."""
     fillers: tuple[str, ...]
@@ -114,6 +128,20 @@ def _ends(slots: _Slots, words: Sequence[str], start: int) -> Iterator[int]:
             yield from _ends(slots[1:], words, end)
 
 
+def _begin(slots: _Slots, words: Sequence[str], start: int) -> bool:
+    """Whether the words from `start` on are the beginning of a phrase, and not all of it."""
+    if not slots:
+        return False
+    for choice in slots[0]:
+        said = tuple(words[start : start + len(choice)])
+        if start + len(choice) <= len(words):
+            if said == choice and _begin(slots[1:], words, start + len(choice)):
+                return True
+        elif said == choice[: len(said)]:
+            return True
+    return False
+
+
 class PhraseMatcher:
     """Recognises phrases in a text, word by word. Immutable: `matcher` shares them over the calls of a process."""
 
@@ -135,6 +163,10 @@ class PhraseMatcher:
         if words[start] not in self._by_first_word:  # nearly always: asked for every word of every partial text
             return start
         return max(self.ends(words, start), default=start)
+
+    def may_follow(self, words: Sequence[str], start: int) -> bool:
+        """Whether the words from `start` to their end begin a phrase that more words would complete."""
+        return any(_begin(slots, words, start) for slots in self._by_first_word.get(words[start], ()))
 
     def at_end(self, text: str) -> bool:
         words = normalise_words(text)

@@ -73,17 +73,22 @@ class Playout:
     # --- filling ---
 
     def begin(self, generation: int, *, before: int | None = None) -> bool:
-        """A new utterance, played after those before it; or right ahead of `before`.
+        """A new utterance, played after those before it; or right ahead of `before`, or of what is still to come of it.
 
-        False, and nothing is queued, when `before` has begun to play or is over.
+        False, and nothing is queued, when there is sound of `before` to play, or it is over.
         """
         utterance = Utterance(generation, Framer(self._frame_bytes, self._silence))
         if before is None:
             self._queue.append(utterance)
             return True
         following = self._find(before)
-        if following is None or following.started_at is not None:
+        if following is None:
             return False
+        if following.started_at is not None:
+            if not following.dry or self._held:
+                return False
+            following.resumed = True
+            self.underruns += 1
         self._queue.insert(self._queue.index(following), utterance)
         return True
 
@@ -114,11 +119,24 @@ class Playout:
         """Seconds of audio received; 0 for an utterance that is over."""
         return utterance.audio_s if (utterance := self._find(generation)) is not None else 0.0
 
+    def speech_end_s(self, generation: int) -> float | None:
+        """Where in the audio the last word of the text ends; None while that is not told."""
+        if (utterance := self._find(generation)) is None or not utterance.text.pieces:
+            return None
+        return utterance.text.piece_end_s(utterance.text.pieces - 1)
+
     def unspoken_text(self, generation: int) -> str:
         """The text, as written, whose audio has not come yet; empty for an utterance that is over."""
         if (utterance := self._find(generation)) is None:
             return ""
         return utterance.text.text[utterance.heard_chars(utterance.audio_s, self._chars_per_s) :]
+
+    def take_unspoken(self, generation: int) -> str:
+        """`unspoken_text`, for another voice: what the first one told of its timing is void."""
+        rest = self.unspoken_text(generation)
+        if (utterance := self._find(generation)) is not None:
+            utterance.text.forget_timings_after(utterance.audio_s)
+        return rest
 
     def _find(self, generation: int) -> Utterance | None:
         return next((u for u in self._queue if u.generation == generation), None)

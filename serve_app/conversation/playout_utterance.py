@@ -40,7 +40,7 @@ class Utterance:
     quiet: bool = True
     """Nothing of it sounds: not yet, not for now, or held. The next frame is news."""
     resumed: bool = False
-    """Its next frame is the first after a hold."""
+    """Its next frame is the first after a hold, or after what was played inside it."""
     confirmed: bool = False
     first_mark: str | None = None
     final_mark: str | None = None
@@ -50,6 +50,11 @@ class Utterance:
     def audio_s(self) -> float:
         """Seconds of audio received."""
         return (self.framed + self.framer.pending_bytes / self.framer.frame_bytes) * FRAME_S
+
+    @property
+    def dry(self) -> bool:
+        """All that came of it was played, and more must come."""
+        return self.quiet and not self.unsent and not self.complete
 
     @property
     def finished_sending(self) -> bool:

@@ -15,6 +15,7 @@ from serve_app.conversation.latency import LatencyProbe
 from serve_app.conversation.sentences import SentenceSplitter
 from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.speech import Speech
+from serve_app.conversation.tools import opt_out_reason
 from serve_app.conversation.turn_types import ReplySentence, ToolCalled, TurnEvent
 from serve_app.errors import ProviderError
 from serve_app.providers.base import ChatEvent, ChatFinished, ChatRequest, LanguageModel, Message, TextDelta, ToolCall
@@ -75,6 +76,11 @@ class Reply:
         self._probe.speculative = True
         self._asked.append(draft.model)
         self._read(group, draft.model, draft.events())
+
+    @property
+    def complete(self) -> bool:
+        """The model is through: no more text follows."""
+        return self._complete
 
     @property
     def has_alternative(self) -> bool:
@@ -171,11 +177,12 @@ class Reply:
         """The tool calls of a complete answer. Raises ProviderError for one that cannot be used."""
         if not heard or not isinstance(heard[-1], ChatFinished):
             raise ProviderError("llm", model.name, "the answer ended without its end mark", retryable=True)
-        calls = [
-            ToolCalled(self._generation, event.name, _arguments(model, event))
-            for event in heard
-            if isinstance(event, ToolCall)
-        ]
+        asked = [event for event in heard if isinstance(event, ToolCall)]
+        for call in asked:
+            if (reason := opt_out_reason(call)) is not None:
+                # Whatever else the model wants, and however badly it says so.
+                return [ToolCalled(self._generation, call.name, {"reason": reason})]
+        calls = [ToolCalled(self._generation, call.name, _arguments(model, call)) for call in asked]
         if not calls and not self._said.strip():
             raise ProviderError("llm", model.name, "the answer has no text", retryable=True)
         return calls

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import get_args
 
 import structlog
 
@@ -22,6 +23,7 @@ from serve_app.conversation.hearing import Hearing
 from serve_app.conversation.history import History
 from serve_app.conversation.journal import CallJournal
 from serve_app.conversation.journal_writer import JournalWriter
+from serve_app.conversation.last_words import opt_out_in
 from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.leg_end import hang_up, outcome_of_close
 from serve_app.conversation.lines import LineCache
@@ -38,6 +40,7 @@ from serve_app.errors import ProviderError
 from serve_app.providers.base import (
     AudioFormat,
     EagerTurnEnded,
+    Message,
     PartialTranscript,
     Providers,
     SpeechStarted,
@@ -65,8 +68,15 @@ CONNECT_TIMEOUT_S = 10.0
 """From the session's start to the network's first message."""
 LOST_TURN_WAIT_S = 1.0
 """After the transcriber lost a turn: a callee who still speaks starts a new one by then."""
+OPT_OUT_WAIT_S = 1.0
 FLUSH_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 45.0
+_TOOL_NAMES = frozenset(get_args(t.ToolName))
+_IN_WORDS = Message(
+    "system",
+    "Your last answer had no words, so the other person has heard nothing, and waits. Answer now, in words. There are "
+    "no other tools than those that you were given.",
+)
 
 log = structlog.get_logger()
 
@@ -201,6 +211,7 @@ class CallSession:
                 self._log.exception("the call failed")
                 self._ending = t.HangUp("failed", "internal error")
             await self._close_media()
+            await self._hear_last_words()
             self._recorder.close()
             self._writer.close()
             _, late = await asyncio.wait(tasks, timeout=FLUSH_TIMEOUT_S)
@@ -346,7 +357,7 @@ class CallSession:
         elif notice.kind == "confirmed":
             media.transcript.confirmed(notice.generation, self._clock.monotonic())
         elif notice.kind == "dry":
-            self._dispatch(t.PlayoutDry(notice.generation))
+            self._dispatch(t.PlayoutDry(notice.generation, media.speaker.awaited(notice.generation)))
         else:
             if notice.spoken is not None:
                 media.transcript.agent_ended(notice.spoken)
@@ -385,10 +396,11 @@ class CallSession:
         self._speech_started_at = None
         self._dispatch(t.CalleeTurnEnded(event.text, media.playout.left_s(now)))
 
-    def _on_turn_lost(self, error: ProviderError) -> None:
+    def _on_turn_lost(self, error: ProviderError, quiet_s: float) -> None:
         self._forget_lost_turn()
         loop = asyncio.get_running_loop()
-        self._lost_turn = loop.call_later(LOST_TURN_WAIT_S, self._post, t.CalleeTurnLost(str(error)))
+        wait_s = max(0.0, LOST_TURN_WAIT_S - quiet_s)
+        self._lost_turn = loop.call_later(wait_s, self._post, t.CalleeTurnLost(str(error)))
 
     def _forget_lost_turn(self) -> None:
         if self._lost_turn is not None:
@@ -403,7 +415,8 @@ class CallSession:
     def _dispatch(self, event: t.TurnEvent) -> None:
         called = isinstance(event, t.ToolCalled) and event.generation == self._machine.generation
         commands = self._machine.handle(event)
-        if isinstance(event, t.ToolCalled) and called:
+        # Other names than those of the tools are the model's invention, and some providers refuse a request with one.
+        if isinstance(event, t.ToolCalled) and called and event.name in _TOOL_NAMES:
             refused = any(isinstance(command, t.NoteCause) for command in commands)
             self._history.add_tool_call(event.name, event.arguments, "refused" if refused else "done")
         if self._observe is not None:
@@ -423,10 +436,12 @@ class CallSession:
                 self._of_media().speaker.start_draft(self._of_group(), draft, request)
             case t.DropDraft(draft=draft):
                 self._of_media().speaker.drop_draft(draft)
+            case t.SpeakLine(kind="opted_out"):
+                self._of_group().create_task(self._confirm_opt_out(command), name="opted-out")
             case t.SpeakLine():
                 self._of_media().speaker.start_line(self._of_group(), command)
             case t.FailOver(generation=generation, cause=cause):
-                self._of_media().transcript.probe(generation).causes.append(cause)
+                self._of_media().transcript.note_cause(generation, cause)
                 self._of_media().speaker.fail_over(self._of_group(), command)
             case t.CancelReply(generation=generation):
                 if self._media is not None:
@@ -438,7 +453,7 @@ class CallSession:
             case t.ResumePlayout():
                 self._of_media().player.release()
             case t.NoteCause(generation=generation, cause=cause):
-                self._of_media().transcript.probe(generation).causes.append(cause)
+                self._of_media().transcript.note_cause(generation, cause)
             case t.OptOut(source=source, text=text):
                 self._log.info("the callee opted out", source=source)
                 self._writer.opt_out(source, text)
@@ -458,9 +473,16 @@ class CallSession:
             self._history.add_callee(command.user_text)
         probe = media.transcript.probe(command.generation)
         probe.turn_ended_at, probe.speech_ended_at = self._turn_ended_at, self._speech_ended_at
-        media.speaker.start_reply(
-            self._of_group(), command.generation, self._history.request(self._lease.call_id), draft=command.draft
-        )
+        request = self._history.request(self._lease.call_id)
+        if command.in_words:
+            request = replace(request, messages=(*request.messages, _IN_WORDS))
+        media.speaker.start_reply(self._of_group(), command.generation, request, draft=command.draft)
+
+    async def _confirm_opt_out(self, line: t.SpeakLine) -> None:
+        """The callee is told once it is so. A store that is slow or away is tried on, and must not cost silence."""
+        await self._writer.opted_out(OPT_OUT_WAIT_S)
+        if line.generation == self._machine.generation:
+            self._of_media().speaker.start_line(self._of_group(), line)
 
     def _switch_language(self, language: Language) -> None:
         media = self._of_media()
@@ -503,6 +525,17 @@ class CallSession:
         self._port.close("the call is over")
         if self._closed_at is None:
             self._closed_at = self._clock.monotonic()
+
+    async def _hear_last_words(self) -> None:
+        """A callee who asks never to be called again, and puts the receiver down, is not there for the answer."""
+        ending = self._ending
+        if self._superseded or ending is None or ending.outcome not in ("callee_hung_up", "completed"):
+            return
+        request = self._history.draft_request(self._lease.call_id, self._machine.unfinished_turn)
+        reason = await opt_out_in(request, self._providers.llm, self._clock)
+        if reason is not None:
+            self._log.info("the callee opted out", source="model")
+            self._writer.opt_out("model", reason)
 
     def _result(self) -> CallResult:
         ending = self._ending or t.HangUp("failed", None)

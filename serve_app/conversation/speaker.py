@@ -24,7 +24,7 @@ from serve_app.conversation.speech import Speech
 from serve_app.conversation.transcript import Transcript
 from serve_app.conversation.turn_types import FailOver, ReplyFailed, ReplyFinished, SpeakLine, TurnEvent
 from serve_app.conversation.voice import Voice
-from serve_app.errors import ProviderError
+from serve_app.errors import ProviderError, Stage
 from serve_app.metrics import FAILOVERS, LINES
 from serve_app.providers.base import ChatRequest, Providers, SynthesisRequest
 
@@ -183,6 +183,12 @@ class Speaker:
         if taker is not None and taker.fail_over(group):
             FAILOVERS.labels(command.stage).inc()
             self._log.warning("the next provider takes over", generation=command.generation, cause=command.cause)
+
+    def awaited(self, generation: int) -> Stage:
+        """The stage that owes the next audio of a generation."""
+        live = self._live.get(generation)
+        owed = isinstance(live, Reply) and not live.complete and not self._playout.unspoken_text(generation).strip()
+        return "llm" if owed else "tts"
 
     def cancel(self, generation: int) -> None:
         """Stop the generation. What it has in the playout stays there, and is its end."""

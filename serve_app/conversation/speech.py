@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import structlog
+
 from serve_app.clock import Clock
 from serve_app.conversation.latency import LatencyProbe
 from serve_app.conversation.playout import Playout
@@ -16,6 +18,17 @@ from serve_app.conversation.voice import Voice, cancel_utterance
 from serve_app.errors import ProviderError
 from serve_app.providers.base import AudioChunk, Synthesizer, Utterance, Word
 from serve_app.providers.ranking import Ranking
+
+SLOWEST_CHARS_PER_S = 8.0
+"""Half as fast as people speak: how long the audio of a text may be where word timings do not tell."""
+LONGEST_TAIL_S = 2.0
+"""So much audio may follow on the last word; whatever makes more of it does not know that the text is over."""
+STALLED_S = 1.0
+"""So long without a sound for the text that it has: its connection may hang."""
+_COVERED_S = 0.1
+"""Audio may end so much before its last word does, by the word timings."""
+
+log = structlog.get_logger()
 
 
 class Speech:
@@ -53,6 +66,8 @@ class Speech:
         self._task: asyncio.Task[None] | None = None
         self._offset_s = 0.0
         """Audio of the generation that came before the present utterance."""
+        self._asked_or_heard_at: float | None = None
+        """When the present synthesizer got its first text, or made its latest sound."""
 
     # --- text ---
 
@@ -94,9 +109,10 @@ class Speech:
         self._synthesizers.failed(failed, self._clock.monotonic())
         group.create_task(self._voice.discard(failed), name="discard")
         splitter = SentenceSplitter(self.language)
-        rest = self._playout.unspoken_text(self._generation)
+        rest = self._playout.take_unspoken(self._generation)
         self._pieces = [speakable(text, self.language) for text in (*splitter.feed(rest), *splitter.flush())]
         self._offset_s = self._playout.audio_s(self._generation)
+        self._asked_or_heard_at = None
         self.start(group)
         return True
 
@@ -104,6 +120,15 @@ class Speech:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+            if self._stalls():
+                # Interrupted before its deadline: the next reply must not wait at the same socket anew.
+                self._voice.leave(self._asked[-1])
+
+    def _stalls(self) -> bool:
+        since = self._asked_or_heard_at
+        if since is None or self._clock.monotonic() - since < STALLED_S:
+            return False
+        return bool(self._playout.unspoken_text(self._generation).strip())
 
     async def _speak(self, synthesizer: Synthesizer) -> None:
         try:
@@ -117,10 +142,26 @@ class Speech:
                     await cancel_utterance(utterance)
         except ProviderError as error:
             self._synthesizers.failed(synthesizer, self._clock.monotonic())
-            self._on_end(error)
-        else:
-            self._task = None
-            self._on_end(None)
+            if not self._all_said():
+                self._on_end(error)
+                return
+            # It only did not come to its end: for the callee nothing is missing.
+            log.warning("speech that was whole did not end", generation=self._generation, error=str(error))
+            self._probe.causes.append("tts_failed")
+        self._task = None
+        self._on_end(None)
+
+    def _all_said(self) -> bool:
+        """By the word timings: without them nobody knows."""
+        end_s = self._playout.speech_end_s(self._generation)
+        return self._complete and end_s is not None and self._playout.audio_s(self._generation) >= end_s - _COVERED_S
+
+    def _goes_on(self) -> bool:
+        """There is more audio than the text can have."""
+        end_s = self._playout.speech_end_s(self._generation)
+        if end_s is None:
+            end_s = self._offset_s + sum(len(piece.spoken) for piece in self._pieces) / SLOWEST_CHARS_PER_S
+        return self._playout.audio_s(self._generation) > end_s + LONGEST_TAIL_S
 
     async def _carry(self, utterance: Utterance, synthesizer: Synthesizer) -> None:
         async with asyncio.TaskGroup() as group:
@@ -133,6 +174,7 @@ class Speech:
                 if not hearing:
                     # The synthesizer's deadlines begin with the first text, not with the model's thinking.
                     hearing = True
+                    self._asked_or_heard_at = self._clock.monotonic()
                     group.create_task(self._hear(utterance, synthesizer))
             await utterance.finish()
 
@@ -150,10 +192,13 @@ class Speech:
         async for event in utterance.events():
             if isinstance(event, AudioChunk):
                 sounded = True
+                self._asked_or_heard_at = self._clock.monotonic()
                 if self._probe.first_audio_at is None:
                     self._probe.first_audio_at = self._clock.monotonic()
                 if self._playout.push_audio(self._generation, event.audio):
                     self._kick()
+                if self._goes_on():
+                    raise ProviderError("tts", synthesizer.name, "the speech does not end", retryable=True)
             else:
                 self._playout.push_words(self._generation, _later(event.words, self._offset_s))
         if not sounded:

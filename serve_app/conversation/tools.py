@@ -5,9 +5,11 @@ No tool takes anything back: above all, an opt-out cannot be undone by the model
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from serve_app.conversation.phrases import Language, phrases_of
+from serve_app.providers.base import ToolCall
 
 Tool = dict[str, object]
 
@@ -54,3 +56,17 @@ def tools_for(language: Language, languages: Iterable[Language]) -> tuple[Tool, 
     """The tools of a talk in `language` of an agent that speaks `languages`: one cannot switch to what is spoken."""
     others = [other for other in languages if other != language]
     return (OPT_OUT, END_CALL, *((switch_language(others),) if others else ()))
+
+
+def opt_out_reason(call: ToolCall) -> str | None:
+    """The callee's words, as the model tells them, when the call is an opt-out: by its name alone, whatever its
+    arguments look like. None for every other tool.
+    """
+    if call.name != "opt_out":
+        return None
+    try:
+        arguments = json.loads(call.arguments_json or "{}")
+    except ValueError:
+        arguments = None
+    reason = arguments.get("reason") if isinstance(arguments, dict) else None
+    return reason if isinstance(reason, str) and reason.strip() else "asked for by the callee"

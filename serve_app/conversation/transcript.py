@@ -54,6 +54,12 @@ class Transcript:
         """The latency probe of a generation."""
         return self._probes.setdefault(generation, LatencyProbe())
 
+    def note_cause(self, generation: int, cause: str) -> None:
+        """Why the callee waits, or hears something else: once, however often it is noticed while it lasts."""
+        causes = self.probe(generation).causes
+        if cause not in causes:
+            causes.append(cause)
+
     def callee_turn(self, text: str, *, confidence: float | None, started_at: float, ended_at: float) -> None:
         if self._abandoned is not None:
             # Whoever speaks waits no longer: the next reply is measured from here. What went wrong is still told.
@@ -81,9 +87,8 @@ class Transcript:
             return
         probe = self.probe(generation)
         probe.first_frame_at = now
-        if self._abandoned is not None:
-            probe.carry_over(self._abandoned)
-            self._abandoned = None
+        for silent in self._take_silent(generation):
+            probe.carry_over(silent)
         if probe.turn_ended_at is not None and probe.turn_ended_at == self._answered:
             # More of an answer (what a tool told, for example): the callee's wait was over when it began.
             probe.speech_ended_at = probe.turn_ended_at = None
@@ -96,6 +101,20 @@ class Transcript:
         self._put(record, state="started")
         self._writer.live({"type": "latency", "index": turn.index, **asdict(record.latency)})
 
+    def _take_silent(self, before: int) -> list[LatencyProbe]:
+        """Of the generations that made no sound and will make none, latest first.
+
+        Generations are played in their order: at the first frame of one, those before it have been heard or never will
+        be. The news that such a one is over may come later, and some have no utterance at all.
+        """
+        generations = [generation for generation in self._probes if generation < before]
+        silent = sorted((g for g in generations if g not in self._agent_turns), reverse=True)
+        probes = [self._probes.pop(generation) for generation in silent]
+        if self._abandoned is not None:
+            probes.append(self._abandoned)
+            self._abandoned = None
+        return probes
+
     def confirmed(self, generation: int, now: float) -> None:
         """The network told that the first frame was played. It is stored with the end of the turn."""
         if generation in self._agent_turns and (probe := self.probe(generation)).first_confirmed_at is None:
@@ -107,8 +126,8 @@ class Transcript:
         probe = self._probes.pop(spoken.generation, LatencyProbe())
         self._texts.pop(spoken.generation, None)
         if turn is None:
-            if self._abandoned is not None:
-                probe.carry_over(self._abandoned)
+            for silent in self._take_silent(spoken.generation):
+                probe.carry_over(silent)
             self._abandoned = probe
             return
         self._history.add_agent(spoken.heard_text)
@@ -130,7 +149,11 @@ class Transcript:
     @property
     def unheard_causes(self) -> list[str]:
         """Why nothing was heard after the last turn, if that is how it stands."""
-        return [] if self._abandoned is None else list(self._abandoned.causes)
+        silent = [
+            self._probes[generation] for generation in sorted(self._probes) if generation not in self._agent_turns
+        ]
+        abandoned = [] if self._abandoned is None else [self._abandoned]
+        return [cause for probe in (*abandoned, *silent) for cause in probe.causes]
 
     def _put(self, record: TurnRecord, *, state: str) -> None:
         self._writer.turn(record)

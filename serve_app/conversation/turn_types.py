@@ -32,6 +32,7 @@ TimerName = Literal[
     "ending",
 ]
 OptOutSource = Literal["key", "phrase", "model"]
+ToolName = Literal["opt_out", "end_call", "switch_language"]
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -123,9 +124,10 @@ class PlayoutStarted:
 
 @dataclass(frozen=True, slots=True)
 class PlayoutDry:
-    """The callee hears nothing, and more of the generation must come."""
+    """The callee hears nothing, and more of the generation must come. `awaited`: the stage that owes it."""
 
     generation: int
+    awaited: Stage = "tts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +204,14 @@ TurnEvent = (
 class StartReply:
     """Ask the language model, and speak what it answers. `user_text` None: nothing new was said by the callee.
 
-    `draft`: the draft of that id was made for this very text, and becomes the reply.
+    `draft`: the draft of that id was made for this very text, and becomes the reply. `in_words`: the answer before it
+    was heard to say nothing, so the model is told to speak.
     """
 
     generation: int
     user_text: str | None
     draft: int | None = None
+    in_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)

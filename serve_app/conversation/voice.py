@@ -25,6 +25,8 @@ class Voice:
         self.language: Language = language
         self._connections: dict[_Key, SynthesisConnection] = {}
         self._opening: defaultdict[_Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._left: list[SynthesisConnection] = []
+        """Given up, to be closed with the call."""
 
     def switch(self, language: Language, voice: str | None) -> None:
         """What is spoken from now on; speech that has begun goes on as it began."""
@@ -50,10 +52,17 @@ class Voice:
         for key in [key for key in self._connections if key[0] == id(synthesizer)]:
             await _close(self._connections.pop(key))
 
+    def leave(self, synthesizer: Synthesizer) -> None:
+        """What leads to this synthesizer is not used again; for where nobody may wait until it is closed."""
+        for key in [key for key in self._connections if key[0] == id(synthesizer)]:
+            self._left.append(self._connections.pop(key))
+
     async def close(self) -> None:
         """Never raises."""
-        while self._connections:
-            await _close(self._connections.popitem()[1])
+        for connection in (*self._connections.values(), *self._left):
+            await _close(connection)
+        self._connections.clear()
+        self._left.clear()
 
 
 async def _close(connection: SynthesisConnection) -> None:

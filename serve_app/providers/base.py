@@ -115,6 +115,11 @@ class TranscriptionRequest:
 class TranscriptionStream(Protocol):
     """One callee's audio in, turn events out."""
 
+    @property
+    def reports(self) -> int:
+        """How often the provider told anything of the audio, events or not: a sign of life. Cheap, never smaller."""
+        ...
+
     def send(self, audio: bytes) -> None:
         """Queue audio of any length for sending; on the media path. Raises ProviderError when the stream is dead."""
         ...

@@ -23,9 +23,12 @@ class TurnReader:
     def __init__(self, clock: StreamClock) -> None:
         self._clock = clock
         self.in_turn = False
+        self.reports = 0
+        """Messages read, those among them that are no event: Flux tells that it hears, also where nobody speaks."""
 
     def read(self, message: Mapping[str, Any]) -> SttEvent | None:
         """The event of one TurnInfo; None for an event that is not known or says nothing."""
+        self.reports += 1
         event = message.get("event")
         index = message.get("turn_index") or 0
         audio_s = self._clock.caller_s(message.get("audio_window_end") or 0.0)

@@ -184,6 +184,11 @@ class DeepgramStream:
         if self._queue.due:
             self._write_due()
 
+    @property
+    def reports(self) -> int:
+        """See TranscriptionStream.reports: TurnInfo messages, with an event or without."""
+        return self._reader.reports
+
     async def events(self) -> AsyncIterator[SttEvent]:
         """Turn events until `close`. The watch bounds the wait: a dead socket ends it with ProviderError."""
         while (event := await self._events.get()) is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from serve_app.scenarios.document import BargeIn, Expect, Fault, FaultPlan, HangUp, Press, Quiet, Say, Scenario
+from serve_app.scenarios.document import Expect, Scenario
 from serve_app.scenarios.record import CallRecord
+from serve_app.scenarios.steps import BargeIn, Fault, FaultPlan, HangUp, Press, Quiet, Say
 
 _KEY_S = 0.3
 """Between two keys."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.phrases import normalise_words
-from serve_app.scenarios.document import Expect, Expectation, Fault, Scenario
+from serve_app.scenarios.document import Expect, Expectation, Scenario
 from serve_app.scenarios.record import CallRecord, Utterance
+from serve_app.scenarios.steps import Fault
 
 UNEXPLAINED_S = 3.0
 """No longer silence without a recorded cause."""

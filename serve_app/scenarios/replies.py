@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from serve_app.conversation import turn_types as t
 from serve_app.conversation.phrases import normalise_words
 from serve_app.providers.base import ChatRequest
-from serve_app.scenarios.document import BargeIn, Reply, Say, Scenario
+from serve_app.scenarios.document import Scenario
 from serve_app.scenarios.record import CallRecord
 from serve_app.scenarios.scripted_llm import Answer
+from serve_app.scenarios.steps import BargeIn, Reply, Say
 
 UNSCRIPTED = "Of course."
 """The answer where the scenario tells none."""

@@ -6,17 +6,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from serve_app.conversation.lines import make_lines
 from serve_app.providers.base import AudioFormat
 from serve_app.scenarios.callee import Callee
 from serve_app.scenarios.checks import almost_equal, problems
-from serve_app.scenarios.document import FaultPlan, Scenario
+from serve_app.scenarios.document import Scenario
 from serve_app.scenarios.record import CallRecord, Utterance
 from serve_app.scenarios.replies import ScenarioScript
 from serve_app.scenarios.scripted_llm import ScriptedModel
 from serve_app.scenarios.scripted_tts import ScriptedSynthesizer
+from serve_app.scenarios.steps import FaultPlan
 from serve_app.scenarios.virtual_call import VirtualCall, lease_of
 from serve_app.scenarios.virtual_network import HeardWord, VirtualNetwork, now
 from serve_app.scenarios.virtual_time import run_virtual
@@ -161,11 +163,29 @@ def untruths(utterances: Sequence[Utterance], net: VirtualNetwork) -> Iterator[s
     for utterance in utterances:
         if _NOT_PLAIN.search(utterance.text):
             continue
-        start, end = (net.opened_at + at for at in (utterance.began, utterance.ended))
-        truth = " ".join(heard.word.text for heard in net.heard if _within(heard, start, end))
+        others = [filler for filler in utterances if filler.line == "filler" and _is_inside(filler, utterance)]
+        bridged = [heard for filler in others for heard in _heard_in(filler, net)]
+        truth = " ".join(_words([heard for heard in _heard_in(utterance, net) if heard not in bridged]))
         if not almost_equal(truth, utterance.heard_text):
             yield f"the callee heard {truth!r}, but the transcript has {utterance.heard_text!r}"
 
 
+def _is_inside(filler: Utterance, reply: Utterance) -> bool:
+    return reply.began < filler.began and filler.ended < reply.ended
+
+
+def _heard_in(utterance: Utterance, net: VirtualNetwork) -> list[HeardWord]:
+    start, end = (net.opened_at + at for at in (utterance.began, utterance.ended))
+    return [heard for heard in net.heard if _within(heard, start, end)]
+
+
+def _words(parts: Sequence[HeardWord]) -> Iterator[str]:
+    """What was heard to its end, each word once: a dry spell tears one in two, and after a hold it is said again."""
+    for _, same in groupby(parts, key=lambda part: part.word.number):
+        pieces = list(same)
+        if sum(piece.samples for piece in pieces) >= pieces[0].word.samples:
+            yield pieces[0].word.text
+
+
 def _within(heard: HeardWord, start: float, end: float) -> bool:
-    return heard.whole and heard.began_at >= start - 2 * FRAME_S and heard.ended_at <= end + 2 * FRAME_S
+    return heard.began_at >= start - 2 * FRAME_S and heard.ended_at <= end + 2 * FRAME_S

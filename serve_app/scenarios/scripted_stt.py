@@ -84,6 +84,8 @@ class ScriptedStream:
         self.plan = plan
         self._events: asyncio.Queue[SttEvent | ProviderError | None] = asyncio.Queue()
         self.audio = bytearray()
+        self.reports = 0
+        """A real one reports on the audio all the time, whether or not it holds speech."""
         self.closed = False
         self._turn = 0
         self._words: list[tuple[SoundingWord, float]] = []
@@ -104,6 +106,7 @@ class ScriptedStream:
         position = len(self.audio) / 2 / RATE_HZ
         if self.plan == "silent":
             return
+        self.reports = max(self.reports, int(position / _PARTIAL_S))
         spoken = False
         for word, samples in self._owner.words.hear(frame):
             if word is not None:

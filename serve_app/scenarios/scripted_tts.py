@@ -22,6 +22,7 @@ TtsPlan = Literal[
     "stall",  # nothing after the first chunk
     "cut",  # the connection is lost after the first chunk
     "endless",  # sound goes on after the text
+    "no_end",  # all the sound comes, and its end is never told
 ]
 CLIENT_TIMEOUT_S = 4.0
 """How long a client waits for audio by default (`audio_timeout_s` of the providers' settings)."""
@@ -114,6 +115,9 @@ class ScriptedUtterance:
                     raise self._error("connection lost")
                 yield AudioChunk(sound[start : start + _CHUNK_BYTES])
                 await asyncio.sleep(4 * _CHUNK_S if self._plan == "slow_drip" else 0.02)
+        if self._plan == "no_end":
+            await asyncio.sleep(CLIENT_TIMEOUT_S)
+            raise self._error("no audio in time")
         while self._plan == "endless":
             yield AudioChunk(self._owner.words.sound("", _CHUNK_S)[1])
             await asyncio.sleep(_CHUNK_S)

@@ -33,6 +33,9 @@ class SilenceWatch:
         self._owed = True
         self._over = False
         self._now = now
+        self._sounded: set[int] = set()
+        """Generations of which something was heard."""
+        self._fillers: set[int] = set()
         self.silences: list[Silence] = []
 
     def tick(self, now: float, *, agent: bool, callee: bool) -> None:
@@ -57,14 +60,18 @@ class SilenceWatch:
                 # Until now it was the callee's turn.
                 self._quiet_from = now
             self._owed = True
-        elif isinstance(event, t.PlayoutDrained):
+            self._sounded.add(event.generation)
+        elif isinstance(event, t.PlayoutDrained) and event.generation in self._sounded:
             self._close(now)
-            self._owed, self._quiet_from = False, now
+            # After a filler the reply is still owed.
+            self._owed, self._quiet_from = event.generation in self._fillers, now
 
     def command(self, command: t.TurnCommand, now: float) -> None:
         if isinstance(command, t.HangUp):
             self._close(now)
             self._over = True
+        elif isinstance(command, t.SpeakLine) and command.kind == "filler":
+            self._fillers.add(command.generation)
 
     @property
     def longest_s(self) -> float:

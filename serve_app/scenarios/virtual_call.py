@@ -84,6 +84,9 @@ class VirtualCall:
             async with asyncio.timeout(limit_s):
                 return await self.running
         finally:
+            if media.done():
+                # A fault of the network's own explains whatever else went wrong.
+                media.result()
             if acting is not None:
                 acting.cancel()
                 await asyncio.gather(acting, return_exceptions=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from serve_app.scenarios.document import BargeIn, FaultPlan, Say, Scenario
+from serve_app.scenarios.document import Scenario
+from serve_app.scenarios.steps import BargeIn, FaultPlan, Say
 from serve_app.scenarios.wire_processes import RATE_HZ, Simulators
 from serve_app.simulators.leg import FRAME_MS, MediaLeg, Utterance
 

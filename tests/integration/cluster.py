@@ -84,7 +84,9 @@ class Deployed:
 PATIENCE = {
     # These tests are about what a change of replicas does to a call. That a dozen processes which start on two CPUs
     # slow everything down must not look like a provider that hangs.
-    "PARLEY_CALL__REPLY_TIMEOUT_S": "30",
+    "PARLEY_CALL__FILLER_AFTER_S": "28",
+    "PARLEY_CALL__FAILOVER_AFTER_S": "29",
+    "PARLEY_CALL__GIVE_UP_AFTER_S": "30",
     "PARLEY_PROVIDERS__GROQ__TOKEN_TIMEOUT_S": "30",
     "PARLEY_PROVIDERS__CARTESIA__AUDIO_TIMEOUT_S": "30",
     "PARLEY_PROVIDERS__CARTESIA__CONNECT_TIMEOUT_S": "30",
@@ -146,7 +148,8 @@ def a_cluster() -> Iterator[Deployed]:
         )  # fmt: skip
         url = f"http://127.0.0.1:{dashboard}"
         try:
-            eventually(lambda: answers(f"{url}/api/version"), 60)
+            # The part of the dashboard that deploys comes up last.
+            eventually(lambda: answers(f"{url}/api/serve/applications/"), 120)
             yield Deployed(world, psutil.Process(head.pid), url, variables)
         finally:
             end_tree(psutil.Process(head.pid))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from aiohttp import web
 
 from serve_app.provider_settings import (
@@ -20,6 +21,7 @@ from serve_app.provider_settings import (
     ProviderSettings,
 )
 from serve_app.providers.base import AudioFormat
+from serve_app.providers.stt_deepgram import DeepgramTranscriber
 from serve_app.settings import Settings
 from serve_app.simulators.app import make_app
 from serve_app.simulators.config import SimulatorConfig
@@ -96,6 +98,19 @@ async def running(config: SimulatorConfig | None = None) -> AsyncIterator[Bed]:
         yield Bed(app, f"http://{host}:{port}")
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture(name="bed")
+async def fixture_bed() -> AsyncIterator[Bed]:
+    async with running() as running_bed:
+        yield running_bed
+
+
+@pytest.fixture(name="stt")
+async def fixture_stt(bed: Bed) -> AsyncIterator[DeepgramTranscriber]:
+    transcriber = DeepgramTranscriber(bed.deepgram(connect_timeout_s=1), "k")
+    yield transcriber
+    await transcriber.aclose()
 
 
 def spoken(text: str, *, rate_hz: int = 16000, silence_s: float = 1.5) -> bytes:

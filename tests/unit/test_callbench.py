@@ -1,80 +1,49 @@
-"""callbench's arithmetic, on samples that are made up."""
+"""callbench's measuring, on samples that are made up: turns, streams, processes, conditions, callers, the plan."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import dataclasses
-import io
-import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from load_tests.callbench import voids
+from load_tests.callbench.__main__ import in_turns
+from load_tests.callbench.arguments import STEPS, arguments, steps_argument, steps_of
+from load_tests.callbench.bystanders import Bystanders, ProcessTimes, all_processes, parse_process
 from load_tests.callbench.calibrate import due_of, scenario_due
-from load_tests.callbench.callers import Callers, phase
-from load_tests.callbench.comparison import ratios
+from load_tests.callbench.callers import Callers, first_turns, phase
 from load_tests.callbench.cores import CoreTimes, parse_stat
-from load_tests.callbench.ladder import Fit, Outcome
-from load_tests.callbench.measures import Measured, measures
+from load_tests.callbench.observed import Base, LoadFigures, observe
 from load_tests.callbench.phones import lateness_of
-from load_tests.callbench.plots import draw
-from load_tests.callbench.processes import CpuLedger, Memory, ProcessTree, cpu_seconds, memory_of, one_group
+from load_tests.callbench.plan import Plan, script
+from load_tests.callbench.processes import (
+    TICKS_PER_S,
+    CpuLedger,
+    Memory,
+    ProcessTree,
+    cpu_seconds,
+    memory_of,
+    one_group,
+)
 from load_tests.callbench.quantiles import Distribution, quantile
-from load_tests.callbench.records import Call, CalleeTurn, Due, SttTurn, Utterance
-from load_tests.callbench.report import SystemResult, document, print_tables
+from load_tests.callbench.records import Call
 from load_tests.callbench.sampling import Span, difference
-from load_tests.callbench.scenario import TURNS
-from load_tests.callbench.search import Verdict, between, largest_passing
-from load_tests.callbench.steps import Base, LagFigures, LoadFigures, StepFigures, step_figures
+from load_tests.callbench.scenario import ALL_TURNS, DENSE_TURNS, TURNS, Turn
 from load_tests.callbench.streams import match_streams
-from load_tests.callbench.systems.base import Lag
-from load_tests.callbench.systems.parley import derive, group_of
+from load_tests.callbench.systems.parley import Parley, derive, group_of
 from load_tests.callbench.turns import turn_figures
 from load_tests.callbench.voids import Conditions, reasons_to_void
 from load_tests.legs.results import Load
 from serve_app.paths import serve_config
-
-DUE = {"hello": Due(0.2, 0.4), "stop": Due(0.2, 0.4)}
-
-
-def a_call(
-    number: int = 1,
-    *,
-    at: float = 100.0,
-    answer_ms: float = 410,
-    clear_ms: float = 5,
-    error: str | None = None,
-    underruns: int = 0,
-    to_stt_ms: float = 2,
-) -> tuple[Call, list[SttTurn]]:
-    """A call with one plain turn and one barge-in, and its stream. The greeting ends before 100."""
-    plain = CalleeTurn("hello", at, at + 1)
-    first = Utterance(at + 1.4 + answer_ms / 1000, 1, at + 5, underruns=underruns, min_depth_ms=300, late_ms=2)
-    barge_in = CalleeTurn("stop", at + 4, at + 5, barge_in=True)
-    second = Utterance(at + 5.4 + answer_ms / 1000, 2, at + 8, min_depth_ms=280, late_ms=3)
-    call = Call(
-        f"c{number}",
-        at - 6,
-        at - 5,
-        at + 10,
-        error,
-        turns=(plain, barge_in),
-        utterances=(Utterance(at - 4, 0, at - 1), first, second),
-        clears=(at + 4.2 + clear_ms / 1000,),
-    )
-    on_the_way = to_stt_ms / 1000
-    heard = [SttTurn(at + start, at + end + 0.002, at + start + on_the_way, at + end + on_the_way)
-             for start, end in ((0.2, 1.4), (4.2, 5.4))]  # fmt: skip
-    return call, heard
-
+from tests.unit.callbench_samples import DUE, a_call
 
 # --- samples ----------------------------------------------------------------------------------------------------------
 
@@ -113,6 +82,12 @@ def test_a_turn_without_an_answer_is_told() -> None:
     assert second.barge_in_ms is None and second.barge_in_missed
 
 
+def test_a_set_up_lasts_until_the_agent_is_heard() -> None:
+    call, _ = a_call(set_up_s=2.5)
+    assert call.set_up_s == pytest.approx(2.5)
+    assert Call("c", 0, 1, 2, "refused: HTTP 503").set_up_s == float("inf")
+
+
 def test_a_stream_is_found_by_its_times() -> None:
     pairs = [a_call(number, at=100 + number * 0.4) for number in range(30)]
     calls, streams = [call for call, _ in pairs], [stream for _, stream in pairs]
@@ -129,7 +104,7 @@ def test_a_call_that_nobody_transcribed_has_no_stream() -> None:
 def test_the_scenario_can_be_measured_exactly() -> None:
     due = scenario_due()
     assert {text: found.end_after_sound_s for text, found in due.items()} == pytest.approx(
-        {turn.text: 0.4 for turn in TURNS}, abs=0.021
+        {turn.text: 0.4 for turn in ALL_TURNS}, abs=0.021
     )
     # A start is told when 220 ms of voice were heard; the first frame has voice.
     assert all(found.start_after_began_s == pytest.approx(0.2, abs=0.041) for found in due.values())
@@ -200,7 +175,61 @@ def test_the_busy_share_of_a_core_leaves_out_idle_and_stolen_time() -> None:
     assert (spent.busy_share, spent.steal_share) == (0.75, 0.15)
 
 
-# --- what voids, what passes ------------------------------------------------------------------------------------------
+# --- other processes --------------------------------------------------------------------------------------------------
+
+
+def test_other_processes_are_counted_by_the_core_they_were_seen_on() -> None:
+    def seen(cpu: int, core: int, *, parent: int = 1, started: int = 7) -> ProcessTimes:
+        return ProcessTimes(parent, cpu, started, core)
+
+    watched = Bystanders()
+    watched.look({10: seen(500, 0), 11: seen(40, 1), 12: seen(9, 0), 13: seen(0, 0, parent=2)}, own={12})
+    # 10 moved over; 11's id was given away; 12 is our own, 13 the kernel's; 14 is new.
+    later = {10: seen(530, 1), 11: seen(4, 1, started=99), 12: seen(90, 0), 13: seen(50, 0, parent=2), 14: seen(6, 0)}
+    watched.look(later, own={12})
+    assert (watched.cpu_s(0) * TICKS_PER_S, watched.cpu_s(1) * TICKS_PER_S) == pytest.approx((6, 34))
+
+
+def test_a_process_is_read_whatever_its_name() -> None:
+    fields = ["S", "33", *["0"] * 9, "70", "5", *["0"] * 6, "1234", *["0"] * 16, "3"]
+    assert parse_process(f"8 (a) b (c)) {' '.join(fields)}") == ProcessTimes(33, 75, 1234, 3)
+    own = all_processes()[os.getpid()]
+    assert own.parent == os.getppid() and own.core in range(os.cpu_count() or 1)
+
+
+def conditions(*, foreign: dict[int, float], busy: int = 300, interrupts: int = 0) -> Conditions:
+    """Of ten seconds in which the system used 2.5 s of core 0 and the load side 4 s of core 1."""
+    core = CoreTimes(busy=busy, steal=0, total=1000, interrupts=interrupts)
+    span = Span(0.0, 10.0, {"server": 2.5}, {"legs": 3.0, "benchmark": 1.0}, {0: core, 1: core}, {}, {}, (),
+                foreign=foreign)  # fmt: skip
+    return observe(
+        calls=1,
+        span=span,
+        base=Base({}, {"server": Memory()}, {}, 1),
+        records=[],
+        streams=[],
+        due=DUE,
+        injected_ms=400,
+        load=LoadFigures(),
+        system_core=0,
+        load_core=1,
+    ).conditions
+
+
+def test_the_load_side_is_what_its_processes_used_and_the_others_on_its_core() -> None:
+    assert conditions(foreign={}).load_core_share == 0.4  # the core itself says 30 %
+    assert conditions(foreign={1: 3.6}).load_core_share == 0.76
+    assert reasons_to_void(conditions(foreign={1: 3.6}))
+
+
+def test_foreign_work_is_what_processes_used_or_what_the_core_cannot_explain() -> None:
+    # A core that counts less than its processes used hides nobody.
+    assert conditions(foreign={0: 0.8}, busy=200).foreign_share == 0.08
+    assert conditions(foreign={0: 0.1}, busy=400, interrupts=50).foreign_share == pytest.approx(0.1)
+    assert conditions(foreign={}, busy=200).foreign_share == 0
+
+
+# --- what voids -------------------------------------------------------------------------------------------------------
 
 GOOD = Conditions(0.7, 4.0, 4.0, 0.01, 0.02, ())
 
@@ -228,99 +257,6 @@ def test_good_conditions_void_nothing_and_limits_are_inclusive() -> None:
     assert reasons_to_void(at_limit) == []
 
 
-def passed(calls: int) -> Verdict:
-    return Verdict(calls, 20.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("verdict", "good", "far"),
-    [
-        (Verdict(10, 150.0, 0.009, 0.0), True, False),
-        (Verdict(10, 150.1, 0.0, 0.0), False, False),
-        (Verdict(10, 20.0, 0.01, 0.0), False, False),
-        (Verdict(10, 20.0, 0.0, 0.05), False, False),
-        (Verdict(10, 451.0, 0.0, 0.0), False, True),
-        (Verdict(10, 20.0, 0.0, 0.2), False, True),
-        (Verdict(10, None, 0.0, 0.0), False, True),
-        (Verdict(10, 20.0, 0.0, 0.0, voided=True), False, False),
-    ],
-)
-def test_the_criterion(verdict: Verdict, good: bool, far: bool) -> None:
-    assert (verdict.passed, verdict.failed_by_far) == (good, far)
-
-
-def test_the_largest_passing_step_has_no_failed_one_below_it() -> None:
-    miss = Verdict(40, 200.0, 0.0, 0.0)
-    void = Verdict(20, 20.0, 0.0, 0.0, voided=True)
-    assert largest_passing([passed(60), miss, passed(10), passed(1), void]) == 10
-    assert largest_passing([passed(1), passed(60)]) == 60
-    assert largest_passing([miss]) == largest_passing([]) == largest_passing([void]) == 0
-
-
-def test_the_value_between_halves_the_gap() -> None:
-    miss = Verdict(40, 200.0, 0.0, 0.0)
-    assert between([passed(20), miss]) == 30
-    assert between([passed(39), miss]) is None
-    assert between([passed(20)]) is None
-
-
-# --- a step -----------------------------------------------------------------------------------------------------------
-
-
-def a_step(calls: list[tuple[Call, list[SttTurn]]], **load: Any) -> StepFigures:
-    core = CoreTimes(busy=300, steal=0, total=1000)
-    span = Span(
-        start=100.0,
-        end=110.0,
-        system_by_group={"server": 2.5, "idle": 0.5},
-        load_by_group={"legs": 1.0},
-        cores={0: core, 1: core},
-        memory={"server": Memory(3000, 2500, 2000)},
-        processes={"server": 1},
-        not_pinned=(),
-        lags=({"server": Lag(1.0, 5.0)}, {"server": Lag(3.0, 4.0)}, {}),
-    )
-    return step_figures(
-        calls=len(calls),
-        span=span,
-        base=Base({"server": 0.05, "idle": 0.05}, {"server": Memory(1000, 900, 800)}, {"server": 1}, 20),
-        records=[call for call, _ in calls],
-        streams=[stream for _, stream in calls],
-        due=DUE,
-        injected_ms=400,
-        load=LoadFigures(**load),
-        system_core=0,
-        load_core=1,
-    )
-
-
-def test_a_step_counts_what_happened_inside_it() -> None:
-    step = a_step([a_call(1), a_call(2, underruns=2), a_call(3, at=120)])
-    # Two calls of 10 s inside; the third was asked for after the end.
-    assert step.call_seconds == 20
-    assert (step.turns, step.turns_unanswered, step.utterances, step.utterances_with_underrun) == (4, 0, 4, 1)
-    assert step.added_ms.p95 == pytest.approx(10)
-    assert step.cpu_ms_per_call_s == {"server": 125.0, "idle": 25.0}
-    assert step.cpu_above_base_ms_per_call_s == {"server": 100.0, "idle": 0.0}
-    assert step.cpu_total_above_base_ms_per_call_s == 100.0
-    assert step.memory_per_call.pss_kb == round((2500 - 900) / 3)
-    assert step.min_depth_ms.low == 280
-    assert step.loop_lag == {"server": LagFigures(1.0, 3.0, 5.0)}
-    assert step.conditions.foreign_share == 0
-    assert not step.voided and not step.verdict.passed  # a quarter of the utterances broke up
-
-
-def test_failed_calls_are_told_by_reason() -> None:
-    step = a_step([a_call(1), a_call(2, error="refused: HTTP 503")])
-    assert (step.calls_ended, step.calls_failed, step.errors) == (2, 1, {"refused: HTTP 503": 1})
-    assert step.error_share == 0.5
-
-
-def test_a_late_load_side_voids_the_step() -> None:
-    step = a_step([a_call()], leg_lateness_p99_ms=7.0)
-    assert step.voided and step.verdict.voided
-
-
 def test_the_lateness_of_seconds_is_weighted_by_their_frames() -> None:
     quiet = Load(at=1, lateness_p99_ms=0.25, lateness_max_ms=0.2, lateness_buckets={0: 9_990}, cpu_s=0, legs=100)
     hiccup = Load(at=2, lateness_p99_ms=20, lateness_max_ms=20.1, lateness_buckets={80: 10}, cpu_s=0, legs=1)
@@ -329,125 +265,45 @@ def test_the_lateness_of_seconds_is_weighted_by_their_frames() -> None:
     assert lateness_of([]) == (None, None)
 
 
-# --- the result -------------------------------------------------------------------------------------------------------
-
-
-def an_outcome(*, cost_ms: float, largest: int, passing: tuple[int, ...] = (), to_stt_ms: float = 2) -> Outcome:
-    """Steps of 1 call, of `passing`, of the largest that passes, and one that fails."""
-    base = Base({"server": 0.0}, {}, {"server": 1}, 20)
-    steps = []
-    for calls, answer_ms in (*((calls, 410) for calls in (1, *passing, largest)), (2 * largest, 700)):
-        step = a_step([a_call(number, answer_ms=answer_ms, to_stt_ms=to_stt_ms) for number in range(3)])
-        cpu = {"server": cost_ms}
-        step = dataclasses.replace(step, calls=calls, cpu_ms_per_call_s=cpu, cpu_above_base_ms_per_call_s=cpu)
-        step = dataclasses.replace(step, cpu_total_ms_per_call_s=cost_ms, cpu_total_above_base_ms_per_call_s=cost_ms)
-        steps.append(step)
-    return Outcome(base, 40.0, steps)
-
-
-def told(outcomes: dict[str, Outcome]) -> dict[str, Measured]:
-    """By name, without the number of calls."""
-    return {measure.name.partition(" (")[0]: measure for measure in measures(outcomes)}
-
-
-def test_the_systems_are_compared_where_they_ran() -> None:
-    outcomes = {
-        "parley:5": an_outcome(cost_ms=12, largest=30),
-        "parley:20": an_outcome(cost_ms=8, largest=60),
-        "bare": an_outcome(cost_ms=4, largest=100),
-    }
-    found = ratios(outcomes)
-    assert found["calls per core, this system / bare"] == 0.6
-    assert found["CPU per call-second without base, this system / bare"] == 2.0
-    assert found["calls per core, this system / Pipecat"] is None
-    shown = {name: (measure.figure, measure.verdict) for name, measure in told(outcomes).items()}
-    assert shown["calls per core"] == (60, "MISS")
-    assert shown["added latency p95 at one call"] == (10, "PASS")
-    assert shown["added latency p95 at 70 % of capacity"] == (None, "-")
-    assert shown["CPU per call-second against the bare process"] == (2, "PASS")
-    assert shown["CPU per call-second against the featureless floor"] == (None, "-")
-
-
-def test_costs_are_compared_at_the_largest_number_of_calls_that_both_carried() -> None:
-    ours, floor = an_outcome(cost_ms=9, largest=40, passing=(20,)), an_outcome(cost_ms=3, largest=200, passing=(20, 40))
-    # Cheaper beyond what this system carries: not compared.
-    floor.steps[-2] = dataclasses.replace(floor.steps[-2], cpu_total_above_base_ms_per_call_s=1.0)
-    measure = told({"parley": ours, "floor": floor})["CPU per call-second against the featureless floor"]
-    assert (measure.figure, measure.verdict, measure.short_of_goal) == (3.0, "PASS", True)
-    assert measure.aim == "<= 3.5 x, better 2" and measure.name.endswith("(40)")
-
-
-def test_audio_must_not_reach_the_transcriber_later_than_through_the_peer() -> None:
-    outcomes = {
-        "parley": an_outcome(cost_ms=9, largest=100, passing=(10,), to_stt_ms=6),
-        "pipecat": an_outcome(cost_ms=48, largest=10, to_stt_ms=4),
-    }
-    found = told(outcomes)
-    for frame in ("ends", "begins"):
-        measure = found[f"frame that {frame} a turn, phone to transcriber, p95 against Pipecat's"]
-        assert (measure.figure, measure.verdict) == (1.5, "MISS")
-    assert found["added latency p95 against Pipecat's"].verdict == "PASS"
-    assert (found["calls per core against Pipecat's"].figure, found["calls per core"].verdict) == (10, "PASS")
-
-
-def test_the_network_s_buffer_is_judged_by_every_step_up_to_capacity() -> None:
-    outcome = an_outcome(cost_ms=9, largest=100, passing=(10,))
-    name, never = (
-        "network's buffer inside an utterance, lowest up to capacity",
-        "utterances that never had 150 ms buffered",
-    )
-    found = told({"parley": outcome})
-    assert (found[name].figure, found[name].verdict, found[never].verdict) == (280, "PASS", "PASS")
-    outcome.steps[1] = dataclasses.replace(
-        outcome.steps[1], min_depth_ms=Distribution.of([140, 300]), utterances_never_150_ms=1
-    )
-    found = told({"parley": outcome})
-    assert (found[name].figure, found[name].verdict, found[never].verdict) == (140, "MISS", "MISS")
-
-
-def test_the_cost_of_one_more_call_needs_no_base() -> None:
-    first, second = a_step([a_call()]), a_step([a_call()])
-    first = dataclasses.replace(first, calls=10, mean_concurrent=10.0, cpu_total_ms_per_call_s=28.0)  # 200 + 10 * 8
-    second = dataclasses.replace(second, calls=40, mean_concurrent=40.0, cpu_total_ms_per_call_s=13.0)  # 200 + 40 * 8
-    base = Base({}, {}, {}, 20)
-    assert Outcome(base, 40.0, [first, second]).cost_by_fit == Fit(8.0, 0.2)
-    assert Outcome(base, 40.0, [first]).cost_by_fit is None
-
-
-def test_a_result_is_json_tables_and_plots(tmp_path: Path) -> None:
-    results = [
-        SystemResult("bare", {"processes": 1}, ("server",), an_outcome(cost_ms=4, largest=100)),
-        SystemResult("pipecat", {}, ("server",), None, "it did not start"),
-    ]
-    text = json.loads(json.dumps(document(results, command={}, started_at="2026-01-01T00:00:00+00:00")))
-    assert text["systems"]["bare"]["largest_passing_calls"] == 100
-    assert [step["passed"] for step in text["systems"]["bare"]["steps"]] == [True, True, False]
-    assert text["systems"]["pipecat"]["error"] == "it did not start"
-    assert {measure["verdict"] for measure in text["measures"]} == {"-"}  # this system did not run
-    console = Console(record=True, width=200, file=io.StringIO())
-    print_tables(results, console)
-    shown = console.export_text()
-    assert "it did not start" in shown and "MISS" in shown and "not measured" in shown
-    names = sorted(file.name for file in draw(results, tmp_path))
-    assert names == ["cost.png", "cost.svg", "latency.png", "latency.svg"]
-    assert all(file.stat().st_size > 1000 for file in tmp_path.iterdir())
-
-
 # --- callers, configuration -------------------------------------------------------------------------------------------
 
 
-def test_callers_begin_evenly_spread() -> None:
+def test_first_calls_end_evenly_spread() -> None:
     for count in (5, 10, 40, 100):
         phases = sorted(phase(number) for number in range(count))
         gaps = [later - earlier for earlier, later in zip(phases, [*phases[1:], phases[0] + 1], strict=True)]
         assert max(gaps) < 2.7 / count
+    lengths = [len(first_turns(number)) for number in range(100)]
+    assert all(20 <= lengths.count(length) <= 30 for length in range(1, len(TURNS) + 1))
+
+
+async def test_new_callers_begin_one_after_another_and_are_whole_from_their_second_call_on() -> None:
+    began = time.monotonic()
+    placed: list[tuple[float, int]] = []
+    callers_of: dict[str, list[int]] = {}
+
+    async def place(call_id: str, turns: Sequence[Turn]) -> Call:
+        placed.append((time.monotonic() - began, len(turns)))
+        callers_of.setdefault(call_id.partition("-")[0], []).append(len(turns))
+        await asyncio.sleep(0.3)
+        return Call(call_id, 0, 0, 1)
+
+    callers = Callers(place, on_over=lambda call: None)
+    callers.want(4, within_s=0.4)
+    await asyncio.sleep(0.8)
+    await callers.over(1)
+    for (at, _), due_s in zip(placed, (0.05, 0.15, 0.25, 0.35), strict=False):
+        assert at >= due_s - 0.005  # later on a busy machine
+    for number in range(4):
+        first, *later = callers_of[f"c{number}"]
+        assert first == len(first_turns(number)) and later and set(later) == {len(TURNS)}
 
 
 async def test_callers_call_again_until_they_are_not_wanted() -> None:
     up, peak = 0, 0
     over: list[Call] = []
 
-    async def place(call_id: str) -> Call:
+    async def place(call_id: str, turns: Sequence[Turn]) -> Call:
         nonlocal up, peak
         up += 1
         peak = max(peak, up)
@@ -455,8 +311,8 @@ async def test_callers_call_again_until_they_are_not_wanted() -> None:
         up -= 1
         return Call(call_id, 0, 0, 1)
 
-    callers = Callers(place, call_s=0.05, on_over=over.append)
-    callers.want(4)
+    callers = Callers(place, on_over=over.append)
+    callers.want(4, within_s=0.05)
     await asyncio.sleep(0.3)
     await callers.over(1)
     callers.check()
@@ -474,3 +330,65 @@ def test_the_serve_config_is_changed_in_the_sessions_only() -> None:
     assert sessions["autoscaling_config"]["min_replicas"] == sessions["autoscaling_config"]["max_replicas"] == 6
     assert sessions["max_ongoing_requests"] == sessions["user_config"]["max_calls"] == 20
     assert sessions["ray_actor_options"]["num_cpus"] * 6 <= 0.31
+
+
+def test_parley_is_measured_as_it_is_shipped() -> None:
+    shipped = yaml.safe_load(serve_config().read_text(encoding="utf-8"))
+    theirs = {d["name"]: d for application in shipped["applications"] for d in application["deployments"]}
+    derived = derive(shipped, max_calls=70, calls_per_process=None)
+    ours = {d["name"]: d for application in derived["applications"] for d in application["deployments"]}
+    assert Parley().name == "parley"
+    assert ours["CallSessions"]["max_ongoing_requests"] == theirs["CallSessions"]["max_ongoing_requests"] == 20
+    assert ours["CallSessions"]["autoscaling_config"]["min_replicas"] == 4
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_few_calls_are_measured_for_longer() -> None:
+    plan = Plan(steps=(1, 10, 20, 60), step_s=25, rounds=2, longest_s=150)
+    # 100 turns, and 20 barge-ins, of all rounds: four turns and one barge-in in 39 s, twelve and nine in 36.
+    assert plan.seconds(1) == pytest.approx(100 / 12 * 36 / 2)
+    assert plan.seconds(10) == pytest.approx(25 * 39 / 10 / 2)
+    assert plan.seconds(60) == 25
+    # Of fewer turns the barge-ins decide.
+    assert Plan((10,), 25, rounds=2, turns=60).seconds(10) == pytest.approx(20 * 39 / 10 / 2)
+    assert Plan((1,), 25, rounds=1, longest_s=60).seconds(1) == 60
+
+
+def test_the_estimate_has_every_part() -> None:
+    plan = Plan(steps=(1, 10, 20), step_s=30, rounds=3, longest_s=30, base_s=20, settle_s=10)
+    ramps_s = 3 * 4 + (1 + 10 + 10) / 1.5
+    assert plan.estimate_s(100) == pytest.approx(100 + 20 + 20 + 20 + ramps_s + 90 + 8)
+    # Ten new callers take longer than the single call's last answers; two do not.
+    assert (plan.ramp_s(10, after_one=True), plan.ramp_s(2, after_one=True)) == (plan.ramp_s(10), 10)
+
+
+def test_a_single_call_is_a_dense_one_that_the_transcriber_s_script_fits() -> None:
+    assert (script(1), script(2)) == (DENSE_TURNS, TURNS)
+    texts = [turn.text for turn in ALL_TURNS]
+    for turns in (TURNS, DENSE_TURNS):
+        assert [turn.text for turn in turns] == [texts[number % len(texts)] for number in range(len(turns))]
+    assert sum(turn.barge_in_after_ms is not None for turn in DENSE_TURNS) == 9
+    # A callee interrupts long replies, and the greeting; after a short one it speaks in turn.
+    before = [None, *(turn.reply for turn in DENSE_TURNS)]
+    assert all((turn.barge_in_after_ms is None) == (reply is not None and len(reply) < 30)
+               for turn, reply in zip(DENSE_TURNS, before, strict=False))  # fmt: skip
+
+
+def test_every_second_round_goes_backwards() -> None:
+    assert [in_turns(("a", "b", "c"), number) for number in range(3)] == [
+        ["a", "b", "c"],
+        ["c", "b", "a"],
+        ["a", "b", "c"],
+    ]
+
+
+def test_steps_are_chosen_for_all_or_for_one() -> None:
+    chosen = arguments(["--systems", "parley:5,bare", "--steps", "1,10", "--steps", "parley=40,1,60"]).steps
+    assert steps_of("parley:5", chosen) == steps_of("parley", chosen) == [1, 40, 60]
+    assert steps_of("bare", chosen) == [1, 10]
+    assert steps_of("bare", [steps_argument("parley=5")]) == STEPS
+    for text in ("0,1", "bare=", "nobody=1", "ten"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            steps_argument(text)

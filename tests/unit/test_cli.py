@@ -115,6 +115,8 @@ def test_the_do_not_call_list() -> None:
     assert (code, "--reason is empty" in output) == (1, True)
     assert run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")[0] == 0
     assert "+12025550123" not in run("do-not-call", "list")[1]
-    assert "agreed anew" in run("do-not-call", "list", "--removed")[1]
+    narrow = CliRunner().invoke(app, ["do-not-call", "list", "--removed"], env={"COLUMNS": "60"}).output
+    for output in (narrow, run("do-not-call", "list", "--removed")[1]):
+        assert "agreed anew" in output and "by [letter]" in output and "…" not in output
     code, output = run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")
     assert (code, "is not on the do-not-call list" in output) == (1, True)

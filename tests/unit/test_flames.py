@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from load_tests.flames import find_replicas, read_stacks, thread_times
+from load_tests.flames import Target, busiest, find_replicas, read_stacks, thread_times, without_command_line
 
 
 def test_stacks_are_added_up_by_function_and_recursion_counts_once() -> None:
@@ -40,6 +40,30 @@ def test_replicas_are_found_by_title_and_only_those_of_the_wanted_roles() -> Non
         for child in children:
             child.kill()
             child.communicate()
+
+
+def test_of_each_role_the_replica_that_works_is_looked_into() -> None:
+    codes = ["import sys; sys.stdin.read()", "while True: pass", "import sys; sys.stdin.read()"]
+    children = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for code in codes]
+    try:
+        idle, working, alone = (psutil.Process(child.pid) for child in children)
+        sessions = [Target("CallSessions", idle, "CallSessions"), Target("CallSessions-2", working, "CallSessions")]
+        chosen = busiest([*sessions, Target("MediaIngress", alone, "MediaIngress")], 0.5)
+        assert {target.name: target.process.pid for target in chosen} == {
+            "CallSessions": working.pid,
+            "MediaIngress": alone.pid,
+        }
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+
+
+def test_a_graph_does_not_show_the_machine_that_it_was_made_on() -> None:
+    svg = '<svg><text id="title" y="24">/home/me/.venv/bin/py-spy record --pid 7</text><text>main (app.py)</text></svg>'
+    assert without_command_line(svg, "Ingress & more") == (
+        '<svg><text id="title" y="24">Ingress &amp; more</text><text>main (app.py)</text></svg>'
+    )
 
 
 def test_cpu_by_thread_is_what_was_spent_since_the_start_of_the_window() -> None:

@@ -2,235 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from dataclasses import dataclass, field
-from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.conversation.far_marks import Mark
-from serve_app.conversation.ledger import Spoken
-from serve_app.conversation.playout import PlayedFrame, Playout
-from serve_app.conversation.speakable import speakable
-from serve_app.providers.base import AudioFormat, Word
-
-LINEAR = AudioFormat("linear16", 8000)
-FRAME_S = 0.02
-FRAME_BYTES = 320
-# One written word each, said in one or more, and in the same way wherever they stand.
-TOKENS = ("hello", "a", "appointment", "we", "tomorrow,", "42", "$12.50", "$1,250.75", "7%", "350")
-Marks = Literal["none", "all", "some"]
-Step = Literal["hold", "release", "interrupt"]
-
-
-def frame_of(generation: int, index: int) -> bytes:
-    return generation.to_bytes(2, "little") + index.to_bytes(4, "little") + bytes(FRAME_BYTES - 6)
-
-
-def name_of(frame: bytes) -> tuple[int, int]:
-    return int.from_bytes(frame[:2], "little"), int.from_bytes(frame[2:6], "little")
-
-
-@dataclass(frozen=True)
-class Speech:
-    """What a synthesizer makes of a text, known to the millisecond."""
-
-    pieces: tuple[str, ...]
-    words: tuple[Word, ...]
-    """As spoken, whether or not the synthesizer tells them."""
-    owners: tuple[int, ...]
-    """For each spoken word the written word that it belongs to."""
-    frames: int
-    timed: bool
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-    def written_words_heard(self, position_s: float) -> int:
-        """Those whose last spoken word was over."""
-        unheard = [self.owners[i] for i, word in enumerate(self.words) if (word.end_s or 0) > position_s + 1e-6]
-        return unheard[0] if unheard else len(self.text.split())
-
-
-@st.composite
-def speeches(draw: st.DrawFn) -> Speech:
-    sentences = draw(st.lists(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=8), min_size=1, max_size=3))
-    pieces = tuple(" ".join(tokens) + "." + " " * (i + 1 < len(sentences)) for i, tokens in enumerate(sentences))
-    tokens = enumerate("".join(pieces).split())
-    said = [(owner, word) for owner, token in tokens for word in speakable(token, "en").spoken.split()]
-    timed = draw(st.booleans())
-    words, now = [], 0.0
-    if timed:
-        now = draw(st.integers(0, 15)) / 100
-        for _, word in said:
-            end = now + draw(st.integers(8, 50)) / 100
-            words.append(Word(word, now, end))
-            now = end + draw(st.sampled_from([0.0, 0.0, 0.05, 0.2]))
-    else:
-        # Without timings the truth can be known only where each letter lasts equally long.
-        letter_s = 1 / draw(st.integers(10, 20))
-        for _, word in said:
-            words.append(Word(word, now, now + len(word) * letter_s))
-            now += (len(word) + 1) * letter_s
-    frames = -int(-now // FRAME_S)
-    return Speech(pieces, tuple(words), tuple(owner for owner, _ in said), frames, timed)
-
-
-@dataclass
-class Played:
-    frame: bytes
-    began_at: float
-    ended_at: float
-
-
-@dataclass
-class FarEnd:
-    """The network: plays what arrives, back to back, and says when a mark is passed. Its times are its own."""
-
-    delay_s: float
-    marks: Marks
-    played: list[Played] = field(default_factory=list)
-    answers: list[tuple[float, str]] = field(default_factory=list)
-    """Marks passed, and when that is known at home."""
-    free_at: float = 0.0
-    marks_seen: int = 0
-
-    def receive(self, item: bytes | Mark, now: float) -> None:
-        at = max(now + self.delay_s, self.free_at)
-        if isinstance(item, bytes):
-            self.free_at = at + FRAME_S
-            self.played.append(Played(item, at, self.free_at))
-            return
-        self.marks_seen += 1
-        if self.marks == "all" or (self.marks == "some" and self.marks_seen % 2):
-            heapq.heappush(self.answers, (at + self.delay_s, item.id))
-
-    def clear(self, now: float) -> None:
-        at = now + self.delay_s
-        self.played = [played for played in self.played if played.began_at < at]
-        if self.played:
-            self.played[-1].ended_at = min(self.played[-1].ended_at, at)
-        self.answers = [answer for answer in self.answers if answer[0] <= at + self.delay_s]
-        heapq.heapify(self.answers)
-        self.free_at = min(self.free_at, at)
-
-    def of(self, generation: int) -> list[Played]:
-        return [played for played in self.played if name_of(played.frame)[0] == generation]
-
-    def position_s(self, generation: int) -> float:
-        """Where in the utterance's audio it stopped."""
-        played = self.of(generation)
-        if not played:
-            return 0.0
-        return name_of(played[-1].frame)[1] * FRAME_S + played[-1].ended_at - played[-1].began_at
-
-
-@dataclass
-class Call:
-    """A playout with a far end, on a clock of its own."""
-
-    far: FarEnd
-    playout: Playout = field(default_factory=lambda: Playout(LINEAR, lead_ms=300))
-    now: float = 0.0
-    held: bool = False
-    recorded: list[PlayedFrame] = field(default_factory=list)
-    spoken: dict[int, Spoken] = field(default_factory=dict)
-    confirmed: list[int] = field(default_factory=list)
-
-    def run_until(self, until: float) -> None:
-        while True:
-            self.tick()
-            wake = self.playout.next_wake(self.now)
-            answer = self.far.answers[0][0] if self.far.answers else float("inf")
-            at = min(self.now + wake if wake is not None else float("inf"), max(answer, self.now))
-            if at > until:
-                break
-            self.now = at
-            if answer <= at:
-                self.playout.confirm(heapq.heappop(self.far.answers)[1], self.now)
-        self.now = max(self.now, until)
-        self.tick()
-
-    def tick(self) -> None:
-        sent = self.playout.tick(self.now)
-        assert not (self.held and sent), "nothing is sent until the release"
-        for item in sent:
-            self.far.receive(item, self.now)
-        self.collect([])
-
-    def collect(self, spoken: list[Spoken]) -> None:
-        self.recorded += self.playout.take_played()
-        notices = self.playout.take_notices()
-        self.confirmed += [notice.generation for notice in notices if notice.kind == "confirmed"]
-        for ended in [*spoken, *(notice.spoken for notice in notices if notice.spoken is not None)]:
-            assert ended.generation not in self.spoken, "accounted for once"
-            self.spoken[ended.generation] = ended
-
-    def do(self, step: Step) -> None:
-        if step == "hold" and not self.held:
-            self.held = True
-            self.playout.hold(self.now)
-            self.far.clear(self.now)
-        elif step == "release" and self.held:
-            self.held = False
-            self.playout.release(self.now)
-        elif step == "interrupt":
-            self.held = False
-            spoken = self.playout.interrupt(self.now)
-            self.far.clear(self.now)
-            self.collect(spoken)
-
-    def push(self, generation: int, speech: Speech, chunk: tuple[int, int], audio: bytes) -> None:
-        start, end = chunk
-        if speech.timed:
-            after, upto = start * FRAME_S / FRAME_BYTES, end * FRAME_S / FRAME_BYTES
-            self.playout.push_words(generation, tuple(w for w in speech.words if after <= (w.start_s or 0) < upto))
-        self.playout.push_audio(generation, audio[start:end])
-        if end == len(audio):
-            self.playout.finish(generation)
-
-
-def talk(call: Call, speech: Speech, chunks: list[tuple[int, int]], steps: list[tuple[int, Step]]) -> bool:
-    """One utterance under the steps, to its end. Whether all its audio was there when it ended."""
-    audio = b"".join(frame_of(1, index) for index in range(speech.frames))
-    call.playout.begin(1)
-    for piece in speech.pieces:
-        call.playout.push_text(1, speakable(piece, "en"))
-    events: list[tuple[float, Step | tuple[int, int]]] = []
-    at = start = 0
-    for size, wait_ms in itertools.chain(chunks, itertools.repeat((4000, 100))):
-        at, end = at + wait_ms, min(start + size, len(audio))
-        events.append((at / 1000, (start, end)))
-        if end == len(audio):
-            break
-        start = end
-    at_s = 0.0
-    for number, (wait_ms, step) in enumerate(steps):
-        # No step at the very moment when a frame begins: which came first would be a matter of rounding.
-        at_s += (wait_ms + 0.31 * (number % 3 + 1)) / 1000
-        events.append((at_s, step))
-    complete = False
-    for when, event in sorted(events, key=lambda event: event[0]):
-        call.run_until(when)
-        if 1 in call.spoken:
-            return complete
-        if isinstance(event, tuple):
-            call.push(1, speech, event, audio)
-            complete = event[1] == len(audio)
-        else:
-            call.do(event)
-    call.do("release")
-    call.run_until(call.now + speech.frames * FRAME_S + 5)
-    return complete
-
-
-STEPS: st.SearchStrategy[Step] = st.sampled_from(["hold", "release", "hold", "release", "interrupt"])
-far_ends = st.builds(FarEnd, st.sampled_from([0.0, 0.03, 0.25]), st.sampled_from(["none", "all", "some"]))
-chunk_lists = st.lists(st.tuples(st.integers(1, 9000), st.integers(0, 250)), max_size=12)
-step_lists = st.lists(st.tuples(st.integers(0, 2500), STEPS), max_size=6)
+from serve_app.conversation.ledger import TYPICAL_CHARS_PER_S
+from tests.unit.far_end_fixtures import (
+    FRAME_S,
+    Call,
+    FarEnd,
+    Speech,
+    Step,
+    chunk_lists,
+    far_ends,
+    fill_step_lists,
+    name_of,
+    sparse_chunk_lists,
+    speeches,
+    step_lists,
+    talk,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -240,19 +32,36 @@ def test_what_counts_as_heard_is_what_was_played(
 ) -> None:
     call = Call(far)
     complete = talk(call, speech, chunks, steps)
-    assert (set(call.spoken), call.playout.idle) == ({1}, True)
+    _is_told_as_heard(call, speech, complete=complete)
+
+
+@settings(max_examples=300, deadline=None)
+@given(far_ends, speeches(), sparse_chunk_lists, fill_step_lists)
+def test_what_was_heard_is_the_same_with_fillers_inside_the_reply(
+    far: FarEnd, speech: Speech, chunks: list[tuple[int, int]], steps: list[tuple[int, Step]]
+) -> None:
+    call = Call(far)
+    _is_told_as_heard(call, speech, complete=talk(call, speech, chunks, steps))
+
+
+def _is_told_as_heard(call: Call, speech: Speech, *, complete: bool) -> None:
+    far = call.far
+    assert (set(call.spoken), call.playout.idle) == ({1, *call.fillers}, True)
     spoken = call.spoken[1]
     assert spoken.heard_text + spoken.unheard_text == spoken.text == speech.text
     assert spoken.heard_text == speech.text or not spoken.unheard_text[0].strip() or not spoken.heard_text
     truth, claimed = speech.written_words_heard(far.position_s(1)), len(spoken.heard_text.split())
-    assert claimed <= truth + 1 or not (speech.timed or complete)
+    certain = speech.timed or complete
+    # Before all the audio is there, the voice is taken for one of usual speed: as far as that would have come.
+    usual = speech.written_words_heard(far.position_s(1) * TYPICAL_CHARS_PER_S / (speech.chars_per_s or 1))
+    assert claimed <= (truth if certain else max(truth, usual)) + 1
     # A mark that never comes, where others do, says that the far end may have stalled: less counts as heard then.
-    if far.marks != "some" and (speech.timed or complete):
-        assert claimed >= truth - 1
+    if far.marks != "some":
+        assert claimed >= (truth if certain else min(truth, usual)) - 1
     if not spoken.interrupted and far.marks != "some":
         assert truth >= len(speech.text.split()) - 1
     _recorded_where_it_was_heard(call)
-    assert len(call.confirmed) <= 1
+    assert call.confirmed.count(1) <= 1
 
 
 def _recorded_where_it_was_heard(call: Call) -> None:
@@ -296,5 +105,7 @@ def test_after_a_hold_speech_goes_on_from_the_word_where_it_stopped(
         heard = speech.written_words_heard(furthest_s)
         heard_words = [w for w, owner in zip(speech.words, speech.owners, strict=True) if owner < heard]
         heard_to_s = (heard_words[-1].end_s or 0.0) if heard_words else 0.0
-        assert goes_on_s > heard_to_s - FRAME_S - 1e-4, "no word that was heard is said again"
+        # A mark that never comes, where others do, says that the far end may have stalled: rather twice than never.
+        if far.marks != "some":
+            assert goes_on_s > heard_to_s - FRAME_S - 1e-4, "no word that was heard is said again"
     _recorded_where_it_was_heard(call)

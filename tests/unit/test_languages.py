@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,23 +15,13 @@ from serve_app.providers.stt_deepgram import DeepgramTranscriber
 from serve_app.providers.tts_cartesia import CartesiaSynthesizer
 from serve_app.simulators.flux_stream import FluxStream
 from serve_app.simulators.prepared_speech import SpeechCache
-from tests.unit.providers_fixtures import LINEAR16, Bed, eventually, feed, running, spoken
+from tests.unit.providers_fixtures import LINEAR16, Bed, eventually, feed, spoken
+from tests.unit.test_providers_stt import until_turn_end
 from tests.unit.test_simulators_flux import KEY, QUERY, Client, connected
 
+pytest_plugins = ("tests.unit.providers_fixtures",)
+
 ENGLISH = TranscriptionRequest("call-1", LINEAR16)
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
-
-
-@pytest.fixture
-async def stt(bed: Bed) -> AsyncIterator[DeepgramTranscriber]:
-    transcriber = DeepgramTranscriber(bed.deepgram(connect_timeout_s=1), "k")
-    yield transcriber
-    await transcriber.aclose()
 
 
 class Told:
@@ -89,12 +78,9 @@ async def test_a_switch_is_told_to_the_live_stream_and_turns_go_on(
     assert told.answers[0]["language_hints"] == ["es"]
     bed.scripts.expect("call-1", "Sí, esa hora me viene bien.")
     await feed(stream.send, spoken("Yes that time works for me."))
-    async with asyncio.timeout(30):
-        async for event in stream.events():
-            if isinstance(event, TurnEnded):
-                break
+    *_, event = await until_turn_end(stream)
     await stream.close()
-    assert event.text == "Sí, esa hora me viene bien."
+    assert isinstance(event, TurnEnded) and event.text == "Sí, esa hora me viene bien."
 
 
 async def test_a_configuration_that_is_refused_does_not_end_the_stream(
@@ -107,16 +93,9 @@ async def test_a_configuration_that_is_refused_does_not_end_the_stream(
     assert told.answers[0]["type"] == "ConfigureFailure"
     bed.scripts.expect("call-1", "Hello.")
     await feed(stream.send, spoken("Hello."))
-    async with asyncio.timeout(30):
-        assert any([isinstance(event, TurnEnded) async for event in _first_turn(stream)])
+    *_, event = await until_turn_end(stream)
     await stream.close()
-
-
-async def _first_turn(stream: Any) -> AsyncIterator[Any]:
-    async for event in stream.events():
-        yield event
-        if isinstance(event, TurnEnded):
-            return
+    assert isinstance(event, TurnEnded) and event.text == "Hello."
 
 
 async def test_an_english_stream_cannot_switch_and_says_so(stt: DeepgramTranscriber) -> None:

@@ -52,6 +52,22 @@ def test_synthesizers_may_split_and_write_words_as_they_like(words: list[str]) -
     assert heard(text, len(words) * 0.1) == "I owe $21. Not Ann's."
 
 
+def test_another_voice_takes_over_where_the_audio_ends_whatever_the_first_one_told_of_its_plans() -> None:
+    text = text_of("One two three four.")
+    text.add_timings(timed(["One", "two", "three", "four."]))
+    # "Two" was cut: the second voice says it again, and speaks at half the speed.
+    text.forget_timings_after(0.15)
+    assert heard(text, 0.15, audio_s=0.15) == "One"
+    text.add_timings(tuple(Word(w, 0.15 + i * 0.2, 0.35 + i * 0.2) for i, w in enumerate(["two", "three", "four."])))
+    assert heard(text, 0.34) == "One"
+    assert heard(text, 0.35) == "One two"
+    assert heard(text, 0.54) == "One two"
+    assert heard(text, 0.75) == "One two three four."
+    text.forget_timings_after(0.0)
+    text.add_timings(timed(["One"]))
+    assert heard(text, 0.1) == "One"
+
+
 def test_a_word_that_was_said_differently_is_stepped_over_and_drags_nothing_along() -> None:
     text = text_of("We met the CEO and the staff of the firm.")
     text.add_timings(timed(["We", "met", "the", "boss", "and", "the"]))

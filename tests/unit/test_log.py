@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -16,15 +15,6 @@ from serve_app.settings import LogSettings
 from tests.unit.api_support import TO, Plane
 
 pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
-
-
-@pytest.fixture(name="logs", autouse=True)
-def fixture_logs() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def test_a_number_keeps_its_last_four_digits() -> None:

@@ -394,6 +394,61 @@ def test_a_filler_is_played_ahead_of_a_reply_that_has_not_begun() -> None:
     assert [notice.generation for notice in far.notices if notice.kind == "drained"] == [2, 1]
 
 
+def dry(text: str = "one two") -> Far:
+    """A reply that has sounded for 200 ms, and of which more must come."""
+    far = Far(Playout(LINEAR, lead_ms=300))
+    far.playout.begin(1)
+    far.playout.push_text(1, plain(text))
+    far.playout.push_audio(1, audio_of(200))
+    far.run(1)
+    assert [notice.kind for notice in far.notices] == ["playing", "dry"]
+    return far
+
+
+def test_a_filler_is_played_inside_a_reply_that_has_fallen_dry() -> None:
+    far = dry()
+    assert far.playout.begin(2, before=1)
+    far.playout.push_text(2, plain("Um."))
+    far.playout.push_audio(2, audio_of(100, fill=2))
+    far.playout.finish(2)
+    far.run(0.05)
+    far.playout.push_audio(1, audio_of(200, fill=3))
+    far.playout.finish(1)
+    far.run(1)
+    assert b"".join(far.frames) == audio_of(200) + audio_of(100, fill=2) + audio_of(200, fill=3)
+    told = [(notice.kind, notice.generation) for notice in far.notices[2:]]
+    assert told == [("playing", 2), ("playing", 1), ("drained", 2), ("drained", 1)]
+    spoken = {notice.generation: notice.spoken for notice in far.notices if notice.spoken is not None}
+    assert (spoken[1].heard_text, spoken[1].interrupted, spoken[1].played_ms) == ("one two", False, 400)
+    assert far.playout.underruns == 1, "it was one, filler or not"
+    assert far.playout.idle
+
+
+def test_a_reply_that_breaks_off_after_the_filler_inside_it_is_told_as_heard() -> None:
+    far = dry("one two three four")
+    far.playout.push_words(1, (Word("one", 0.0, 0.1), Word("two", 0.1, 0.2), Word("three", 0.2, 0.3)))
+    assert far.playout.begin(2, before=1)
+    far.playout.push_text(2, plain("Um."))
+    far.playout.push_audio(2, audio_of(400, fill=2))
+    far.playout.finish(2)
+    far.run(0.2)
+    filler, reply = far.playout.interrupt(far.now)
+    assert (filler.generation, reply.generation) == (2, 1)
+    assert (reply.heard_text, reply.interrupted) == ("one two", True)
+
+
+@pytest.mark.parametrize("what", ["more is there", "held", "its end is there"])
+def test_nothing_is_queued_inside_a_reply_that_goes_on_by_itself(what: str) -> None:
+    far = dry()
+    if what == "more is there":
+        far.playout.push_audio(1, audio_of(40))
+    elif what == "held":
+        far.playout.hold(far.now)
+    else:
+        far.playout.finish(1)
+    assert not far.playout.begin(2, before=1)
+
+
 def test_nothing_is_queued_ahead_of_a_reply_that_plays_or_is_over() -> None:
     far = playing("x", 100)
     far.tick()

@@ -22,6 +22,8 @@ from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.latency import Constant
 from tests.unit.providers_fixtures import QUICK, Bed, eventually, running
 
+pytest_plugins = ("tests.unit.providers_fixtures",)
+
 ASKED = ChatRequest(
     call_id="c1",
     messages=(
@@ -30,12 +32,6 @@ ASKED = ChatRequest(
     ),
     max_tokens=400,
 )
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
 
 
 @pytest.fixture(params=["groq", "openai"])

@@ -33,21 +33,10 @@ from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.flux import FLUX
 from tests.unit.providers_fixtures import LINEAR16, MULAW8, QUICK, Bed, eventually, feed, running, spoken
 
+pytest_plugins = ("tests.unit.providers_fixtures",)
+
 TEXT = "Yes that time works for me."
 REQUEST = TranscriptionRequest("call-1", LINEAR16)
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
-
-
-@pytest.fixture
-async def stt(bed: Bed) -> AsyncIterator[DeepgramTranscriber]:
-    transcriber = DeepgramTranscriber(bed.deepgram(connect_timeout_s=1), "k")
-    yield transcriber
-    await transcriber.aclose()
 
 
 async def until_turn_end(stream: TranscriptionStream, turns: int = 1) -> list[SttEvent]:

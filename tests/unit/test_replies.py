@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from serve_app.conversation.speech import LONGEST_TAIL_S, SLOWEST_CHARS_PER_S
 from serve_app.conversation.turn_types import FailOver, ReplyFailed, ReplyFinished, ReplySentence, SpeakLine, ToolCalled
 from serve_app.errors import ProviderError
 from serve_app.providers.base import ChatEvent, ChatFinished, ChatRequest, TextDelta, ToolCall
 from serve_app.providers.ranking import Ranking
 from serve_app.scenarios.scripted_llm import ScriptedModel
-from serve_app.scenarios.scripted_tts import TtsPlan
+from serve_app.scenarios.scripted_tts import CHAR_S, TtsPlan
 from tests.unit.session_fixtures import make_agent
 from tests.unit.speaker_fixtures import AVOID_FAILED_S, Booth, asked
 
@@ -92,10 +93,10 @@ def test_a_cancelled_reply_leaves_nothing_open_and_says_nothing_more(after_ms: i
 
 
 def test_a_reply_that_only_calls_tools_is_no_failure_and_needs_no_synthesizer() -> None:
-    calls = (ToolCall("1", "opt_out", '{"reason": "asked"}'), ToolCall("2", "end_call", ""))
+    calls = (ToolCall("1", "switch_language", '{"language": "es"}'), ToolCall("2", "end_call", ""))
     booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
     assert booth.events == [
-        ToolCalled(1, "opt_out", {"reason": "asked"}),
+        ToolCalled(1, "switch_language", {"language": "es"}),
         ToolCalled(1, "end_call", {}),
         ReplyFinished(1),
     ]
@@ -110,12 +111,19 @@ def test_the_text_of_a_reply_comes_before_its_tool_calls() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"reason": ', "[1]", '"text"', "7"])
 def test_arguments_that_are_no_object_fail_the_reply_and_carry_nothing_out(arguments: str) -> None:
-    calls = (ToolCall("1", "end_call", "{}"), ToolCall("2", "opt_out", arguments))
+    calls = (ToolCall("1", "end_call", "{}"), ToolCall("2", "switch_language", arguments))
     booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
     (failed,) = booth.events
     assert isinstance(failed, ReplyFailed)
     assert (failed.stage, failed.retryable, failed.has_alternative) == ("llm", True, False)
-    assert "opt_out" in failed.detail
+    assert "switch_language" in failed.detail
+
+
+@pytest.mark.parametrize("arguments", ['{"reason": ', "[1]", '"text"', "7", "", '{"reason": 7}', '{"why": "x"}'])
+def test_an_opt_out_counts_by_its_name_whatever_comes_with_it(arguments: str) -> None:
+    calls = (ToolCall("1", "end_call", "{"), ToolCall("2", "opt_out", arguments))
+    booth = play(Booth(llm=ToldModel(*calls, ChatFinished("tool_calls"))))
+    assert booth.events == [ToolCalled(1, "opt_out", {"reason": "asked for by the callee"}), ReplyFinished(1)]
 
 
 @pytest.mark.parametrize(
@@ -326,6 +334,45 @@ def test_text_is_cut_by_the_rules_of_the_language_that_is_spoken() -> None:
     booth.run(answer_through)
     assert [event.text for event in booth.of(ReplySentence)] == [said, question]
     assert booth.second_tts.texts == ["La doctora Ruiz llega tarde. ", "¿Espera usted?"]
+
+
+@pytest.mark.parametrize("plan", ["endless", "no_end"])
+@pytest.mark.parametrize("two_voices", [True, False])
+def test_speech_that_is_whole_and_does_not_end_is_ended(plan: TtsPlan, two_voices: bool) -> None:
+    """No apology for it, and no other voice: the callee heard every word."""
+    booth = Booth(llm=ScriptedModel(answers=[LONG]), two_voices=two_voices)
+    booth.tts.fail(plan, 1)
+
+    async def act(booth: Booth) -> None:
+        booth.speaker.start_reply(booth.group, 1, TALK)
+        causes = booth.transcript.probe(1).causes
+        spoken = await booth.drained(1)
+        assert (spoken.heard_text, spoken.interrupted) == (LONG, False)
+        # 60 ms for each character, and no more than the tail that any speech may have.
+        assert 0 <= spoken.played_ms / 1000 - (len(LONG) + 1) * CHAR_S <= LONGEST_TAIL_S + 1
+        assert causes == ["tts_failed"]
+
+    booth.run(act)
+    assert booth.of(ReplyFailed) == [] and len(booth.of(ReplyFinished)) == 1
+    assert " ".join(booth.heard).split() == LONG.split()
+    assert booth.second_tts.utterances == 0
+    assert booth.nothing_is_open()
+
+
+def test_untimed_speech_that_does_not_end_is_a_failure_once_it_is_far_too_long() -> None:
+    booth = Booth(llm=ScriptedModel(answers=[LONG]))
+    booth.tts.times_words = False
+    booth.tts.fail("endless", 1)
+
+    async def act(booth: Booth) -> None:
+        booth.speaker.start_reply(booth.group, 1, TALK)
+        await booth.ended(1)
+        assert booth.playout.audio_s(1) <= len(LONG) / SLOWEST_CHARS_PER_S + LONGEST_TAIL_S + 1
+
+    booth.run(act)
+    (failed,) = booth.of(ReplyFailed)
+    assert (failed.stage, failed.has_alternative) == ("tts", False)
+    assert "does not end" in failed.detail
 
 
 def test_a_line_that_is_spoken_live_changes_its_voice_too() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import SettingsError
-from serve_app.scenarios.document import BargeIn, Reply, Say, ToolUse
 from serve_app.scenarios.loading import find_scenarios, load_scenario
+from serve_app.scenarios.steps import BargeIn, Reply, Say, ToolUse
 
 HEAD = "agent: riverside-dental\nsteps:\n"
 

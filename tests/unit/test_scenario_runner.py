@@ -126,8 +126,9 @@ def test_an_utterance_that_is_over_cannot_be_interrupted() -> None:
 
 def test_a_wait_is_held_to_its_limit() -> None:
     slow = "- {say: Where is it, reply: {text: Here., first_token_ms: 1100}}\n"
-    (found,) = failures(slow + "- expect: {silence_below_s: 0.8}\n- hang_up: true")
-    assert found.startswith("steps.1.expect: 0.9 s of silence from ")
+    # The draft begins 0.16 s before the end of the turn, and the first sound comes 0.1 s after the text.
+    found = failures(slow + "- expect: {silence_below_s: 0.8}\n- hang_up: true")
+    assert found == ["steps.1.expect: 1.0 s of silence from 3.7 s on, not below 0.8 s"]
     assert failures(slow + "- expect: {silence_below_s: 1.2}\n- hang_up: true") == []
 
 
@@ -246,11 +247,19 @@ def silence_of(*marks: tuple[float, str]) -> list[tuple[float, float]]:
             watch.event(t.CalleeTurnEnded(""), now)
         elif what == "drained":
             watch.event(t.PlayoutDrained(1), now)
+        elif what == "unheard":
+            watch.event(t.PlayoutDrained(3), now)
+        elif what == "filler over":
+            watch.event(t.PlayoutDrained(2), now)
         elif what == "over":
             watch.command(t.HangUp("completed"), now)
         elif what is not None:
             sound = what
-        watch.tick(now, agent=sound == "agent", callee=sound == "callee")
+        if what == "filler":
+            watch.command(t.SpeakLine(2, "filler", "Um.", prepared_only=True, before=3), now)
+        if what in ("agent", "filler"):
+            watch.event(t.PlayoutStarted(1 if what == "agent" else 2), now)
+        watch.tick(now, agent=sound in ("agent", "filler"), callee=sound == "callee")
     return [(round(silence.start, 1), round(silence.end, 1)) for silence in watch.silences]
 
 
@@ -267,6 +276,23 @@ def test_silence_is_what_the_agent_owes() -> None:
     assert silence_of(*opening, (9.0, "callee"), (9.2, "quiet"), (9.7, "nothing"), (16.0, "over")) == [(0.0, 2.0)]
     # An utterance that breaks off in the middle: its end was not told.
     assert silence_of((2.0, "agent"), (4.0, "quiet"), (9.0, "agent"), (10.0, "over")) == [(0.0, 2.0), (4.0, 9.0)]
+
+
+def test_a_reply_that_nobody_heard_ends_no_silence() -> None:
+    opening = [(2.0, "agent"), (4.0, "quiet"), (4.02, "drained")]
+    asked = [(9.0, "callee"), (10.0, "quiet"), (10.5, "turn")]
+    assert silence_of(*opening, *asked, (11.0, "unheard"), (16.0, "over")) == [(0.0, 2.0), (10.5, 16.0)]
+
+
+def test_after_a_filler_the_reply_is_still_owed() -> None:
+    opening = [(2.0, "agent"), (4.0, "quiet"), (4.02, "drained")]
+    asked = [(9.0, "callee"), (10.0, "quiet"), (10.5, "turn")]
+    filler = [(12.0, "filler"), (12.5, "quiet"), (12.52, "filler over")]
+    assert silence_of(*opening, *asked, *filler, (16.0, "agent"), (18.0, "quiet"), (18.02, "drained")) == [
+        (0.0, 2.0),
+        (10.5, 12.0),
+        (12.5, 16.0),
+    ]
 
 
 def test_a_transcript_that_differs_from_what_was_heard_is_found() -> None:

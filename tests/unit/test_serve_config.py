@@ -52,6 +52,11 @@ def test_it_fits_on_two_cpus_and_rolls_over_there(document: dict[str, Any]) -> N
     assert least <= 0.8
 
 
+def test_an_update_leaves_no_deployment_without_a_replica(document: dict[str, Any]) -> None:
+    """Not the dialer either: calls that are asked for meanwhile would wait until its successor has started."""
+    assert {entry["max_surge_percent"] for entry in deployments(document).values()} == {100}
+
+
 def test_no_call_is_longer_than_what_drains_it(document: dict[str, Any]) -> None:
     """The hard stop of HAProxy cuts, and so does the end of a replica's grace."""
     longest_s = load_settings().telephony.vonage.length_timer_s

@@ -31,6 +31,15 @@ def put(monkeypatch: pytest.MonkeyPatch, *variables: dict[str, str]) -> None:
             monkeypatch.setenv(name, value)
 
 
+def refusal(tmp_path: Path, text: str) -> str:
+    """What is said of a settings file."""
+    file = tmp_path / "parley.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    return str(caught.value)
+
+
 def test_without_any_key_everything_is_simulated() -> None:
     settings = load_settings()
     assert settings.mode == "local"
@@ -59,11 +68,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_errors_name_the_key_and_the_remedy(tmp_path: Path, text: str, expected: str) -> None:
-    file = tmp_path / "parley.yaml"
-    file.write_text(text)
-    with pytest.raises(SettingsError) as caught:
-        load_settings(file)
-    assert expected in str(caught.value)
+    assert expected in refusal(tmp_path, text)
 
 
 @pytest.mark.parametrize("variable", ["PARLEY_DIALING__ALLOWED_NUMBERS", "PARLEY_SERVER"])
@@ -205,8 +210,4 @@ def test_a_second_entry_that_nobody_could_reach_is_refused_like_the_first(monkey
     ],
 )
 def test_lists_of_providers_and_drafts_are_checked_at_the_start(tmp_path: Path, text: str, expected: str) -> None:
-    file = tmp_path / "parley.yaml"
-    file.write_text(text)
-    with pytest.raises(SettingsError) as caught:
-        load_settings(file)
-    assert expected in str(caught.value)
+    assert expected in refusal(tmp_path, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,6 +14,8 @@ from serve_app.paths import configs_dir
 from serve_app.simulators import brain
 from serve_app.simulators.config import SimulatorConfig
 from tests.unit.providers_fixtures import QUICK, Bed, running
+
+pytest_plugins = ("tests.unit.providers_fixtures",)
 
 DENTAL = AgentDefinition.model_validate(
     yaml.safe_load((configs_dir() / "agents" / "riverside-dental.yaml").read_text(encoding="utf-8"))
@@ -50,12 +51,6 @@ def test_the_other_kinds_of_answers() -> None:
     assert "thank you" in ask("Yes that time works for me.").lower()
     assert "do not know" in ask("What is the capital of Mongolia?")
     assert all(fact not in ask("Yes, okay.") for fact in DENTAL.knowledge)
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from serve_app.simulators.config import SimulatorConfig
 from serve_app.simulators.listen import UNINTELLIGIBLE
 from tests.unit.providers_fixtures import QUICK, Bed, running, spoken
 
+pytest_plugins = ("tests.unit.providers_fixtures",)
+
 QUERY = {"model": "flux-general-en", "encoding": "linear16", "sample_rate": "16000", "tag": "call-1"}
 KEY = {"Authorization": "Token k"}
 TEXT = "Yes that time works for me."
@@ -56,12 +58,6 @@ async def connected(bed: Bed, **query: str) -> AsyncIterator[Client]:
         first = await client.next()
         assert (first["type"], first["sequence_id"]) == ("Connected", 0)
         yield client
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from load_tests.soak import __main__ as soak
 from load_tests.soak.trend import mann_kendall_rising, trend
-from load_tests.soak.verdict import judged
+from load_tests.soak.verdict import judged, void_minutes
 
 
 def sample(minute: int, **changes: float) -> dict[str, float]:
@@ -27,6 +30,11 @@ def sample(minute: int, **changes: float) -> dict[str, float]:
         "added p99 ms": 20.0,
         "calls ended": 100.0,
         "calls failed": 0.0,
+        "turns unanswered": 0.0,
+        "barge-ins missed": 0.0,
+        "set-ups late": 0.0,
+        "underruns": 0.0,
+        "void reasons": 0.0,
     }
     return {**figures, **changes}
 
@@ -81,6 +89,43 @@ def test_a_failed_call_and_keys_that_pile_up_are_misses() -> None:
 
 def test_no_calls_at_all_are_no_success() -> None:
     assert not verdict([sample(minute, **{"calls ended": 0.0}) for minute in range(30)])["calls failed"]
+
+
+@pytest.mark.parametrize("name", ["turns unanswered", "barge-ins missed", "set-ups late", "underruns"])
+def test_what_must_not_happen_once_is_a_miss_even_in_the_warm_up(name: str) -> None:
+    samples = [sample(minute) for minute in range(30)]
+    samples[0][name] = 1
+    assert [line for line, passed in verdict(samples).items() if not passed] == [name]
+
+
+def test_a_soak_that_does_not_tell_does_not_pass() -> None:
+    samples = [sample(minute) for minute in range(30)]
+    for figures in samples:
+        del figures["turns unanswered"]
+    assert not verdict(samples)["turns unanswered"]
+
+
+def test_one_void_minute_voids_the_soak() -> None:
+    samples = [sample(minute) for minute in range(30)]
+    assert void_minutes(samples) == []
+    samples[12]["void reasons"] = 2
+    assert void_minutes(samples) == [12]
+
+
+def test_a_void_soak_is_told_by_exit_code_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [sample(minute) for minute in range(30)]
+    monkeypatch.setattr(soak, "take_cores", lambda: (0, 1))
+    monkeypatch.setattr(soak, "_measure", lambda *_: samples)
+    monkeypatch.setattr("sys.argv", ["soak", "--calls", "5", "--out", str(tmp_path)])
+    assert soak.main() == 0
+    assert "VOID" not in capsys.readouterr().out
+    samples[3]["void reasons"] = 1
+    assert soak.main() == soak.EXIT_VOID
+    shown = capsys.readouterr().out
+    assert "VOID" in shown and "PASS" not in shown
+    assert json.loads((tmp_path / "result.json").read_text())["void_minutes"] == [3]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40))

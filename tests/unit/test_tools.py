@@ -17,18 +17,14 @@ from serve_app.providers.llm_openai import OpenAIModel
 from serve_app.simulators import brain
 from serve_app.simulators.chat_tools import Call, RefusedError, check_messages, check_tools
 from tests.unit.api_support import AGENT
-from tests.unit.providers_fixtures import Bed, running
+from tests.unit.providers_fixtures import Bed
 from tests.unit.test_simulators_chat import body, chunks, post
+
+pytest_plugins = ("tests.unit.providers_fixtures",)
 
 TRILINGUAL = AgentDefinition.model_validate(
     AGENT | {"languages": {"es": {}, "fr": {}}, "knowledge": ["Parking is free."]}
 )
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with running() as running_bed:
-        yield running_bed
 
 
 @pytest.fixture(params=["groq", "openai"])

@@ -141,15 +141,54 @@ def test_only_the_first_answer_to_a_turn_ends_the_wait_for_it() -> None:
 def test_a_filler_does_not_end_the_wait() -> None:
     """It answers nothing, so it has no total; the reply behind it has all of the wait."""
     story = Story()
-    story.asked(1, speech_ended_s=1.0, turn_ended_s=1.25).causes.append("llm_late")
-    story.transcript.agent_started(2, ZERO + 2.5)
-    story.ended(2, 2.5, "One moment.")
-    story.transcript.agent_started(1, ZERO + 4.0)
-    story.ended(1, 4.0)
+    story.asked(2, speech_ended_s=1.0, turn_ended_s=1.25)
+    story.transcript.note_cause(2, "llm_late")
+    story.transcript.agent_started(1, ZERO + 2.5)
+    story.ended(1, 2.5, "One moment.")
+    story.transcript.agent_started(2, ZERO + 4.0)
+    story.ended(2, 4.0)
     assert [(record.latency.total_ms, record.latency.causes) for record, _ in story.replies] == [
         (None, ()),
         (3000, ("llm_late",)),
     ]
+
+
+def test_a_line_that_sounds_before_its_silent_reply_is_told_to_be_over_has_its_causes_all_the_same() -> None:
+    story = Story()
+    story.asked(1, speech_ended_s=1.0, turn_ended_s=1.25)
+    story.transcript.note_cause(1, "llm_failed")
+    story.transcript.agent_started(2, ZERO + 1.5)
+    story.ended(1, None)
+    story.ended(2, 1.5, "I am sorry.")
+    story.asked(3, speech_ended_s=5.0, turn_ended_s=5.25)
+    story.transcript.agent_started(3, ZERO + 6.0)
+    story.ended(3, 6.0)
+    assert [(record.latency.total_ms, record.latency.causes) for record, _ in story.replies] == [
+        (500, ("llm_failed",)),
+        (1000, ()),
+    ]
+
+
+def test_a_cause_without_an_utterance_is_on_the_record_of_what_is_heard_next_or_of_the_call() -> None:
+    story = Story()
+    story.transcript.agent_started(1, ZERO + 1.0)
+    story.ended(1, 1.0)
+    story.transcript.note_cause(1, "stt_failed")
+    assert story.transcript.unheard_causes == ["stt_failed"]
+    story.transcript.note_cause(2, "tts_failed")
+    story.ended(2, None)
+    assert story.transcript.unheard_causes == ["stt_failed", "tts_failed"]
+    story.transcript.agent_started(3, ZERO + 4.0)
+    story.ended(3, 4.0)
+    assert [record.latency.causes for record, _ in story.replies] == [(), ("stt_failed", "tts_failed")]
+    assert story.transcript.unheard_causes == []
+
+
+def test_a_cause_that_lasts_is_told_once() -> None:
+    story = Story()
+    for cause in ("llm_late", "llm_late", "llm_gave_up"):
+        story.transcript.note_cause(1, cause)
+    assert story.transcript.probe(1).causes == ["llm_late", "llm_gave_up"]
 
 
 @pytest.mark.parametrize("kind", ["turn", "latency"])

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CALLS = 200
 AT_ONCE = 8
-"""Below one replica's ten: a slot is free again a moment after its call, and no call of this test is refused."""
+"""Below one replica's twenty: a slot is free again a moment after its call, and no call of this test is refused."""
 WARM_UP = 24
 """Lazy imports, handles between deployments, thread pools and connection pools are there after as many calls."""
 WARM_UP_ROUNDS = 4
