@@ -33,8 +33,11 @@ from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 
 START_TIMEOUT_S = 120.0
-# Serve would wait out the draining period of idle ingress replicas; nobody waits a minute for Ctrl-C.
+# Serve would wait for the calls that are up; nobody waits an hour for Ctrl-C.
 STOP_TIMEOUT_S = 8.0
+# In front of the shipped file, started here, stands Serve's own proxy and no other load balancer: it knows at once of a
+# replica that goes. Even an idle one would else be waited for at every stop.
+DRAINING_VARIABLE, DRAINING_S = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1"
 REPLICA_PORTS = 100
 KEY_LINE = re.compile(r"(API key of tenant .*?: )(pk_\S+)")
 # What a failed start says, in the words of our own errors.
@@ -209,7 +212,7 @@ class Platform:
         settings = load_settings()
         asyncio.run(check_services(settings))
         config = self._folder / "serve_config.yaml"
-        config.write_text(yaml.safe_dump(derive_config(self._ports, self._template)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(self._config()), encoding="utf-8")
         logs = settings.data_dir.expanduser() / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.log_file = logs / f"platform-{time.strftime('%Y%m%d-%H%M%S')}-{self._ports.http}.log"
@@ -231,6 +234,12 @@ class Platform:
         health = self._wait_ready()
         self._show(f"ready after {time.monotonic() - began:.0f} s")
         return health
+
+    def _config(self) -> dict[str, Any]:
+        document = derive_config(self._ports, self._template)
+        if self._template is None and "controller_options" in document:
+            document["controller_options"]["runtime_env"]["env_vars"][DRAINING_VARIABLE] = DRAINING_S
+        return document
 
     def stop(self) -> None:
         """End the platform: in order if it can be, by force if it must be. Idempotent."""

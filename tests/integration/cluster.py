@@ -19,7 +19,7 @@ from pydantic import AnyHttpUrl
 
 from serve_app.cli.platform import choose_ports, derive_config, free_port
 from serve_app.settings import ServerSettings
-from tests.integration.harness import Running, World, a_world, eventually, make_key
+from tests.integration.harness import START_S, Running, World, a_world, eventually, make_key
 
 BIN = Path(sys.executable).parent
 
@@ -41,7 +41,7 @@ class Deployed:
         done = self._serve("deploy", str(file))
         assert done.returncode == 0, done.stdout + done.stderr
         if wait:
-            eventually(self.is_running, 200)
+            eventually(self.is_running, START_S)
 
     def is_running(self) -> bool:
         # What `serve status` prints, without the seconds that the command takes to start.
@@ -62,7 +62,7 @@ class Deployed:
         return failed[0] if failed else None
 
     def ready(self, database_url: str | None = None) -> Running:
-        eventually(self._serves, 90)
+        eventually(self._serves, START_S)
         running = Running(self.world, make_key(self.world.folder / "data", database_url), self.root.pid)
         running.prepare()
         self.running = running
@@ -149,7 +149,7 @@ def a_cluster() -> Iterator[Deployed]:
         url = f"http://127.0.0.1:{dashboard}"
         try:
             # The part of the dashboard that deploys comes up last.
-            eventually(lambda: answers(f"{url}/api/serve/applications/"), 120)
+            eventually(lambda: answers(f"{url}/api/serve/applications/"), START_S)
             yield Deployed(world, psutil.Process(head.pid), url, variables)
         finally:
             end_tree(psutil.Process(head.pid))

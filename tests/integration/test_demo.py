@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     """`parley demo --json` starts a platform, places the call, stops everything; its exit code is the verdict."""
     variables = {**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data")}
-    before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(
         [sys.executable, "-m", "serve_app.cli.main", "demo", "--json"],
         env=variables, capture_output=True, text=True, timeout=350, check=False,
@@ -48,17 +47,16 @@ def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     assert recording["channels"] == 2
     assert abs(recording["duration_s"] - document["duration_s"]) <= 0.04
     assert Path(recording["path"]).stat().st_size > 10_000
-    _nothing_is_left(before)
+    _nothing_is_left(tmp_path / "data")
     _no_key_in_logs(tmp_path / "data", done.stderr)
 
 
-def _nothing_is_left(before: set[int]) -> None:
+def _nothing_is_left(data_dir: Path) -> None:
+    """No process of the platform with this folder lives: all of them inherit the variable that names it."""
     left = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        ours = ("ray::", "raylet", "haproxy", "redis-server", "serve_app", "gcs_server")
-        if process.pid not in before and any(name in line for name in ours):
-            left.append(f"{process.pid} {line[:120]}")
+    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+        if (process.info["environ"] or {}).get("PARLEY_DATA_DIR") == str(data_dir):
+            left.append(f"{process.pid} {' '.join(process.info['cmdline'] or [])[:120]}")
     assert left == []
 
 
