@@ -183,6 +183,21 @@ def derive_config(ports: Ports, template: Path | None = None) -> dict[str, Any]:
     return document
 
 
+@contextlib.contextmanager
+def _interruptible_children() -> Iterator[None]:
+    """Processes started here take SIGINT, which tells `serve run` to stop. A shell's background job ignores it, and
+    they would inherit that. Signals are the main thread's to set."""
+    main = threading.current_thread() is threading.main_thread()
+    ignored = main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Platform:
     """A platform that this process started. `stop` ends every process of it."""
 
@@ -220,15 +235,16 @@ class Platform:
         if serve is None:
             raise StartError("the command `serve` is missing; install Parley with its dependencies (make setup)")
         # A session of its own: Ctrl-C in the terminal reaches this process only, which then stops the rest in order.
-        self._process = subprocess.Popen(  # noqa: S603
-            [serve, "run", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        )
+        with _interruptible_children():
+            self._process = subprocess.Popen(  # noqa: S603
+                [serve, "run", str(config)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+            )
         threading.Thread(target=self._read_output, daemon=True).start()
         began = time.monotonic()
         health = self._wait_ready()
