@@ -1,4 +1,4 @@
-"""The two commands of the README, as a new user runs them: no keys, no configuration, nothing running before."""
+"""A command of the README, as a new user runs it: no keys, no configuration, nothing running before."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from serve_app.cli.platform import port_is_free
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -66,65 +64,3 @@ def _no_key_in_logs(data_dir: Path, shown: str) -> None:
     for file in data_dir.rglob("*"):
         if file.is_file():
             assert key.encode() not in file.read_bytes(), file
-
-
-def test_a_taken_port_is_an_error_that_names_the_holder(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert not port_is_free(port)
-        done = _up(tmp_path, "--port", str(port))
-    assert done.returncode == 1
-    assert f"port {port} is taken by process {os.getpid()}" in _flat(done.stderr)
-    assert "--port" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "told"),
-    [
-        ("REDIS_URL", "redis://127.0.0.1:1", "redis://127.0.0.1:1"),
-        ("DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/parley", "DATABASE_URL"),
-    ],
-)
-def test_a_service_that_is_away_is_a_clear_error(tmp_path: Path, variable: str, value: str, told: str) -> None:
-    done = _up(tmp_path, "--port", "0", **{variable: value})
-    assert done.returncode == 1
-    assert told in _flat(done.stderr) and "Traceback" not in done.stderr
-    assert "secret" not in done.stderr
-
-
-def test_a_real_network_with_simulated_providers_does_not_start(tmp_path: Path) -> None:
-    keys = {f"VONAGE_{name}": "x" for name in ("APPLICATION_ID", "PRIVATE_KEY", "SIGNATURE_SECRET")}
-    done = _up(tmp_path, "--port", "0", VONAGE_FROM_NUMBER="+12015550100", **keys)
-    assert done.returncode == 1
-    assert "real people must not hear a stand-in" in _flat(done.stderr)
-
-
-def test_a_second_platform_on_the_same_data_is_refused_by_its_lock(tmp_path: Path) -> None:
-    import fcntl
-
-    (tmp_path / "data").mkdir()
-    with (tmp_path / "data" / "platform.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        variables = {**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data")}
-        done = subprocess.run(
-            [sys.executable, "-m", "serve_app.local_services"],
-            env=variables, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "another Parley platform uses" in json.loads(done.stdout)["error"]
-
-
-def _up(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "up", *arguments],
-        env={**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data"), **variables},
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
