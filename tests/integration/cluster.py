@@ -33,18 +33,27 @@ class Deployed:
         self.dashboard = dashboard
         self.variables = variables
         self.running: Running | None = None
+        self.document: dict[str, Any] = {}
+        """What was deployed last."""
 
-    def deploy(self, document: dict[str, Any], *, wait: bool = True) -> None:
-        """`serve deploy FILE`; with `wait` until everything in it runs and everything before it is gone."""
+    def serve_deploy(self, document: dict[str, Any]) -> None:
+        """`serve deploy FILE`, until everything in it runs and everything before it is gone."""
+        self.document = document
         file = self.world.folder / "deployed.yaml"
         file.write_text(yaml.safe_dump(document))
         done = self._serve("deploy", str(file))
         assert done.returncode == 0, done.stdout + done.stderr
+        eventually(self.is_running, START_S)
+
+    def deploy(self, document: dict[str, Any], *, wait: bool = True) -> None:
+        """What `serve deploy` asks for, without the seconds that the command takes to start."""
+        self.document = document
+        httpx.put(f"{self.dashboard}/api/serve/applications/", json=document, timeout=60).raise_for_status()
         if wait:
             eventually(self.is_running, START_S)
 
     def is_running(self) -> bool:
-        # What `serve status` prints, without the seconds that the command takes to start.
+        # What `serve status` prints.
         applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
         for name, application in applications.items():
             assert application["status"] != "DEPLOY_FAILED", f"{name}: {application['message']}"

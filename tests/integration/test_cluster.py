@@ -7,12 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import yaml
 
 from serve_app.cli.platform import free_port
 from serve_app.paths import configs_dir
@@ -40,7 +38,7 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
     document = config_for(one_node.world)
     # Much shorter than the call: an ingress replica that has drained for this long closes its listener, not its calls.
     document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
-    one_node.deploy(document)
+    one_node.serve_deploy(document)
     running = one_node.ready()
     health = running.api.get("/health").json()
     assert health["runtime"]["haproxy"] is True
@@ -77,7 +75,8 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
 
 
 def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> None:
-    document = config_for_running(one_node)
+    # The ports in it are taken, by itself.
+    document = copy.deepcopy(one_node.document)
     sessions = deployment(document, "CallSessions")
     sessions["max_ongoing_requests"] = 1
     sessions["user_config"] = {"max_calls": 1}
@@ -101,12 +100,6 @@ def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> No
     running.until(third, "in_progress")
     running.api.post(f"/api/v1/calls/{third}/hangup")
     running.ended(third)
-
-
-def config_for_running(deployed: Deployed) -> dict[str, Any]:
-    """The file that is deployed now: its ports are taken, by itself."""
-    document: dict[str, Any] = yaml.safe_load((deployed.world.folder / "deployed.yaml").read_text())
-    return document
 
 
 @pytest.fixture
