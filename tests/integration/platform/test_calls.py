@@ -14,7 +14,9 @@ import redis
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from serve_app.audio.mix import CHANNELS, parts_prefix
 from serve_app.store.live import REPLICAS, LiveState
+from serve_app.store.objects import LOCAL_FOLDER
 from tests.integration.harness import START_S, Running, eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -130,7 +132,8 @@ def test_a_killed_session_process_ends_its_call_on_record(platform: Running) -> 
     """Outcome, transcript and the recording so far; and the next call finds a new process."""
     call_id = platform.place([{"say": "Where is the practice?"}, {"listen": True}], to="+12025550129")
     eventually(lambda: sum(t["role"] == "agent" and t["heard_text"] != "" for t in platform.turns(call_id)) >= 2, 60)
-    time.sleep(2)  # more than one recording part per direction should have been written by now
+    parts = platform.world.folder / "data" / LOCAL_FOLDER / parts_prefix("default", call_id)
+    eventually(lambda: all(any(parts.glob(f"{direction}-*")) for direction in CHANNELS), 60)
     # Whichever of them holds the call: there may be more than one for the calls of other tests.
     offered = offers(platform)
     for session in platform.replicas("CallSessions"):
