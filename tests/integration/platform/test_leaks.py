@@ -19,7 +19,7 @@ from tests.integration.harness import NUMBER, Running, eventually
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CALLS = 200
-AT_ONCE = 8
+AT_ONCE = 12
 """Below one replica's twenty: a slot is free again a moment after its call, and no other replica is started."""
 WARM_UP = 24
 """Lazy imports, handles between deployments, thread pools and connection pools are there after as many calls."""
@@ -167,7 +167,7 @@ def warm_up(platform: Running, census: Census) -> None:
 def settled(census: Census) -> dict[Replica, Holds]:
     """What the replicas hold once they hold no call, and nothing changes between two of their reports."""
     deadline = time.monotonic() + SETTLE_S
-    before: dict[Replica, Holds] = {}
+    before = census.replicas()
     while True:
         census.wait_for_reports()
         now = census.replicas()
