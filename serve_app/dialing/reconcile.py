@@ -14,6 +14,7 @@ from serve_app.clock import Clock
 from serve_app.conversation.lease import Outcome
 from serve_app.dialing.carrier_status import ending_of
 from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.strays import WINDOW_AFTER, WINDOW_BEFORE, hang_up_strays
 from serve_app.dialing.tenants import tenants_with_live_attempts
 from serve_app.errors import ProviderError, UnavailableError
 from serve_app.settings import Settings
@@ -28,9 +29,6 @@ SWEEP_S = 10.0
 WEBHOOK_GRACE_S = 15.0
 SECOND_LOOK_S = 60.0
 NETWORK_DOWN_S = 30.0
-# The network's clock against ours, and how long a request may have been on its way.
-WINDOW_BEFORE = timedelta(seconds=5)
-WINDOW_AFTER = timedelta(seconds=90)
 ABSENT_ONCE = "not found at the network, looked once"
 # Beyond its ring time a call has been answered, or its last webhook was lost.
 SILENT_MARGIN_S = 60.0
@@ -68,6 +66,7 @@ class AttemptReconciler:
             for attempt in await attempts.stale(self._clock.now()):
                 await self._resolve(attempts, attempt)
             await self._close_silent(tenant)
+        await hang_up_strays(self._db, self._vonage, self._clock)
 
     async def _resolve(self, attempts: Attempts, attempt: AttemptRow) -> None:
         if attempt.status == "placing" or attempt.placing_at is None:
