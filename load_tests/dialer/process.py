@@ -1,0 +1,88 @@
+"""One dialer: its core and its feeder, put together as `deployments/dialer.py` does, in a process without Ray.
+
+SIGUSR1 is the wake-up that the platform sends when a person changed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from serve_app.clock import SystemClock
+from serve_app.dialing.dialer import Dialer
+from serve_app.dialing.feeder import Feeder
+from serve_app.dialing.rules import Jurisdictions
+from serve_app.dialing.rules.jurisdictions import DEFAULT, LegalRules, PlaceRules
+from serve_app.log import configure_logging
+from serve_app.settings import Settings
+from serve_app.store.db import Database
+from serve_app.store.live import LiveState
+from serve_app.telephony.vonage.rest import VonageClient
+
+NO_NIGHT = Jurisdictions(
+    [
+        PlaceRules(
+            region=DEFAULT,
+            name="a place without night",
+            versions=(
+                LegalRules(
+                    effective_from=date(2000, 1, 1),
+                    source="nobody is called here: these runs work at every hour of every day",
+                    hours={"mon-sun": ("00:00-24:00",)},
+                    consent={"marketing": ("express",), "informational": ("express",)},
+                ),
+            ),
+        )
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DialerOptions:
+    settings: dict[str, Any]
+    """A document of `Settings`."""
+    owner: str
+    clock_rate: float = 1.0
+    """Of its leases and deadlines: seconds for each that passes. Redis and the network keep the machine's time."""
+
+
+class FastClock(SystemClock):
+    """The machine's clock, from now on so many times as fast: what waits for minutes is due in seconds."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._from_s, self._from = super().monotonic(), datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return self._from_s + (super().monotonic() - self._from_s) * self._rate
+
+    def now(self) -> datetime:
+        return self._from + timedelta(seconds=self.monotonic() - self._from_s)
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / self._rate)
+
+
+async def dial(options: DialerOptions) -> None:
+    """Feed and dial until the process ends."""
+    settings = Settings(**options.settings)
+    configure_logging(settings.log)
+    assert settings.database.url is not None and settings.redis.url is not None
+    clock = FastClock(options.clock_rate) if options.clock_rate != 1.0 else SystemClock()
+    db = await Database.connect(settings.database.url)
+    live = await LiveState.connect(settings.redis.url)
+    network = VonageClient(settings.telephony.vonage)
+    core = Dialer(db, live, network, settings, clock, options.owner, moved=lambda: feeder.wake())  # noqa: PLW0108  made below
+    feeder = Feeder(db, live, settings, clock, options.owner, fed=core.wake, pressure=core.pressure, law=NO_NIGHT)
+
+    def wake() -> None:
+        core.wake()
+        feeder.changed()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wake)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(core.run())
+        group.create_task(feeder.run())
