@@ -7,6 +7,7 @@ under way.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -20,9 +21,11 @@ from load_tests.dialer.world import World
 LONGEST_LIFE_S = 1.0
 # A dialer that has nothing to send is killed all the same.
 SHOT_WITHIN_S = 3.0
-MOST_POSTS = 40
+USUAL_POSTS = 8
 LATEST_SHOT_S = 0.03
 QUIET_WITHIN_S = 300.0
+WEBHOOKS_S = 1.0
+"""For the first webhook of a call, which tells whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,18 @@ class Killing:
     """Everything came to its end."""
     quiet_after_s: float
     """From the last kill."""
+    hurried: bool
     doubt_s: float
     """From the last kill to the end of the last attempt of which nobody ever heard."""
 
 
 async def kill_often(
-    world: World, *, kills: int, leads: int, seed: int, end_rate: float = 1.0, show: Callable[[str], None] = print
+    world: World, *, kills: int, leads: int, seed: int, hurried: bool, show: Callable[[str], None] = print
 ) -> Killing:
     """At most so many kills, as long as there are leads to call; then one dialer brings the rest to its end.
 
-    `end_rate`: how fast the clock of that one goes.
+    `hurried`: the next dialer finds the leases of the dead one over, and takes over what it held; else it has to wait
+    for them, and most of it is still waiting when it dies itself.
     """
     rng = random.Random(seed)
     killed = by_request = 0
@@ -54,8 +59,13 @@ async def kill_often(
         dialer = world.start_dialer()
         by_request += await _kill(world, dialer, rng)
         killed += 1
+        if hurried:
+            await world.end_leases()
     died_at, began = datetime.now(UTC), time.monotonic()
-    world.start_dialer(clock_rate=end_rate)
+    if hurried:
+        await asyncio.sleep(WEBHOOKS_S)
+        await world.close_doubts()
+    world.start_dialer()
     quiet = await world.until_quiet(QUIET_WITHIN_S)
     quiet_after_s = time.monotonic() - began
     await world.stop_dialers()
@@ -65,6 +75,7 @@ async def kill_often(
         findings=await look(world, leads),
         quiet=quiet,
         quiet_after_s=quiet_after_s,
+        hurried=hurried,
         doubt_s=await longest_doubt_s(world, died_at),
     )
     show(f"{found}")
@@ -78,7 +89,7 @@ async def _kill(world: World, dialer: Child, rng: random.Random) -> bool:
         await dialer.kill()
         return False
     delay_s = 0.0 if rng.random() < 0.5 else rng.uniform(0, LATEST_SHOT_S)
-    await world.shoot(dialer, posts=rng.randint(1, MOST_POSTS), delay_s=delay_s)
+    await world.shoot(dialer, posts=1 + int(rng.expovariate(1 / USUAL_POSTS)), delay_s=delay_s)
     if await dialer.dead(SHOT_WITHIN_S):
         return True
     await world.lower()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 from serve_app.clock import SystemClock
@@ -45,25 +45,6 @@ class DialerOptions:
     settings: dict[str, Any]
     """A document of `Settings`."""
     owner: str
-    clock_rate: float = 1.0
-    """Of its leases and deadlines: seconds for each that passes. Redis and the network keep the machine's time."""
-
-
-class FastClock(SystemClock):
-    """The machine's clock, from now on so many times as fast: what waits for minutes is due in seconds."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._from_s, self._from = super().monotonic(), datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return self._from_s + (super().monotonic() - self._from_s) * self._rate
-
-    def now(self) -> datetime:
-        return self._from + timedelta(seconds=self.monotonic() - self._from_s)
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / self._rate)
 
 
 async def dial(options: DialerOptions) -> None:
@@ -71,7 +52,7 @@ async def dial(options: DialerOptions) -> None:
     settings = Settings(**options.settings)
     configure_logging(settings.log)
     assert settings.database.url is not None and settings.redis.url is not None
-    clock = FastClock(options.clock_rate) if options.clock_rate != 1.0 else SystemClock()
+    clock = SystemClock()
     db = await Database.connect(settings.database.url)
     live = await LiveState.connect(settings.redis.url)
     network = VonageClient(settings.telephony.vonage)

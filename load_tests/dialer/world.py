@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,16 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from load_tests.dialer import control, network
 from load_tests.dialer.child import Child, start_server
 from load_tests.dialer.control import with_addresses
 from load_tests.dialer.network import Post, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
+from serve_app.clock import SystemClock
+from serve_app.dialing.reconcile import AttemptReconciler
+from serve_app.settings import Settings
 from serve_app.store.agents import Agents
 from serve_app.store.campaign_models import Lead
 from serve_app.store.campaign_rows import CampaignRow
@@ -36,6 +40,7 @@ from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
 from serve_app.store.models import ONE_LIVE, UNSETTLED, Attempt
 from serve_app.store.tenants import Tenants
+from serve_app.telephony.vonage.rest import VonageClient
 
 TENANT = "riverside"
 OWN = "+12025550100"
@@ -60,6 +65,8 @@ RULES = {
 RETRIES = {"rules": {"busy": {"after_minutes": [0.2], "most": 1}}}
 ADDED_AT_ONCE = 1000
 POLL_S = 0.25
+LOOKS = 3
+"""Of the reconciler, until an attempt is closed that the network does not know: it notes the doubt, and looks twice."""
 
 MIXED: Sequence[Mapping[str, Any]] = (
     {"outcome": "answer"},
@@ -106,9 +113,8 @@ class World:
         self._http = http
         self._dialers: list[Child] = []
 
-    def start_dialer(self, *, clock_rate: float = 1.0) -> Child:
-        owner = f"dialer-{len(self._dialers)}"
-        child = Child(dial, DialerOptions(dict(self._document), owner, clock_rate))
+    def start_dialer(self) -> Child:
+        child = Child(dial, DialerOptions(dict(self._document), f"dialer-{len(self._dialers)}"))
         self._dialers.append(child)
         return child
 
@@ -130,6 +136,24 @@ class World:
 
     async def lower(self) -> None:
         await self._http.delete("/shot")
+
+    async def end_leases(self) -> None:
+        """What the attempts of dead dialers wait for is over now, and not after some seconds or a minute."""
+        held = update(Attempt).where(Attempt.tenant_id == TENANT, ONE_LIVE, Attempt.lease_until > datetime.now(UTC))
+        async with self.db.transaction() as session:
+            await session.execute(held.values(lease_until=datetime.now(UTC)))
+
+    async def close_doubts(self) -> None:
+        """What the reconciler of a dialer does in the two minutes after a death, at once. No dialer may live."""
+        settings = Settings(**self._document)
+        vonage = VonageClient(settings.telephony.vonage)
+        reconciler = AttemptReconciler(self.db, self.live, vonage, settings, SystemClock())
+        try:
+            for _ in range(LOOKS):
+                await self.end_leases()
+                await reconciler.sweep()
+        finally:
+            await vonage.aclose()
 
     async def seen(self) -> Seen:
         found = (await self._http.get("/record", timeout=60)).json()

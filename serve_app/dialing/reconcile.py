@@ -25,7 +25,8 @@ from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.rest import VonageClient
 from serve_app.telephony.vonage.snapshot import CallSnapshot
 
-SWEEP_S = 10.0
+# A doubt is closed within two minutes of a death: its attempt's lease, the grace, the second look, and three sweeps.
+SWEEP_S = 5.0
 # A webhook of a call that was placed comes within seconds; the list of calls may lag behind it.
 WEBHOOK_GRACE_S = 15.0
 SECOND_LOOK_S = 60.0

@@ -16,15 +16,14 @@ from load_tests.dialer.world import Terms, open_world
 pytest_plugins = ("tests.unit.store_fixtures",)
 
 LEADS, KILLS = 60, 6
-END_RATE = 20.0
 
 
 async def test_killed_dialers_dial_nobody_twice_and_lose_no_lead(
     sqlite_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    terms = Terms(leads=LEADS, calls_per_second=20, network_limit=200)
+    terms = Terms(leads=LEADS, calls_per_second=50, network_limit=500)
     async with open_world(sqlite_url, redis_url, tmp_path, terms) as world:
-        found = await kill_often(world, kills=KILLS, leads=LEADS, seed=7, end_rate=END_RATE)
+        found = await kill_often(world, kills=KILLS, leads=LEADS, seed=7, hurried=True)
     findings = found.findings
     assert found.kills == KILLS and found.quiet
     assert (findings.double_dials, findings.lost, findings.open_attempts, findings.miscounted) == (0, 0, 0, 0)
