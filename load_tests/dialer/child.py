@@ -20,13 +20,26 @@ _FORKS.set_forkserver_preload(["load_tests.dialer.preload"])
 
 
 class Child:
-    """A process that runs `work(*arguments)`, a coroutine function of a module, on a loop of its own."""
+    """A process that runs `work(pipe, *arguments)` on a loop of its own; `work` is a coroutine function of a module."""
 
     def __init__(self, work: Work, *arguments: object) -> None:
-        self._process = _FORKS.Process(target=_run, args=(work, arguments), daemon=True)
+        self._name = work.__module__
+        self._pipe, theirs = _FORKS.Pipe(duplex=False)
+        self._process = _FORKS.Process(target=_run, args=(work, (theirs, *arguments)), daemon=True)
         self._process.start()
+        theirs.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+
+    async def ready(self) -> int:
+        """Wait until it is up; the port at which it listens, if it does. Raises RuntimeError if it never is."""
+        with self._pipe:
+            try:
+                if await asyncio.to_thread(self._pipe.poll, START_S):
+                    return int(self._pipe.recv())
+            except EOFError:
+                pass
+        raise RuntimeError(f"{self._name} did not start within {START_S:g} s; its error is above, if it told one")
 
     @property
     def alive(self) -> bool:
@@ -62,24 +75,8 @@ class Child:
         await self.dead(START_S)
 
 
-async def start_server(work: Work, *arguments: object) -> tuple[Child, int]:
-    """A child whose `work` gets a pipe as its first argument, and the port that it sends there once it listens.
-
-    Raises RuntimeError if it sends none.
-    """
-    ours, theirs = _FORKS.Pipe(duplex=False)
-    child = Child(work, theirs, *arguments)
-    theirs.close()
-    with ours:
-        try:
-            if not await asyncio.to_thread(ours.poll, START_S):
-                raise RuntimeError(f"{work.__module__} does not listen after {START_S:g} s")
-            return child, int(ours.recv())
-        except EOFError as error:
-            raise RuntimeError(f"{work.__module__} ended before it listened; its error is above") from error
-
-
-def tell_port(pipe: Connection, port: int) -> None:
+def say_ready(pipe: Connection, port: int = 0) -> None:
+    """Of a child: it is up, and listens there."""
     pipe.send(port)
     pipe.close()
 

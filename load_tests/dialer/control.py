@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.websockets import WebSocketState
 
-from load_tests.dialer.child import tell_port
+from load_tests.dialer.child import say_ready
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
@@ -54,7 +54,7 @@ async def serve(pipe: Connection, document: Mapping[str, Any], sessions: int, fo
         app = create_app(ApiDeps(settings=settings, db=db, live=live, objects=objects, control=control))
         add_media(app, db, live, settings.telephony.vonage.sample_rate_hz)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-        tell_port(pipe, port)
+        say_ready(pipe, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(_offer(live, sessions))
             group.create_task(server.serve(sockets=[listener]))

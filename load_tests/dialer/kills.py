@@ -1,8 +1,8 @@
 """SIGKILL, again and again: dialers die at random moments of a run, and a new one starts at once.
 
-Half of the kills come a random time after the start, up to a second. The others are the network's: at the moment in
-which a request arrives there, before it is looked at, or up to 30 ms later, when its answer and its first webhooks are
-under way.
+Some die while they start, others a random time after it, up to a second. Half of the kills are the network's: at the
+moment in which a request arrives there, before it is looked at, or up to 30 ms later, when its answer and its first
+webhooks are under way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from load_tests.dialer.checks import Findings, longest_doubt_s, look
 from load_tests.dialer.child import Child
 from load_tests.dialer.world import World
 
+AT_START = 0.1
+LONGEST_START_S = 0.1
 LONGEST_LIFE_S = 1.0
 # A dialer that has nothing to send is killed all the same.
-SHOT_WITHIN_S = 3.0
+SHOT_WITHIN_S = 5.0
 USUAL_POSTS = 8
 LATEST_SHOT_S = 0.03
 QUIET_WITHIN_S = 300.0
@@ -84,8 +86,14 @@ async def kill_often(
 
 async def _kill(world: World, dialer: Child, rng: random.Random) -> bool:
     """True: at a request."""
-    if rng.random() < 0.5:
-        await dialer.dead(rng.uniform(0, LONGEST_LIFE_S))
+    how = rng.random()
+    if how < AT_START:
+        await asyncio.sleep(rng.uniform(0, LONGEST_START_S))
+        await dialer.kill()
+        return False
+    await dialer.ready()
+    if how < 0.5:
+        await asyncio.sleep(rng.uniform(0, LONGEST_LIFE_S))
         await dialer.kill()
         return False
     delay_s = 0.0 if rng.random() < 0.5 else rng.uniform(0, LATEST_SHOT_S)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from load_tests.dialer.child import tell_port
+from load_tests.dialer.child import say_ready
 from serve_app.log import configure_logging
 from serve_app.settings import LogSettings
 from serve_app.simulators.callee import CalleeBehaviour
@@ -95,7 +95,7 @@ async def serve(pipe: Connection, config: Mapping[str, Any], callees: Mapping[st
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    tell_port(pipe, runner.addresses[0][1])
+    say_ready(pipe, runner.addresses[0][1])
     await asyncio.Event().wait()
 
 

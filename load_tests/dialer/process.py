@@ -9,8 +9,10 @@ import asyncio
 import signal
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing.connection import Connection
 from typing import Any
 
+from load_tests.dialer.child import say_ready
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer
 from serve_app.dialing.feeder import Feeder
@@ -47,8 +49,8 @@ class DialerOptions:
     owner: str
 
 
-async def dial(options: DialerOptions) -> None:
-    """Feed and dial until the process ends."""
+async def dial(pipe: Connection, options: DialerOptions) -> None:
+    """Feed and dial until the process ends; told through the pipe that it begins."""
     settings = Settings(**options.settings)
     configure_logging(settings.log)
     assert settings.database.url is not None and settings.redis.url is not None
@@ -64,6 +66,7 @@ async def dial(options: DialerOptions) -> None:
         feeder.changed()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wake)
+    say_ready(pipe)
     async with asyncio.TaskGroup() as group:
         group.create_task(core.run())
         group.create_task(feeder.run())

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select, update
 
 from load_tests.dialer import control, network
-from load_tests.dialer.child import Child, start_server
+from load_tests.dialer.child import Child
 from load_tests.dialer.control import with_addresses
 from load_tests.dialer.network import Post, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
@@ -206,8 +206,9 @@ async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -
             "calls_per_second": terms.network_limit,
             "keep_calls": 100 * terms.leads,
         }
-        telephone, port = await start_server(network.serve, config, callees)
+        telephone = Child(network.serve, config, callees)
         stack.push_async_callback(telephone.kill)
+        port = await telephone.ready()
         document: dict[str, Any] = {
             "database": {"url": sql_url},
             "redis": {"url": redis_url},
@@ -225,13 +226,13 @@ async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -
             },
         }
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
-        platform, own_port = await start_server(control.serve, document, terms.sessions, folder)
+        platform = Child(control.serve, document, terms.sessions, folder)
         stack.push_async_callback(platform.kill)
         db = await Database.connect(sql_url)
         stack.push_async_callback(db.aclose)
         live = await LiveState.connect(redis_url)
         stack.push_async_callback(live.aclose)
-        world = World(db, live, await _campaign(db, numbers), with_addresses(document, own_port), http)
+        world = World(db, live, await _campaign(db, numbers), with_addresses(document, await platform.ready()), http)
         stack.push_async_callback(world.stop_dialers)
         yield world
 
