@@ -6,6 +6,7 @@ their webhooks was lost too, for the first one that comes hangs them up. It take
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -24,16 +25,18 @@ WINDOW_AFTER = timedelta(seconds=90)
 log = structlog.get_logger(__name__)
 
 
-async def hang_up_strays(db: Database, vonage: VonageClient, clock: Clock) -> int:
+async def hang_up_strays(
+    db: Database, vonage: VonageClient, clock: Clock, turn: Callable[[], Awaitable[None]]
+) -> int:
     """Look once for calls of attempts that were given up; how many were hung up.
 
-    Asks the network only where there are such attempts. Raises UnavailableError or ProviderError.
+    `turn` is awaited before each request, for the account's limit of them. Asks the network only where there are such attempts. Raises UnavailableError or ProviderError.
     """
     given_up = await given_up_since(db, clock.now() - LOOK_BACK)
     sent_at = [attempt.placing_at for attempt in given_up if attempt.placing_at is not None]
     if not sent_at:
         return 0
-    calls = await vonage.list_calls(min(sent_at) - WINDOW_BEFORE, max(sent_at) + WINDOW_AFTER)
+    calls = await vonage.list_calls(min(sent_at) - WINDOW_BEFORE, max(sent_at) + WINDOW_AFTER, turn)
     ours = {(attempt.to_number, attempt.from_number) for attempt in given_up}
     hung_up = 0
     for call in calls:
@@ -43,6 +46,7 @@ async def hang_up_strays(db: Database, vonage: VonageClient, clock: Clock) -> in
         if await is_being_called(db, call.to):
             continue
         log.warning("stray_call", carrier_call_id=call.uuid, status=call.status)
+        await turn()
         await vonage.hang_up(call.uuid)
         hung_up += 1
     return hung_up
