@@ -39,8 +39,8 @@ from serve_app.store.db import Database
 from serve_app.store.repositories import AttemptRow, DoNotCall, Leads
 
 POLL_S = 1.0
-QUIET_S = 120.0
-"""After the pause: the longest conversation, and what is written after it."""
+QUIET_S = 150.0
+"""After the pause: the longest conversation; or a call whose last webhook was lost, until the reconciler asks for it."""
 TELL_EVERY = timedelta(minutes=15)
 PAGE = 500
 OPEN = ("ready", "leased", "deferred")
