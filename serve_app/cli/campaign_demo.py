@@ -40,7 +40,7 @@ from serve_app.store.repositories import AttemptRow, DoNotCall, Leads
 
 POLL_S = 1.0
 QUIET_S = 150.0
-"""After the pause: the longest conversation; or a call whose last webhook was lost, until the reconciler asks for it."""
+"""After the pause: the longest conversation; or a call whose last webhook was lost, until the reconciler asks."""
 TELL_EVERY = timedelta(minutes=15)
 PAGE = 500
 OPEN = ("ready", "leased", "deferred")
