@@ -18,6 +18,7 @@ import structlog
 from serve_app.clock import Clock
 from serve_app.dialing.batch_choice import CALLS_AT_ONCE, ENOUGH, BatchChooser, Conditions
 from serve_app.dialing.caller_ids import DAY, CallerIds
+from serve_app.dialing.campaign_clock import campaign_clock
 from serve_app.dialing.fairness import FairShare, Flow
 from serve_app.dialing.flows import flows_of, next_start, running_campaigns, under_way
 from serve_app.dialing.network import network_is_simulated
@@ -118,6 +119,7 @@ class Feeder:
             ringing_s=ringing_margin_s(settings),
             simulated_network=simulated,
             queue_timeout_s=settings.dialing.queue_timeout_s,
+            clock=campaign_clock(settings, simulated_network=simulated),
         )
         self._shares = FairShare()
         self._halts = _Halts()
