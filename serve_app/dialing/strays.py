@@ -25,12 +25,11 @@ WINDOW_AFTER = timedelta(seconds=90)
 log = structlog.get_logger(__name__)
 
 
-async def hang_up_strays(
-    db: Database, vonage: VonageClient, clock: Clock, turn: Callable[[], Awaitable[None]]
-) -> int:
+async def hang_up_strays(db: Database, vonage: VonageClient, clock: Clock, turn: Callable[[], Awaitable[None]]) -> int:
     """Look once for calls of attempts that were given up; how many were hung up.
 
-    `turn` is awaited before each request, for the account's limit of them. Asks the network only where there are such attempts. Raises UnavailableError or ProviderError.
+    `turn` is awaited before each request, for the account's limit of them. Asks the network only where there are such
+    attempts. Raises UnavailableError or ProviderError.
     """
     given_up = await given_up_since(db, clock.now() - LOOK_BACK)
     sent_at = [attempt.placing_at for attempt in given_up if attempt.placing_at is not None]
