@@ -25,7 +25,7 @@ LONGEST_LIFE_S = 1.0
 SHOT_WITHIN_S = 5.0
 USUAL_POSTS = 8
 LATEST_SHOT_S = 0.03
-QUIET_WITHIN_S = 300.0
+QUIET_WITHIN_S = 900.0
 WEBHOOKS_S = 1.0
 """For the first webhook of a call, which tells whose it is."""
 
