@@ -32,7 +32,9 @@ from serve_app.settings import ServerSettings, Settings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 180.0
+# While everything starts, what answers does so slowly.
+FIRST_ANSWER_S = 10.0
 # Serve would wait for the calls that are up; nobody waits an hour for Ctrl-C.
 STOP_TIMEOUT_S = 8.0
 # In front of the shipped file, started here, stands Serve's own proxy and no other load balancer: it knows at once of a
@@ -68,7 +70,7 @@ def free_port() -> int:
 def _media_is_served(url: str) -> bool:
     # The ingress answers a plain request with 426; while it is not there, Serve answers 404 or 503.
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/media", timeout=1.5).status_code == 426
+        return httpx.get(f"{url}/media", timeout=FIRST_ANSWER_S).status_code == 426
     return False
 
 
@@ -328,7 +330,7 @@ class Platform:
             if self._failure is not None:
                 raise StartError(self._failure)
             self._remember(self._process.pid)
-            health = probe(self.url)
+            health = probe(self.url, FIRST_ANSWER_S)
             if health is not None and (health["capacity"]["slots"] or 0) > 0 and _media_is_served(self.url):
                 return health
             time.sleep(0.3)

@@ -22,6 +22,8 @@ from serve_app.settings import ServerSettings
 from tests.integration.harness import START_S, Running, World, a_world, eventually, make_key
 
 BIN = Path(sys.executable).parent
+ANSWER_S = 60
+"""What is asked for the first time may have to import before it answers."""
 
 
 class Deployed:
@@ -54,7 +56,7 @@ class Deployed:
 
     def is_running(self) -> bool:
         # What `serve status` prints.
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
+        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=ANSWER_S).json()["applications"]
         for name, application in applications.items():
             assert application["status"] != "DEPLOY_FAILED", f"{name}: {application['message']}"
         deployments = [d for a in applications.values() for d in (a.get("deployments") or {}).values()]
@@ -66,7 +68,7 @@ class Deployed:
 
     def failure(self) -> str | None:
         """Why an application could not be deployed, once Serve says so."""
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
+        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=ANSWER_S).json()["applications"]
         failed = [a["message"] for a in applications.values() if a["status"] == "DEPLOY_FAILED"]
         return failed[0] if failed else None
 
@@ -79,8 +81,9 @@ class Deployed:
 
     def _serves(self) -> bool:
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            media = httpx.get(f"{self.world.public_url}/media", timeout=2).status_code
-            return bool(media == 426 and httpx.get(f"{self.world.public_url}/health").json()["capacity"]["slots"])
+            media = httpx.get(f"{self.world.public_url}/media", timeout=ANSWER_S).status_code
+            health = httpx.get(f"{self.world.public_url}/health", timeout=ANSWER_S).json()
+            return bool(media == 426 and health["capacity"]["slots"])
         return False
 
     def _serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -168,5 +171,5 @@ def a_cluster() -> Iterator[Deployed]:
 
 def answers(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2).is_success
+        return httpx.get(url, timeout=ANSWER_S).is_success
     return False
