@@ -67,7 +67,9 @@ class World:
     async def slots_are_free(self, timeout_s: float = 20) -> None:
         """A slot is given back right after the end of its call is on record."""
         async with asyncio.timeout(timeout_s):
-            while await self.live.capacity() != (5, 0):
+            while True:
+                if await self.live.capacity() == (5, 0):
+                    return
                 await asyncio.sleep(0.05)
 
     async def fault(self, **fault: Any) -> None:
