@@ -37,6 +37,7 @@ from serve_app.store.campaign_rows import ImportRow, LeadRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.repositories import AttemptRow, DoNotCall, Leads
+from serve_app.store.tenants import Tenants
 
 POLL_S = 1.0
 QUIET_S = 150.0
@@ -165,6 +166,7 @@ async def _run(demo: DemoFile, url: str, simulators: str, file: Path, whole_file
             await network.set_conduct(dict(demo.network))
             for number, behaviour in demo.callees.items():
                 await network.set_callee(number, dict(behaviour))
+            await Tenants(db, tenant).put("Riverside Dental", demo.plan)
             for number in demo.do_not_call:
                 await api.post("/api/v1/do-not-call", {"number": number, "text": "asked by letter"})
             document = demo.campaign.model_dump(mode="json", exclude_unset=True)
