@@ -130,7 +130,8 @@ async def _apply(session: AsyncSession, ended: EndedAttempt, step: LeadStep, now
     in_hand = mine.where(Lead.epoch == attempt.number_in_lead, Lead.state.in_(_OPEN))
     await session.execute(_quiet(in_hand.values(_move(lead, step))))
     values: dict[str, Any] = {"attempts": step.attempts, "last_result": step.result, "updated_at": now}
-    if step.attempts > lead.attempts:
+    # Settled anew, the attempt is counted already.
+    if step.attempts > lead.attempts or (attempt.placing_at is not None and attempt.placing_at == lead.last_called_at):
         values["last_called_at"] = attempt.placing_at
         values["caller_id"] = None if step.other_number else attempt.from_number
     await session.execute(_quiet(mine.where(Lead.epoch == attempt.number_in_lead).values(values)))
