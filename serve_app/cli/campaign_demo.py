@@ -131,7 +131,7 @@ def run_campaign_demo(*, leads: int | None, hours: float | None, show: Show) -> 
     if hours is not None:
         demo = demo.model_copy(update={"hours": hours})
     folder = Path(tempfile.mkdtemp(prefix="parley-demo-"))
-    kept = True
+    kept = False
     try:
         with surroundings(demo, folder):
             show("starting a platform of its own (Ray, six deployments, local services, all providers simulated)")
@@ -146,6 +146,9 @@ def run_campaign_demo(*, leads: int | None, hours: float | None, show: Show) -> 
                 platform.stop()
         kept = bool(result.problems)
         return result
+    except Exception:
+        kept = True
+        raise
     finally:
         if kept:
             show(f"its data and logs are kept in {folder}")
