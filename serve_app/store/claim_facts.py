@@ -74,6 +74,7 @@ async def campaign_facts(session: AsyncSession, campaign: CampaignRow, now: date
     versions = select(func.max(Agent.version)).where(Agent.tenant_id == tenant_id, Agent.name == campaign.agent_name)
     if campaign.agent_version is not None:
         versions = versions.where(Agent.version == campaign.agent_version)
+    # In this order a call that ends in between is counted twice on PostgreSQL, and never not at all.
     live, tenant_live = await _live(session, tenant_id, campaign.id)
     used = await used_by(session, tenant_id, campaign.id, now)
     return CampaignFacts(

@@ -139,6 +139,7 @@ def _lead_rows(
     at = stamp(now)
     millis = uuid.UUID(row.id).int >> 80
     places: dict[tuple[int, bool, str], Any] = {}
+    scrubs: dict[str | None, Any] = {}
     tenant, campaign, import_id = row.tenant_id, row.campaign_id, row.id
     for lead in leads:
         worth = (lead.priority, lead.high_value, lead.tags)
@@ -148,10 +149,14 @@ def _lead_rows(
             first = queue_at(now, priority=lead.priority, high_value=lead.high_value, tags=tags)
             place = places[worth] = stamp(first)
         consent_at = None if lead.consent_at is None else stamp(datetime.fromisoformat(lead.consent_at))
+        scrubbed_at = scrubs.get(lead.scrubbed_at)
+        if scrubbed_at is None and lead.scrubbed_at is not None:
+            scrubbed_at = scrubs[lead.scrubbed_at] = stamp(datetime.fromisoformat(lead.scrubbed_at))
         yield (
             lead_id(millis, lead.row_no), tenant, campaign, lead.number, lead.first_name, lead.last_name, lead.email,
             lead.zones, lead.region, lead.priority, lead.high_value, lead.tags, lead.custom_fields, "ready", at, place,
-            0, 0, None, None, None, None, None, None, import_id, consent_at, None, at, at,
+            0, 0, None, None, None, None, None, None, import_id, consent_at,
+            scrubbed_at, at, at,
         )  # fmt: skip
 
 

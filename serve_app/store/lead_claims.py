@@ -1,8 +1,9 @@
 """Claiming leads: in one transaction each lead is decided on, and gets its call and attempt, or the reason why not.
 
 Nothing that the decision rests on can change between the decision and the attempt: on SQLite the transaction is the
-only writer; on PostgreSQL the leads and the campaign are locked, two calls to one number are refused by the index
-`one_live`, and what is switched off or listed a moment later is caught at the attempt's fence.
+only writer; on PostgreSQL the leads and the campaign are locked, no other claim of the tenant runs (its limits hold for
+all of its campaigns together), two calls to one number are refused by the index `one_live`, and what is switched off or
+listed a moment later is caught at the attempt's fence.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -121,8 +122,10 @@ class LeadClaims(TenantScope):
         lease_s: float,
         now: datetime,
     ) -> Claimed:
+        await _wait_for_other_claims(session, self.tenant_id)
         own = select(Campaign).where(Campaign.tenant_id == self.tenant_id, Campaign.id == campaign_id)
-        found = await session.scalar(own.with_for_update())
+        # Not a stronger lock: an import must not wait that adds leads to the campaign.
+        found = await session.scalar(own.with_for_update(key_share=True))
         if found is None or found.status != "running":
             return Claimed(halted=NOT_RUNNING)
         leads = await self._ready(session, campaign_id, limit)
@@ -152,6 +155,16 @@ class LeadClaims(TenantScope):
             .with_for_update(skip_locked=True)
         )
         return [to_row(LeadRow, lead) for lead in await session.scalars(ready)]
+
+
+async def _wait_for_other_claims(session: AsyncSession, tenant_id: str) -> None:
+    """Until the end of this transaction no other one claims for the tenant: what it places counts for the next.
+
+    SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        key = func.hashtextextended(f"claims:{tenant_id}", 0)
+        await session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 class _Batch:

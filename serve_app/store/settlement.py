@@ -38,6 +38,7 @@ class EndedAttempt:
     duration_s: float | None
     counts: Mapping[str, int]
     """How often each result came of the lead's other attempts."""
+    campaign_started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ async def settle(
 ) -> int:
     """Settle the ended attempts of a tenant for which `which` holds; how many. In the caller's transaction."""
     query = (
-        select(Attempt, Lead, Campaign.retry_policy, Call.answered_at, Call.duration_s)
+        select(Attempt, Lead, Campaign.retry_policy, Campaign.started_at, Call.answered_at, Call.duration_s)
         .join(Lead, (Lead.tenant_id == Attempt.tenant_id) & (Lead.id == Attempt.lead_id))
         .join(Campaign, (Campaign.tenant_id == Lead.tenant_id) & (Campaign.id == Lead.campaign_id))
         .join(Call, (Call.tenant_id == Attempt.tenant_id) & (Call.id == Attempt.call_id))
@@ -87,7 +88,7 @@ async def settle(
     if not found:
         return 0
     counts = await _counts(session, tenant_id, {attempt.lead_id for attempt, *_ in found if attempt.lead_id})
-    for attempt, lead, policy, answered_at, duration_s in found:
+    for attempt, lead, policy, campaign_started_at, answered_at, duration_s in found:
         ended = EndedAttempt(
             to_row(AttemptRow, attempt),
             to_row(LeadRow, lead),
@@ -95,6 +96,7 @@ async def settle(
             answered_at is not None,
             duration_s,
             counts[lead.id],
+            campaign_started_at,
         )
         step = verdict(ended)
         counts[lead.id][step.result] += 1

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.dialing.settling import settle_lead
@@ -50,7 +49,7 @@ from serve_app.store.repositories import (
 )
 from serve_app.store.scope import TenantScope
 from tests.unit.campaign_support import allow, campaign, claim, end
-from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound
+from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound, rows_of
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
@@ -159,6 +158,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "of_call": lambda r, v: r.of_call(v.live_call),
         "delete": lambda r, v: r.delete(v.lead),
         "reopen": lambda r, v: r.reopen(v.campaign, lead_id=v.lead),
+        "scrubbed": lambda r, v: r.scrubbed(v.campaign, FUTURE),
         "list": lambda r, v: r.list(v.campaign, limit=50),
     },
     LeadClaims: {
@@ -245,23 +245,13 @@ OWN = {
 }
 REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
 NOTHING: tuple[object, ...] = (
-    *(None, False, [], set(), (), {}, ([], None), "stored"),
+    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored"),
     CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),
 )
 # Finds the tenant itself: that is its purpose.
 ACROSS = {(ApiKeys, "verify")}
-
-
-async def owned_rows(db: Database) -> list[tuple[object, ...]]:
-    """Everything that the owner has, in every table."""
-    rows: list[tuple[object, ...]] = []
-    async with db.session() as session:
-        for name, table in sorted(Base.metadata.tables.items()):
-            query = select(table).where(table.c.tenant_id == OWNER).order_by(*table.primary_key.columns)
-            rows += [(name, *row) for row in await session.execute(query)]
-    return rows
 
 
 async def populate_campaign(db: Database, victim: Victim) -> None:
@@ -324,7 +314,7 @@ def test_every_method_of_every_repository_is_attacked() -> None:
 @pytest.mark.parametrize("repository", list(ATTACKS), ids=lambda r: r.__name__)
 async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: type[TenantScope]) -> None:
     victim = await populate(db)
-    before = await owned_rows(db)
+    before = await rows_of(db, OWNER)
     assert {row[0] for row in before} == set(Base.metadata.tables)
     for name, attack in ATTACKS[repository].items():
         stranger = repository(db, STRANGER)
@@ -337,7 +327,7 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: typ
             # A fresh tenant, so that rows which the stranger made do not count.
             result = await attack(repository(db, "initech"), victim)
             assert result in NOTHING, name
-        assert await owned_rows(db) == before, name
+        assert await rows_of(db, OWNER) == before, name
 
 
 async def test_a_job_carries_the_tenant_of_its_call(db: Database) -> None:
