@@ -59,7 +59,7 @@ TENANT = "acme"
 START = datetime(2026, 11, 23, 15, tzinfo=UTC)  # a Monday, ten in the morning where the leads are
 SESSIONS = 8
 DIALERS = 2
-MOST_POINTS = 160
+MOST_POINTS = 250
 """A process lives for at most so many points. Most live for far fewer: each order of magnitude is as likely."""
 LONGEST_ROUND_S = 8 * 3600.0
 SETTLE_S = 300.0
