@@ -6,6 +6,7 @@ One tenant with one campaign. Everything is on loopback and ends with it.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -166,6 +167,16 @@ class World:
             while await self._posts() < target:  # noqa: ASYNC110  they arrive in another process
                 await asyncio.sleep(POLL_S)
 
+    async def until_called(self, rest: int | None, timeout_s: float) -> bool:
+        """Wait until no lead waits to be called, or so many more were. False: it took longer."""
+        target = math.inf if rest is None else await self._posts() + rest
+        deadline = time.monotonic() + timeout_s
+        while await self.waiting_leads() and await self._posts() < target:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
     async def _posts(self) -> int:
         return int((await self._http.get("/count")).json())
 
@@ -176,10 +187,13 @@ class World:
         async with self.db.session() as session:
             return (await session.scalar(ready) or 0) + (await session.scalar(intended) or 0)
 
+    async def pause(self) -> None:
+        await Campaigns(self.db, TENANT).pause(self.campaign.id)
+
     async def until_quiet(self, timeout_s: float) -> bool:
-        """Wait until no lead is ready or leased, and no attempt lives or waits to be settled. False: it took longer."""
+        """Wait until no lead is leased, and no attempt lives or waits to be settled. False: it took longer."""
         busy = [
-            select(func.count()).where(Lead.tenant_id == TENANT, Lead.state.in_(("ready", "leased"))),
+            select(func.count()).where(Lead.tenant_id == TENANT, Lead.state == "leased"),
             select(func.count()).where(Attempt.tenant_id == TENANT, ONE_LIVE),
             select(func.count()).where(Attempt.tenant_id == TENANT, UNSETTLED),
         ]
