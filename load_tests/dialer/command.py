@@ -25,7 +25,7 @@ from serve_app.log import configure_logging
 from serve_app.settings import LogSettings
 
 say = partial(print, flush=True)
-KILLS_PER_RUN = 250
+KILLS_PER_RUN = 100
 REAL_TIME = 4
 """Every so many runs one waits for leases and doubts as they are."""
 FAST = 20
