@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.websockets import WebSocketState
 
-from load_tests.dialer.child import say_ready
+from load_tests.dialer.child import CONNECT_S, say_ready
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
@@ -49,8 +49,8 @@ async def serve(pipe: Connection, document: Mapping[str, Any], sessions: int, fo
         settings = Settings(**with_addresses(document, port))
         configure_logging(settings.log)
         assert settings.database.url is not None and settings.redis.url is not None
-        db = await Database.connect(settings.database.url)
-        live = await LiveState.connect(settings.redis.url)
+        db = await Database.connect(settings.database.url, connect_timeout_s=CONNECT_S)
+        live = await LiveState.connect(settings.redis.url, connect_timeout_s=CONNECT_S)
         objects = ObjectStore.open(None, folder)
         control = VonageClient(settings.telephony.vonage)
         app = create_app(ApiDeps(settings=settings, db=db, live=live, objects=objects, control=control))

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select, update
 
 from load_tests.dialer import control, network
-from load_tests.dialer.child import Child
+from load_tests.dialer.child import CONNECT_S, Child, prepare
 from load_tests.dialer.control import with_addresses
 from load_tests.dialer.network import Post, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
@@ -210,6 +210,7 @@ class World:
 async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -> AsyncIterator[World]:
     """A migrated database, a Redis of its own and a folder are given; what it starts, it stops."""
     numbers = [number(index) for index in range(terms.leads)]
+    await prepare()
     async with AsyncExitStack() as stack:
         account, public_key = _account()
         callees = _callees(numbers, terms)
@@ -242,9 +243,9 @@ async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
         platform = Child(control.serve, document, terms.sessions, folder)
         stack.push_async_callback(platform.kill)
-        db = await Database.connect(sql_url)
+        db = await Database.connect(sql_url, connect_timeout_s=CONNECT_S)
         stack.push_async_callback(db.aclose)
-        live = await LiveState.connect(redis_url)
+        live = await LiveState.connect(redis_url, connect_timeout_s=CONNECT_S)
         stack.push_async_callback(live.aclose)
         world = World(db, live, await _campaign(db, numbers), with_addresses(document, await platform.ready()), http)
         stack.push_async_callback(world.stop_dialers)
