@@ -1,8 +1,9 @@
 """Claiming leads: in one transaction each lead is decided on, and gets its call and attempt, or the reason why not.
 
 Nothing that the decision rests on can change between the decision and the attempt: on SQLite the transaction is the
-only writer; on PostgreSQL the leads and the campaign are locked, two calls to one number are refused by the index
-`one_live`, and what is switched off or listed a moment later is caught at the attempt's fence.
+only writer; on PostgreSQL the leads and the campaign are locked, no other claim of the tenant runs (its limits hold for
+all of its campaigns together), two calls to one number are refused by the index `one_live`, and what is switched off or
+listed a moment later is caught at the attempt's fence.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Integer, Table, bindparam, insert, select, update
+from sqlalchemy import Integer, Table, Text, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -121,6 +122,7 @@ class LeadClaims(TenantScope):
         now: datetime,
     ) -> Claimed:
         connection = await session.connection()
+        await _wait_for_other_claims(connection, self.tenant_id)
         mine = {"tenant_id": self.tenant_id, "campaign_id": campaign_id}
         found = (await connection.execute(_OWN, mine)).one_or_none()
         if found is None or found.status != "running":
@@ -144,6 +146,15 @@ class LeadClaims(TenantScope):
             batch.add(lead, choice)
         await batch.write(connection)
         return Claimed(batch.claimed, len(leads), batch.put_off, batch.closed, halted)
+
+
+async def _wait_for_other_claims(connection: AsyncConnection, tenant_id: str) -> None:
+    """Until the end of this transaction no other one claims for the tenant: what it places counts for the next.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_LOCK, {"name": f"claims:{tenant_id}"})
 
 
 class _Batch:
@@ -237,8 +248,10 @@ _OWN = (
     select(*_CAMPAIGN, *_TENANT)
     .outerjoin(Tenant, Tenant.tenant_id == Campaign.tenant_id)
     .where(Campaign.tenant_id == bindparam("tenant_id"), Campaign.id == bindparam("campaign_id"))
-    .with_for_update(of=Campaign)
+    # Not a stronger lock: an import must not wait that adds leads to the campaign.
+    .with_for_update(key_share=True, of=Campaign)
 )
+_LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text()), 0)))
 _READY = (
     select(*(getattr(Lead, column.name) for column in fields(LeadRow)))
     .where(READY_LEAD, Lead.tenant_id == bindparam("tenant_id"), Lead.campaign_id == bindparam("campaign_id"))

@@ -24,20 +24,27 @@ class Used:
 
 
 async def count_call(
-    session: AsyncSession, tenant_id: str, campaign_id: str | None, *, at: datetime, answered: bool, talk_s: float
+    session: AsyncSession,
+    tenant_id: str,
+    campaign_id: str | None,
+    *,
+    at: datetime,
+    answered: bool,
+    talk_s: float,
+    calls: int = 1,
 ) -> None:
-    """Add one ended call, in the caller's transaction, which ends it."""
+    """Add one ended call, in the caller's transaction, which ends it. `calls` 0: more is known of one that counts."""
     insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
     values = {
         "tenant_id": tenant_id,
         "day": _day(at),
         "campaign_id": campaign_id or NO_CAMPAIGN,
-        "calls": 1,
+        "calls": calls,
         "answered": int(answered),
         "talk_s": talk_s,
     }
     added = {
-        "calls": Usage.calls + 1,
+        "calls": Usage.calls + calls,
         "answered": Usage.answered + int(answered),
         "talk_s": Usage.talk_s + talk_s,
     }

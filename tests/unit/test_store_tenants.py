@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from serve_app.dialing.settling import settle_lead
 from serve_app.store.base import Base
+from serve_app.store.call_folding import CallState
+from serve_app.store.callers import Callers
 from serve_app.store.campaign_models import Import, ImportChunk, ImportRowError
 from serve_app.store.campaigns import CampaignStats
 from serve_app.store.db import Database
@@ -25,6 +28,7 @@ from serve_app.store.repositories import (
     Agents,
     ApiKeys,
     Attempts,
+    CallFolding,
     Calls,
     Campaigns,
     Consents,
@@ -99,11 +103,17 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "by_carrier": lambda r, v: r.by_carrier("carrier-1"),
         "list": lambda r, v: r.list(limit=50),
         "active": lambda r, v: r.active(FUTURE),
-        "ringing": lambda r, v: r.ringing(v.live_call, NOW),
         "answered": lambda r, v: r.answered(v.live_call, NOW),
         "in_progress": lambda r, v: r.in_progress(v.live_call, NOW),
         "finish": lambda r, v: r.finish(v.live_call, status="failed", sample_rate_hz=8000, **END),
-        "explain": lambda r, v: r.explain(v.over_call, vague=["vague"], outcome="busy", detail="x"),
+    },
+    CallFolding: {
+        "reach": lambda r, v: r.reach(v.live_call, "answered", NOW, EVENT),
+        "fold": lambda r, v: r.fold(v.over_call, EVENT, lambda *_: CallState("busy", "x", NOW, NOW), settle_lead),
+    },
+    Callers: {
+        "lead": lambda r, v: r.lead(v.lead),
+        "last_called": lambda r, v: r.last_called(LEAD, OWN_NUMBER),
     },
     Attempts: {
         "get": lambda r, v: r.get(v.live_attempt),
@@ -235,7 +245,7 @@ OWN = {
 }
 REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
 NOTHING: tuple[object, ...] = (
-    *(None, False, [], set(), (), {}, ([], None), (0, 0)),
+    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored"),
     CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),
