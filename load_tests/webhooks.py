@@ -213,7 +213,7 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
     key, _ = await ApiKeys(db, TENANT).create("bench")
     port = 18_000 + os.getpid() % 10_000
     command = [sys.executable, "-m", "load_tests.webhooks", "--serve", sql, redis, str(folder), str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             base = f"http://127.0.0.1:{port}"
@@ -229,7 +229,7 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
             await _check(db, every)
     finally:
         server.terminate()
-        server.wait(10)
+        await server.wait()
     await live.aclose()
     await db.aclose()
     acks = sorted(sending.result())
@@ -261,9 +261,9 @@ async def _check(db: Database, sent: list[Delivery]) -> None:
         raise RuntimeError(f"{kept} of {len(sent)} webhooks are on record; {len(over - ended)} ends were lost")
 
 
-async def _until_up(session: aiohttp.ClientSession, base: str, server: subprocess.Popen[bytes]) -> None:
+async def _until_up(session: aiohttp.ClientSession, base: str, server: asyncio.subprocess.Process) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and server.returncode is None:
         try:
             async with session.get(f"{base}/api/v1/agents"):
                 return
