@@ -19,6 +19,7 @@ import yaml
 from pydantic import (
     AnyHttpUrl,
     AnyWebsocketUrl,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     Field,
@@ -118,10 +119,20 @@ class TelephonySettings(Section):
     vonage: VonageSettings = VonageSettings()
 
 
+class SimulatedClockSettings(Section):
+    """See `dialing.campaign_clock`."""
+
+    begins: AwareDatetime = Field(description="what a campaign's clock shows when it is started")
+    speed: float = Field(60, ge=1, le=3600, description="how much faster than real time it runs")
+
+
 class DialingSettings(Section):
     allowed_numbers: tuple[E164, ...] = ()
     queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
     max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
+    simulated_clock: SimulatedClockSettings | None = Field(
+        None, description="campaigns on a simulated network go by it: their rules and retries, and nothing else"
+    )
 
 
 class AgentSettings(Section):
@@ -283,6 +294,11 @@ def check_fallbacks(settings: Settings) -> None:
 def check_mode(settings: Settings) -> None:
     """Refuse what could place a call that should not be placed, or run production on a stand-in."""
     simulated = settings.simulated
+    if settings.dialing.simulated_clock is not None and "vonage" not in simulated:
+        raise SettingsError(
+            "dialing.simulated_clock: telephony.vonage is a real phone network, and real people are called by the real "
+            "time only. Remove the clock, or the Vonage keys."
+        )
     if settings.mode == "production":
         problems = [_KEY_REMEDY[name] for name in sorted(simulated)]
         problems += [

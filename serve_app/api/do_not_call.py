@@ -13,12 +13,13 @@ from serve_app.api.auth import Caller
 from serve_app.api.deps import Deps
 from serve_app.api.problems import ProblemError
 from serve_app.dialing.numbers import PhoneNumber
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.repositories import DoNotCall, DoNotCallRow
 from serve_app.store.rows import DoNotCallSource
 
 router = APIRouter(prefix="/api/v1/do-not-call", tags=["do-not-call"])
 
-Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=PLAIN_TEXT)]
 
 
 class Listing(BaseModel):

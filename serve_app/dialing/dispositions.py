@@ -109,7 +109,8 @@ def disposition_of(
         return Disposition(reported)
     if outcome in ("no_capacity", "not_allowed") or not sent:
         return Disposition.NOT_PLACED
-    if cause in DEAD_NUMBER_CAUSES and not answered:
+    if cause in DEAD_NUMBER_CAUSES and outcome in _BEFORE_ANSWER:
+        # Also where another event claims that it was answered: what closes a lead does not depend on what comes later.
         return Disposition.INVALID_NUMBER
     if not answered:
         # Hung up by command while it rang, or a fault of ours before anybody answered: it did ring.

@@ -18,13 +18,14 @@ import structlog
 from serve_app.clock import Clock
 from serve_app.dialing.batch_choice import CALLS_AT_ONCE, ENOUGH, BatchChooser, Conditions
 from serve_app.dialing.caller_ids import DAY, CallerIds
+from serve_app.dialing.campaign_clock import campaign_clock
 from serve_app.dialing.fairness import FairShare, Flow
 from serve_app.dialing.flows import flows_of, next_start, running_campaigns, under_way
 from serve_app.dialing.network import network_is_simulated
 from serve_app.dialing.number_rest import rest_tired_numbers
 from serve_app.dialing.pacing import Backpressure, Load, most_waiting, room
 from serve_app.dialing.plans import Plans, shipped_plans
-from serve_app.dialing.rules import Reason, shipped
+from serve_app.dialing.rules import Jurisdictions, Reason, shipped
 from serve_app.dialing.settling import settle_lead
 from serve_app.dialing.single_calls import ringing_margin_s
 from serve_app.errors import UnavailableError
@@ -84,6 +85,7 @@ class Feeder:
     """One feeder. `owner` names it in the leases of leads; any number may run at once.
 
     `fed`: told when there are new attempts to place. `pressure`: what the dialer learns of the network's troubles.
+    `plans`, `law` None: those that come with Parley.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Feeder:
         pressure: Backpressure,
         simulated_network: bool | None = None,
         plans: Plans | None = None,
+        law: Jurisdictions | None = None,
     ) -> None:
         network = settings.telephony.vonage
         simulated = network_is_simulated(settings) if simulated_network is None else simulated_network
@@ -111,11 +114,12 @@ class Feeder:
         self._lines = network.channels
         self._most_waiting = most_waiting(network.calls_per_second)
         self._conditions = Conditions(
-            law=shipped(),
+            law=law or shipped(),
             plans=plans or shipped_plans(),
             ringing_s=ringing_margin_s(settings),
             simulated_network=simulated,
             queue_timeout_s=settings.dialing.queue_timeout_s,
+            clock=campaign_clock(settings, simulated_network=simulated),
         )
         self._shares = FairShare()
         self._halts = _Halts()
@@ -181,6 +185,8 @@ class Feeder:
     async def _feed(self, now: datetime) -> float:
         """Claim what there is room for. Seconds after which to try again, if nothing happens before."""
         live = await under_way(self._db)
+        if live.waiting > self._most_waiting // 2:
+            return UPKEEP_S  # a claim of many costs little more than one of a single lead
         running = await running_campaigns(self._db)
         flows = [flow for flow in flows_of(running, live, self._conditions.plans) if not self._halts.covers(flow)]
         if not flows:

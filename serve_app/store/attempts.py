@@ -20,7 +20,7 @@ from serve_app.store.do_not_call import wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
 from serve_app.store.rows import AttemptRow, ClaimRow, RawEvent, to_row
-from serve_app.store.scope import TenantScope, changed
+from serve_app.store.scope import TenantScope, changed, earliest
 
 T = TypeVar("T")
 
@@ -241,7 +241,7 @@ class Attempts(TenantScope):
             mirrored["status"] = case((Call.status == "queued", "dialing"), else_=Call.status)
         else:
             mirrored["status"] = case((Call.status == "in_progress", Call.status), else_="answered")
-            mirrored["answered_at"] = func.coalesce(Call.answered_at, answered_at)
+            mirrored["answered_at"] = earliest(Call.answered_at, answered_at)
         async with self.db.transaction() as session:
             if event is not None:
                 await insert_event(session, self.tenant_id, event)

@@ -34,6 +34,7 @@ from serve_app.store.redis_streams import entries, events_key, inbox_key
 __all__ = ["HeldCall", "LiveState", "Mailroom"]
 
 OPERATION_TIMEOUT_S = 5.0
+MOST_CONNECTIONS = 1000
 FOLLOW_BLOCK_S = 5.0
 EVENTS_KEPT = 1000
 EVENTS_LIFE_MS = 3_600_000
@@ -88,6 +89,8 @@ class LiveState:
             # A retry of a command whose reply was lost would run a script twice.
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 30,
+            # The library refuses the command after its own limit of 100; a fast dialer has more calls that wait.
+            "max_connections": MOST_CONNECTIONS,
         }
         try:
             client = redis.Redis.from_url(url, socket_timeout=OPERATION_TIMEOUT_S, **options)

@@ -29,6 +29,7 @@ ONE_LIVE = text("status IN ('intended', 'placing', 'placed', 'unknown')")
 OPEN_CALL = text("status IN ('queued', 'dialing', 'ringing', 'answered', 'in_progress')")
 READY_JOB = text("status IN ('ready', 'leased')")
 LISTED = text("removed_at IS NULL")
+GIVEN_UP = text("status = 'ended' AND carrier_call_id IS NULL AND placing_at IS NOT NULL")
 OF_A_LEAD = text("lead_id IS NOT NULL")
 UNSETTLED = text("lead_id IS NOT NULL AND status = 'ended' AND settled_at IS NULL")
 
@@ -111,6 +112,8 @@ class Attempt(Base):
             postgresql_where=OF_A_LEAD,
         ),
         Index("ix_attempts_unsettled", "ended_at", sqlite_where=UNSETTLED, postgresql_where=UNSETTLED),
+        # The network may have a call of theirs all the same.
+        Index("ix_attempts_given_up", "ended_at", sqlite_where=GIVEN_UP, postgresql_where=GIVEN_UP),
         # The caps: per number across campaigns, per campaign and day, per number of our own and day.
         Index("ix_attempts_tenant_id_to_number_created_at", "tenant_id", "to_number", "created_at"),
         Index("ix_attempts_tenant_id_campaign_id_created_at", "tenant_id", "campaign_id", "created_at"),

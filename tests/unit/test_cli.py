@@ -152,3 +152,17 @@ def test_the_do_not_call_list() -> None:
         assert "agreed anew" in output and "by [letter]" in output and "…" not in output
     code, output = run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")
     assert (code, "is not on the do-not-call list" in output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--leads", "3"), "go with --campaign"),
+        (("--hours", "1"), "go with --campaign"),
+        (("--campaign", "--play"), "--play goes with"),
+        (("--campaign", "--leads", "0"), "--leads"),
+    ],
+)
+def test_options_of_the_other_demonstration_are_refused(arguments: tuple[str, ...], told: str) -> None:
+    code, output = run("demo", *arguments)
+    assert code == 2 and told in output

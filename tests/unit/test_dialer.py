@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
@@ -19,6 +20,7 @@ from serve_app.dialing.single_calls import SingleCalls
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
+from serve_app.store.models import Attempt
 from serve_app.store.reports import DEMAND, Reports
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
 from serve_app.telephony.vonage.rest import VonageClient
@@ -494,6 +496,42 @@ async def test_a_call_that_the_network_never_shows_is_closed_after_two_looks_and
     assert (row.status, row.outcome) == ("failed", "failed")
     assert len(bench.vonage.posts) == 1
     assert foreign["uuid"] in bench.vonage.calls
+
+
+async def test_attempts_in_doubt_that_were_placed_together_are_looked_for_in_one_list(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.vonage.behaviour = "disconnect"
+    attempts = [(await bench.call(f"+1202555013{n}"))[1] for n in range(4)]
+    async with bench.dialing():
+        for attempt in attempts:
+            await bench.until_status(attempt.id, "unknown")
+    bench.vonage.add_call("12025550133", FROM[1:])
+    list_calls, looks = VonageClient.list_calls, []
+
+    async def look(client: VonageClient, since: datetime, until: datetime, *turn: Any) -> Any:
+        looks.append((since, until))
+        return await list_calls(client, since, until, *turn)
+
+    monkeypatch.setattr(VonageClient, "list_calls", look)
+    bench.clock.ahead_s = 20
+    await bench.sweep()
+    found = [await bench.attempt(attempt.id) for attempt in attempts]
+    assert [attempt.status for attempt in found] == ["unknown"] * 3 + ["placed"]
+    assert len(looks) == 1
+    # Whoever was placed long after the others has a list of its own.
+    placed_at = [attempt.placing_at for attempt in found]
+    assert all(at is not None and looks[0][0] < at < looks[0][1] for at in placed_at)
+    async with bench.db.transaction() as session:
+        later = found[0].placing_at
+        assert later is not None
+        apart = update(Attempt).where(Attempt.id == attempts[0].id).values(placing_at=later + timedelta(seconds=40))
+        await session.execute(apart)
+    bench.clock.ahead_s = 90
+    await bench.sweep()
+    # Two lists of the two times, and one for strays of the three that were given up.
+    assert len(looks) == 4
+    assert [(await bench.attempt(attempt.id)).status for attempt in attempts] == ["ended"] * 3 + ["placed"]
 
 
 async def test_a_webhook_that_comes_during_the_last_look_keeps_the_call_alive(

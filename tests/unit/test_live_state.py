@@ -208,6 +208,11 @@ async def test_a_rate_does_not_save_up(live: LiveState) -> None:
     assert await live.throttle("other", 50) == 0
 
 
+async def test_many_commands_may_be_under_way_at_once(live: LiveState) -> None:
+    waits = await asyncio.gather(*(live.throttle("k", 1000) for _ in range(300)))
+    assert len(waits) == 300
+
+
 async def test_a_wait_that_is_too_long_reserves_nothing(live: LiveState) -> None:
     assert await live.throttle("k", 1) == 0
     for _ in range(3):

@@ -432,6 +432,38 @@ async def test_leads_are_listed_in_pages(db: Database) -> None:
     assert [lead.number for lead in await Leads(db, TENANT).of_number(number(3))] == [number(3)]
 
 
+async def test_leads_are_found_by_their_tags_and_reasons(db: Database) -> None:
+    tags: list[list[str]] = [[], ["warm"], ["warm", 'x"y'], ["lukewarm"]]
+    row = await campaign(db, leads=[NewLead(number(i), tags=words) for i, words in enumerate(tags)])
+
+    async def found(**wanted: str) -> list[str]:
+        return [lead.number for lead in (await Leads(db, TENANT).list(row.id, limit=9, **wanted))[0]]  # type: ignore[arg-type]
+
+    assert await found(tag="warm") == [number(1), number(2)]
+    assert await found(tag='x"y') == [number(2)]
+    assert await found(tag="cold") == await found(reason="not_scrubbed") == []
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", "not_scrubbed"), limit=1)
+    assert len(await found(reason="not_scrubbed")) == 1
+
+
+async def test_what_was_scrubbed_is_recorded_and_opens_what_was_closed_for_want_of_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.store.leads.AT_ONCE", 2)
+    row = await campaign(db, leads=[number(i) for i in range(5)])
+    reasons = iter(["not_scrubbed", "scrub_stale", "no_consent"])
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", next(reasons)), limit=3)
+    at = datetime.now(UTC)
+    await Leads(db, TENANT).add(row.id, [NewLead(number(5))])
+    other = await campaign(db, leads=[number(0)], name="other")
+    assert await Leads(db, TENANT).scrubbed(row.id, at) == (5, 2)
+    leads = {lead.number: lead for lead in (await Leads(db, TENANT).list(row.id, limit=9))[0]}
+    assert [leads[number(i)].state for i in range(6)] == ["ready"] * 2 + ["barred"] + ["ready"] * 3
+    assert [leads[number(i)].scrubbed_at for i in range(6)] == [at] * 5 + [None], "who came later was not compared"
+    assert (await lead_of(db, other, number(0))).scrubbed_at is None
+    assert await Leads(db, TENANT).scrubbed(row.id, at - timedelta(days=1)) == (0, 0), "an older date is no news"
+
+
 # --- campaigns
 
 

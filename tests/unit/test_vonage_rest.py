@@ -152,8 +152,15 @@ async def test_list_follows_pages() -> None:
         start = datetime.now(UTC) - timedelta(seconds=2)
         for _ in range(105):
             await place(client)
-        found = await client.list_calls(start, datetime.now(UTC) + timedelta(seconds=2))
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            turns += 1
+
+        found = await client.list_calls(start, datetime.now(UTC) + timedelta(seconds=2), turn)
         assert [c.uuid for c in found] == list(network.calls)
+        assert turns == 2, "a turn for each page"
         await client.aclose()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -121,10 +121,17 @@ class VonageClient:
             raise ProviderError("telephony", "vonage", "call without uuid or status", retryable=True)
         return snapshot
 
-    async def list_calls(self, date_start: datetime, date_end: datetime) -> list[CallSnapshot]:
-        """All calls that started within the span (aware datetimes), oldest first. The API cannot filter by number."""
+    async def list_calls(
+        self, date_start: datetime, date_end: datetime, turn: Callable[[], Awaitable[None]] | None = None
+    ) -> list[CallSnapshot]:
+        """All calls that started within the span (aware datetimes), oldest first. The API cannot filter by number.
+
+        A page is a request: `turn` is awaited before each, for the account's limit of them.
+        """
         calls: list[CallSnapshot] = []
         for page in range(_MAX_PAGES):
+            if turn is not None:
+                await turn()
             parameters = {
                 "date_start": _api_time(date_start),
                 "date_end": _api_time(date_end),

@@ -1,0 +1,1 @@
+"""Dialers as plain processes, against real SQL, Redis, HTTP and a simulated network: what holds when they die."""
