@@ -298,7 +298,7 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     assert (await lead_of(db, row, number(2))).last_reason == "retry_no_answer"
     folding = CallFolding(db, TENANT)
     busy = CallState("busy", "the network reported busy", ended, None)
-    assert await folding.fold(second.call_id, None, lambda *_: busy, settle_lead) == "corrected"
+    assert (await folding.fold(second.call_id, None, lambda *_: busy, settle_lead))[0] == "corrected"
     one, two = [await lead_of(db, row, number(i)) for i in (1, 2)]
     assert (one.state, one.attempts, one.last_result, one.last_reason) == ("deferred", 1, "busy", "retry_busy")
     assert (two.state, two.attempts, two.last_result, two.last_reason) == ("deferred", 1, "busy", "retry_busy")
@@ -308,7 +308,7 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     again = {held.lead.id: held for held in (await claim(db, row)).leads}
     assert await Attempts(db, TENANT).get(again[two.id].attempt_id) is not None
     late = CallState("rejected", "late", ended, None)
-    assert await folding.fold(second.call_id, None, lambda *_: late, settle_lead) == "corrected"
+    assert (await folding.fold(second.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
     leased = await lead_of(db, row, number(2))
     assert (leased.state, leased.last_result, leased.attempts) == ("leased", "busy", 1)
 

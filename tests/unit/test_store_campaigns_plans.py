@@ -76,7 +76,7 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         await end(db, first.call_id, "busy")
         await end(db, second.call_id, "not_answered", settled=False)
         late = CallState("rejected", "late", now, None)
-        assert await CallFolding(db, TENANT).fold(first.call_id, None, lambda *_: late, settle_lead) == "corrected"
+        assert (await CallFolding(db, TENANT).fold(first.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
         await settle_ended(db, settle_lead, now, limit=9)
         await heal(db, now + timedelta(days=1), limit=9)
         await promote(db, now + timedelta(days=1), limit=9)
