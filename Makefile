@@ -38,6 +38,10 @@ bench-claims: setup ## claims of leads: durable decisions a second, and 1,000,00
 
 bench-dialer: setup ## feeder and dialer die at 100,000 points on simulated time: no lead lost, nothing dialed twice (hours)
 	PARLEY_CRASH_ROUNDS=900 .venv/bin/python -m pytest -q -s -p no:xdist --timeout 0 -k sqlite tests/unit/test_feeder_crashes.py
+	.venv/bin/python -m load_tests.dialer kills
+	.venv/bin/python -m load_tests.dialer --sql postgresql pace
+	.venv/bin/python -m load_tests.dialer switches
+	.venv/bin/python -m load_tests.dialer redis
 
 bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per frame, by one per tick (one minute)
 	.venv/bin/python -m load_tests.micro.codec_pool

@@ -256,6 +256,8 @@ class Dialer:
             return "waiting"
         if decision.until is not None and self._clock.now() >= decision.until:
             return await self._not_allowed(attempt, Defer(decision.until, Reason.OUTSIDE_WINDOW))
+        if attempt.campaign_id is not None and self._clock.now() >= attempt.give_up_at:
+            return await self._decline(attempt, "no_capacity", "its time was over before it could be placed")
         repository = self._attempts(attempt)
         if not await repository.fence_placing(attempt.id, attempt.epoch):
             await self._lost(attempt)
@@ -272,7 +274,7 @@ class Dialer:
         What has been forbidden since (a listing, a switch, a pause), the fence sees.
         """
         if attempt.campaign_id is not None:
-            return Allow(attempt.give_up_at)
+            return Allow()
         return await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
 
     async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:

@@ -185,6 +185,8 @@ class Feeder:
     async def _feed(self, now: datetime) -> float:
         """Claim what there is room for. Seconds after which to try again, if nothing happens before."""
         live = await under_way(self._db)
+        if live.waiting > self._most_waiting // 2:
+            return UPKEEP_S  # a claim of many costs little more than one of a single lead
         running = await running_campaigns(self._db)
         flows = [flow for flow in flows_of(running, live, self._conditions.plans) if not self._halts.covers(flow)]
         if not flows:

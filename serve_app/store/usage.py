@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,14 +21,6 @@ class Used:
     calls: int = 0
     answered: int = 0
     talk_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class UsedBy:
-    today: Used
-    ever: Used
-    tenant_today: Used
-    tenant_month: Used
 
 
 async def count_call(
@@ -64,29 +54,6 @@ async def count_call(
             synchronize_session=False
         )
     )
-
-
-async def used_by(session: AsyncSession, tenant_id: str, campaign_id: str, now: datetime) -> UsedBy:
-    """Of a campaign and its tenant. Days and months are those of UTC."""
-    today, month = _day(now), _day(now)[:7]
-    rows = (
-        await session.scalars(
-            select(Usage).where(
-                Usage.tenant_id == tenant_id, (Usage.day >= f"{month}-01") | (Usage.campaign_id == campaign_id)
-            )
-        )
-    ).all()
-    mine = [row for row in rows if row.campaign_id == campaign_id]
-    return UsedBy(
-        today=_sum([row for row in mine if row.day == today]),
-        ever=_sum(mine),
-        tenant_today=_sum([row for row in rows if row.day == today]),
-        tenant_month=_sum([row for row in rows if row.day[:7] == month]),
-    )
-
-
-def _sum(rows: Sequence[Usage]) -> Used:
-    return Used(sum(r.calls for r in rows), sum(r.answered for r in rows), sum(r.talk_s for r in rows))
 
 
 def _day(at: datetime) -> str:

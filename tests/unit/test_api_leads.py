@@ -410,7 +410,7 @@ def test_a_registry_is_loaded_in_place_of_the_one_before(tmp_path: Path, spring:
     async def listed() -> dict[str, tuple[str, ...]]:
         db = await Database.connect(str(load_settings().database.url))
         async with db.session() as session:
-            found = await number_facts(session, "default", ["+12025550100", "+12025550102"])
+            found = await number_facts(await session.connection(), "default", ["+12025550100", "+12025550102"])
         await db.aclose()
         return {number: facts.registries for number, facts in found.items()}
 

@@ -16,7 +16,7 @@ import redis
 from serve_app.store.redis_scripts import VALID_REPORTS
 from tests.integration.harness import NUMBER, Running, eventually
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 CALLS = 200
 AT_ONCE = 12
