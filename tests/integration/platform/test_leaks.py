@@ -105,8 +105,8 @@ class Census:
     def calls_begun(self) -> Counter[str]:
         """Calls that the replicas of a deployment have held since they started, as they report it.
 
-        A replica that is gone counts with its last report: on a slow machine one may be scaled away meanwhile. Asked more
-        often than a report is valid (20 s), no report is missed.
+        A replica that is gone counts with its last report: on a slow machine one may be scaled away meanwhile. Asked
+        more often than a report is valid (20 s), no report is missed.
         """
         self._seen |= self._reports()
         begun: Counter[str] = Counter()
