@@ -16,6 +16,7 @@ from serve_app.api import (
     imports,
     kill_switches,
     leads,
+    numbers,
     webhooks,
 )
 from serve_app.api.deps import ApiDeps
@@ -39,7 +40,19 @@ def create_app(deps: ApiDeps) -> FastAPI:
     app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)
-    for room in (calls, campaigns, leads, imports, agents, consents, do_not_call, kill_switches, webhooks, health):
+    for room in (
+        calls,
+        campaigns,
+        leads,
+        imports,
+        agents,
+        consents,
+        do_not_call,
+        kill_switches,
+        numbers,
+        webhooks,
+        health,
+    ):
         app.include_router(room.router)
     return app
 
