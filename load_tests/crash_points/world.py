@@ -35,6 +35,7 @@ from load_tests.crash_points.carrier import Carrier, ContractBroken, Line
 from load_tests.crash_points.processes import Process, outside, sql_engine
 from load_tests.crash_points.redis import SimulatedRedis
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import ProblemError
 from serve_app.api.webhooks import answer_webhook, event_webhook
 from serve_app.clock import SystemClock
@@ -353,8 +354,9 @@ class World:
             await self.clock.sleep(RECONCILE_EVERY_S)
 
     async def _serve_webhooks(self, process: Process) -> None:
+        self._app.state.inbox = inbox = Inbox(self._deps)
         self._api = process
-        await asyncio.Event().wait()
+        await inbox.run()
 
     # --- the outside
 
