@@ -58,9 +58,11 @@ def upgrade() -> None:
     _kill_switches()
     _usage()
     _attempts()
+    op.create_index("ix_calls_carrier_call_id", "calls", ["carrier_call_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_calls_carrier_call_id", "calls")
     for index in ATTEMPT_INDEXES:
         op.drop_index(index, "attempts")
     for column in ATTEMPT_COLUMNS:
