@@ -155,7 +155,7 @@ class Answering:
             event=raw,
         )
         # The caller may have hung up before the question arrived here.
-        if not call.over and await fold_again(self._deps, call, raw) == "folded":
+        if not call.over and await fold_again(self._deps, call, raw):
             call = await calls.get(call.id) or call
         return _Party(call, agent, call.id, None, lead)
 

@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.clock import Clock, SystemClock
 from serve_app.settings import Settings
 from serve_app.store.base import Base
@@ -149,6 +150,7 @@ class Plane:
     key: str
     deps: ApiDeps
     woken: list[str]
+    inbox: Inbox
 
     @property
     def auth(self) -> dict[str, str]:
@@ -198,9 +200,10 @@ async def make_plane(
     key, _ = await ApiKeys(db, settings.tenant).create("test")
     await Agents(db, settings.tenant).apply("riverside-dental", AGENT)
     await live.beat("replica-1", 10, ttl_s=600)
-    transport = httpx.ASGITransport(create_app(deps), raise_app_exceptions=False)
+    app = create_app(deps)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     http = httpx.AsyncClient(transport=transport, base_url="http://api.local")
-    return Plane(settings, db, live, vonage, http, key, deps, woken), client
+    return Plane(settings, db, live, vonage, http, key, deps, woken, app.state.inbox), client
 
 
 def signed(
