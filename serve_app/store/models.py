@@ -1,7 +1,4 @@
-"""The tables of calls. `tenant_id` is on every row; children reference (tenant_id, call_id): no row crosses tenants.
-
-The tables of campaigns are in `campaign_models`.
-"""
+"""The tables of calls; `campaign_models` has the others. Every row has a tenant; children refer to it and the call."""
 
 from __future__ import annotations
 
@@ -62,6 +59,8 @@ class Call(Base):
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "carrier_call_id"),
         Index("ix_calls_tenant_id_status_updated_at", "tenant_id", "status", "updated_at"),
+        # Whose a call of the network is, of all tenants: asked only where a request got no answer.
+        Index("ix_calls_carrier_call_id", "carrier_call_id"),
         # What the reconciler reads every few seconds: live calls only, whatever the history.
         Index("ix_calls_open", "updated_at", sqlite_where=OPEN_CALL, postgresql_where=OPEN_CALL),
     )

@@ -110,8 +110,9 @@ class FakeVonage:
         if behaviour == "throttle_once":
             self.behaviour = "place"
             return web.json_response({"title": "throttled"}, status=429, headers={"Retry-After": "0"})
-        statuses = {"429": 429, "401": 401, "400": 400, "500": 500, "502": 502}
-        return web.json_response({"title": "no"}, status=statuses.get(behaviour, 500))
+        if behaviour.startswith("400 "):
+            return web.json_response({"title": "no", "invalid_parameters": {behaviour[4:]: "invalid"}}, status=400)
+        return web.json_response({"title": "no"}, status=int(behaviour) if behaviour.isdigit() else 500)
 
     def add_call(self, to: str, from_: str, status: str = "started") -> dict[str, Any]:
         call = {

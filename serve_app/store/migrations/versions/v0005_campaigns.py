@@ -59,9 +59,11 @@ def upgrade() -> None:
     _usage()
     _attempts()
     _call_events()
+    op.create_index("ix_calls_carrier_call_id", "calls", ["carrier_call_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_calls_carrier_call_id", "calls")
     op.drop_index("ix_call_events_unfolded", "call_events")
     for column in ("attempt_id", "unfolded_since"):
         op.drop_column("call_events", column)
