@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from load_tests.crash_points.processes import Process
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import ProblemError
 from serve_app.api.webhooks import answer_webhook, event_webhook
 from serve_app.dialing.links import ANSWER_PATH
@@ -30,8 +31,9 @@ class WebhookServer:
 
     async def serve(self, process: Process) -> None:
         """One life of the API process."""
+        self._app.state.inbox = inbox = Inbox(self._deps)
         self._process = process
-        await asyncio.Event().wait()
+        await inbox.run()
 
     async def deliver(self, url: str, document: dict[str, Any]) -> str | None:
         """POST a signed webhook; the body of the answer, or None: nobody serves, or there was no good answer."""

@@ -40,6 +40,8 @@ SESSIONS = 8
 DIALERS = 2
 MOST_POINTS = 250
 """A process lives for at most so many points. Most live for far fewer: each order of magnitude is as likely."""
+AT_THE_REQUEST = 0.1
+"""Of the lives: those that end at the request of a call, if they come to one."""
 LONGEST_ROUND_S = 8 * 3600.0
 SETTLE_S = 120.0
 AGENT = {
@@ -219,7 +221,7 @@ class World:
     async def _supervise(self, life: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
         """Start a process, and another one whenever it has died."""
         while True:
-            process = Process(self.rng, self._life() if self._mortal else None)
+            process = self._process()
             self._lives += 1
             main = process.start(life(process))
             try:
@@ -233,8 +235,12 @@ class World:
             self.tally.deaths[died_at] += 1
             await self.clock.sleep(self.rng.uniform(0, 2))
 
-    def _life(self) -> int:
-        return math.ceil(MOST_POINTS ** self.rng.random())
+    def _process(self) -> Process:
+        if not self._mortal:
+            return Process(self.rng, None)
+        if self.rng.random() < AT_THE_REQUEST:
+            return Process(self.rng, MOST_POINTS, self.rng.choice(["before POST", "after POST"]))
+        return Process(self.rng, math.ceil(MOST_POINTS ** self.rng.random()))
 
     async def _dialer(self, _process: Process) -> None:
         owner = f"dialer-{self._lives}"

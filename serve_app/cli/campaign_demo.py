@@ -37,6 +37,7 @@ from serve_app.store.campaign_rows import ImportRow, LeadRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.repositories import AttemptRow, DoNotCall, Leads
+from serve_app.store.tenants import Tenants
 
 POLL_S = 1.0
 QUIET_S = 150.0
@@ -130,7 +131,7 @@ def run_campaign_demo(*, leads: int | None, hours: float | None, show: Show) -> 
     if hours is not None:
         demo = demo.model_copy(update={"hours": hours})
     folder = Path(tempfile.mkdtemp(prefix="parley-demo-"))
-    kept = True
+    kept = False
     try:
         with surroundings(demo, folder):
             show("starting a platform of its own (Ray, six deployments, local services, all providers simulated)")
@@ -145,6 +146,9 @@ def run_campaign_demo(*, leads: int | None, hours: float | None, show: Show) -> 
                 platform.stop()
         kept = bool(result.problems)
         return result
+    except Exception:
+        kept = True
+        raise
     finally:
         if kept:
             show(f"its data and logs are kept in {folder}")
@@ -165,6 +169,7 @@ async def _run(demo: DemoFile, url: str, simulators: str, file: Path, whole_file
             await network.set_conduct(dict(demo.network))
             for number, behaviour in demo.callees.items():
                 await network.set_callee(number, dict(behaviour))
+            await Tenants(db, tenant).put("Riverside Dental", demo.plan)
             for number in demo.do_not_call:
                 await api.post("/api/v1/do-not-call", {"number": number, "text": "asked by letter"})
             document = demo.campaign.model_dump(mode="json", exclude_unset=True)

@@ -62,6 +62,7 @@ class DemoFile(_Document):
     leads: Path
     region: str
     clock: DemoClock
+    plan: str
     hours: float = Field(gt=0, le=24)
     campaign: CampaignSpec
     do_not_call: tuple[PhoneNumber, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -72,10 +73,11 @@ def print_report(console: Console, result: DemoResult) -> None:
     console.print(f"imported {counts['accepted']} of {counts['rows']} rows; refused: {refused}", markup=False)
     console.print(_hours(result))
     console.print(_dispositions(result))
-    console.print(_put_off(result))
+    for line in _put_off(result):
+        console.print(line)
     console.print(_left_table(result))
-    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(result.webhook_faults.items())) or "none"
-    console.print(f"the network was unkind: webhooks {faults}; requests refused with 429: {result.throttled}")
+    faults = [f"{count} {kind.removeprefix('webhook_')}" for kind, count in sorted(result.webhook_faults.items())]
+    console.print(f"the network's faults: webhooks {', '.join(faults) or 'none'}; requests refused: {result.throttled}")
     checks = {
         "opt-outs, on the do-not-call list": len(result.opted_out),
         "double dials": result.double_dials,
@@ -91,7 +93,7 @@ def print_report(console: Console, result: DemoResult) -> None:
 
 
 def _hours(result: DemoResult) -> Table:
-    table = _table("hour", "calls", "answered", "answer rate", "calls a minute (real time)")
+    table = _table("hour", "calls", "answered", "rate", "calls a minute, real time")
     speed = result.time.speed
     for hour, (calls, answered) in _by_hour(result).items():
         table.add_row(hour, str(calls), str(answered), _percent(answered, calls), f"{calls * speed / 60:.0f}")
@@ -118,12 +120,16 @@ def _dispositions(result: DemoResult) -> Table:
     return table
 
 
-def _put_off(result: DemoResult) -> Table:
-    table = _table("not called then, or not at all", "where", "leads", "until", "because")
+def _put_off(result: DemoResult) -> Iterator[Text]:
+    """A line for each reason, and below it how many leads where, and until when."""
+    yield Text("not called then, or not at all", style="bold")
+    told = ""
     for (reason, zone), put_off in sorted(result.seen.items(), key=lambda item: (item[0][0], -len(item[1].leads))):
-        until = "closed" if put_off.until is None else _at(result, put_off.until)
-        table.add_row(reason, zone, str(len(put_off.leads)), until, Text(_EXPLAINED.get(reason, "")))
-    return table
+        if reason != told:
+            yield Text(f"{reason}: {_EXPLAINED.get(reason, '')}")
+        told = reason
+        until = "closed" if put_off.until is None else f"from {_at(result, put_off.until)} on"
+        yield Text(f"{len(put_off.leads):6}  {zone:<22}{until}")
 
 
 def _left_table(result: DemoResult) -> Table:
@@ -161,5 +167,5 @@ def _percent(part: int, whole: int) -> str:
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
     for title in titles:
-        table.add_column(title, no_wrap=title not in ("because",))
+        table.add_column(title, no_wrap=True)
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -218,7 +219,8 @@ class Running:
             return answer.json() if answer.status_code == 200 else None
 
         description = eventually(found, 60)
-        samples, rate = soundfile.read(description["path"], dtype="int16", always_2d=True)
+        sound = self.api.get(f"/api/v1/calls/{call_id}/recording", params={"download": 1}).raise_for_status().content
+        samples, rate = soundfile.read(io.BytesIO(sound), dtype="int16", always_2d=True)
         assert rate == description["sample_rate_hz"]
         return description, samples
 
@@ -275,11 +277,9 @@ def eventually(condition: Any, timeout_s: float, *, every_s: float = 0.1) -> Any
 
 def make_key(data_dir: Path, database_url: str | None = None) -> str:
     async def create() -> str:
-        db = await Database.connect(database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}")
-        try:
+        url = database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}"
+        async with contextlib.aclosing(await Database.connect(url)) as db:
             return (await ApiKeys(db, "default").create("tests"))[0]
-        finally:
-            await db.aclose()
 
     return asyncio.run(create())
 

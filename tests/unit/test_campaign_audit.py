@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,9 +20,12 @@ from serve_app.cli.campaign_audit import (
 from serve_app.cli.campaign_demo_file import DemoFile, surroundings
 from serve_app.dialing.campaign_clock import CampaignClock
 from serve_app.dialing.imports.phone import read_number
+from serve_app.dialing.plans import shipped_plans
 from serve_app.dialing.rules import CallingRules, Candidate, place_of, shipped
 from serve_app.dialing.rules.engine import _Calendar
 from serve_app.settings import load_settings
+from serve_app.simulators.callee import CalleeBehaviour, Outcome
+from serve_app.simulators.network_conduct import NetworkConduct
 from serve_app.store.campaign_rows import LeadRow
 
 START = datetime(2026, 10, 19, 13, tzinfo=UTC)  # nine in New York
@@ -131,6 +134,15 @@ def test_the_shipped_demonstration_is_as_it_says() -> None:
     zones = {zone for number in known for zone in place_of(number).zones}
     assert len(zones) > 10
     assert demo.clock.told(demo.clock.begins).strftime("%A %H:%M") == "Monday 09:00"
+    assert shipped_plans().of(demo.plan) is not None
+    for behaviour in demo.callees.values():
+        CalleeBehaviour.model_validate(behaviour)
+    conduct = NetworkConduct.model_validate(demo.network)
+    assert conduct.speed == demo.clock.speed
+    firsts = [conduct.luck(number[1:], 1) for number in sorted(known)]
+    assert sum(luck.loses_response() for luck in firsts) >= 2
+    outcomes = {behaviour.outcome for luck in firsts if (behaviour := luck.behaviour()) is not None}
+    assert outcomes == set(get_args(Outcome))
 
 
 def test_a_demonstration_leaves_the_callers_configuration_alone(
