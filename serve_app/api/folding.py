@@ -18,6 +18,7 @@ from serve_app.api.deps import ApiDeps
 from serve_app.dialing.call_facts import CallFacts, Reached
 from serve_app.dialing.carrier_events import facts_in, is_news, judge
 from serve_app.dialing.carrier_status import TERMINAL
+from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.endings import announce_end
 from serve_app.dialing.links import AttemptRef
 from serve_app.dialing.settling import settle_lead
@@ -75,6 +76,11 @@ async def fold_again(deps: ApiDeps, call: CallRow, raw: RawEvent) -> str:
 
 async def _fold_into(deps: ApiDeps, events: Events, call: CallRow, raw: RawEvent) -> str:
     facts = facts_in(raw, call.direction)
+    if facts.machine:
+        # Before the event is kept: if this fails, the network's retry is not taken for a repetition. What the
+        # conversation reports says more, and stays.
+        attempts = Attempts(deps.db, call.tenant_id, clock=deps.clock)
+        await attempts.report(call.id, Disposition.MACHINE, unless_told=True, verdict=settle_lead)
     if call.started_at is not None or facts == CallFacts():
         return await _keep(events, raw)
     if not call.over and facts.over_at is None and facts.media_failed_at is None:
