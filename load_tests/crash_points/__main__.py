@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from load_tests.crash_points.carrier import ContractBroken
-from load_tests.crash_points.world import Tally, play, quiet
+from load_tests.crash_points.world import Tally, play
 from load_tests.micro.figures import Figure, print_figures
 from serve_app.store.migrate import upgrade
 
@@ -52,7 +52,7 @@ def main() -> int:
 def _play_all(template: Path, folder: Path, seeds: object, options: argparse.Namespace) -> tuple[Tally, list[str]]:
     tally, broken = Tally(), list[str]()
     told_at, began_at = time.monotonic(), time.monotonic()
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"), quiet) as pool:
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         running: set[Future[Tally]] = set()
         while True:
             enough = not options.rounds and tally.deaths.total() >= options.points

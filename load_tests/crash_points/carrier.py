@@ -139,7 +139,9 @@ class Carrier:
             lambda: _snapshot(line) if (line := self.lines.get(carrier_call_id)) is not None else None
         )
 
-    async def list_calls(self, date_start: datetime, date_end: datetime) -> list[CallSnapshot]:
+    async def list_calls(
+        self, date_start: datetime, date_end: datetime, turn: Callable[[], Awaitable[None]] | None = None
+    ) -> list[CallSnapshot]:
         def listed() -> list[CallSnapshot]:
             now = self._clock.monotonic()
             return [
@@ -148,6 +150,8 @@ class Carrier:
                 if date_start <= line.started_at <= date_end and line.listed_from <= now
             ]
 
+        if turn is not None:
+            await turn()
         return await self._asked(listed)
 
     async def _asked(self, act: Callable[[], Any]) -> Any:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import logging
 import math
+import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from load_tests.crash_points.carrier import Carrier, ContractBroken, Line
 from load_tests.crash_points.processes import Process, outside, sql_engine
 from load_tests.crash_points.redis import SimulatedRedis
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import ProblemError
 from serve_app.api.webhooks import answer_webhook, event_webhook
 from serve_app.clock import SystemClock
@@ -59,7 +61,7 @@ TENANT = "acme"
 START = datetime(2026, 11, 23, 15, tzinfo=UTC)  # a Monday, ten in the morning where the leads are
 SESSIONS = 8
 DIALERS = 2
-MOST_POINTS = 160
+MOST_POINTS = 250
 """A process lives for at most so many points. Most live for far fewer: each order of magnitude is as likely."""
 LONGEST_ROUND_S = 8 * 3600.0
 SETTLE_S = 300.0
@@ -125,17 +127,12 @@ class SimulatedClock(SystemClock):
         return START + timedelta(seconds=self.monotonic())
 
 
-def quiet() -> None:
-    """What a process logs in its troubles is what they are about."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-
 def play(template: Path, folder: Path, seed: int, *, leads: int) -> Tally:
     """One round, on a copy of the migrated database `template`. Raises ContractBroken, which names the seed."""
     database = folder / f"round-{seed}.db"
     database.write_bytes(template.read_bytes())
     try:
-        with _one_clock(), _ids_in_order():
+        with _one_clock(), _ids_in_order(), _no_fault_unseen():
             return run_virtual(_play(database, seed, leads))
     finally:
         for file in folder.glob(f"{database.name}*"):
@@ -150,6 +147,25 @@ def _one_clock() -> Iterator[None]:
         patch.object(SystemClock, "monotonic", SimulatedClock.monotonic),
     ):
         yield
+
+
+@contextmanager
+def _no_fault_unseen() -> Iterator[None]:
+    """What the root of a loop catches and logs is a fault of ours; the other troubles are what this is about."""
+
+    def tell(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
+        if event.get("exc_info") and (error := sys.exc_info()[1]) is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"{event['event']}: {error!r}", "exception": error}
+            )
+        raise structlog.DropEvent
+
+    configured = structlog.get_config()
+    structlog.configure(processors=[tell], wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(**configured)
 
 
 @contextmanager
@@ -338,8 +354,9 @@ class World:
             await self.clock.sleep(RECONCILE_EVERY_S)
 
     async def _serve_webhooks(self, process: Process) -> None:
+        self._app.state.inbox = inbox = Inbox(self._deps)
         self._api = process
-        await asyncio.Event().wait()
+        await inbox.run()
 
     # --- the outside
 

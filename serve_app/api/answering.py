@@ -19,7 +19,7 @@ from serve_app.api.deps import ApiDeps
 from serve_app.api.folding import fold_again, tenant_of
 from serve_app.api.problems import ProblemError
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.lease import CallLease
+from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.conversation.variables import values_of
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.lead_zones import zones_of
@@ -110,7 +110,9 @@ class Answering:
             log.error("agent_missing", call_id=party.call.id, agent=party.call.agent_name)
             return await self._apologise(key, party, NO_AGENT, "failed", f"no agent named {party.call.agent_name}")
         if not await self._deps.live.reserve(party.slot_id, self._token_life_s):
-            return await self._apologise(key, party, NO_CAPACITY, "no_capacity", "no session was free at the answer")
+            # Whom we called has been called: that counts, for caps and retries, as a call that came to nothing.
+            outcome: Outcome = "no_capacity" if party.ref is None else "media_failure"
+            return await self._apologise(key, party, NO_CAPACITY, outcome, "no session was free at the answer")
         return await self._connect(key, party, party.agent, event)
 
     async def _outbound(self, event: VonageEvent, ref: AttemptRef, raw: RawEvent) -> _Party | None:
@@ -163,7 +165,7 @@ class Answering:
             event=raw,
         )
         # The caller may have hung up before the question arrived here.
-        if not call.over and await fold_again(self._deps, call, raw) == "folded":
+        if not call.over and await fold_again(self._deps, call, raw):
             call = await calls.get(call.id) or call
         return _Party(call, agent, call.id, None, lead)
 
@@ -214,7 +216,7 @@ class Answering:
             CALLS_INBOUND.labels("answered").inc()
         return ours
 
-    async def _apologise(self, key: str, party: _Party, text: str, outcome: str, detail: str) -> str:
+    async def _apologise(self, key: str, party: _Party, text: str, outcome: Outcome, detail: str) -> str:
         ours = json.dumps(talk(text))
         kept = await self._deps.live.remember_answer(key, ours, self._memory_s)
         if kept != ours:
@@ -224,7 +226,7 @@ class Answering:
             self._deps.live,
             party.call.tenant_id,
             party.call.id,
-            outcome="no_capacity" if outcome == "no_capacity" else "failed",
+            outcome=outcome,
             detail=detail,
             slot_id=party.slot_id,
             at=self._deps.clock.now(),

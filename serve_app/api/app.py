@@ -21,6 +21,7 @@ from serve_app.api import (
     webhooks,
 )
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import install_problem_handlers
 from serve_app.api.request_log import RequestLog
 
@@ -36,6 +37,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
     )
     app.state.deps = deps
     app.state.links = deps.links()
+    app.state.inbox = Inbox(deps)
     app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)

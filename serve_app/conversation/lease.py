@@ -27,6 +27,7 @@ Outcome = Literal[
     "rejected",
     "no_capacity",
     "not_allowed",
+    "not_placed",  # the network proved that it took no call
     "failed",
 ]
 

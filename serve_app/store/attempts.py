@@ -25,8 +25,8 @@ from serve_app.store.settlement import Verdict, settle
 
 T = TypeVar("T")
 
-NEVER_ASKED = ("not_allowed", "no_capacity")
-"""Dispositions of attempts that passed the fence only to be ended: no request was sent."""
+NEVER_ASKED = ("not_allowed", "no_capacity", "not_placed")
+"""Dispositions of attempts that were no call: ended without a request, or the network proved that it took none."""
 # An attempt that is older than this when it is placed does not exist: it bounds what the index is read for.
 _LONGEST_QUEUE = timedelta(days=1)
 

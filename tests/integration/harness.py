@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -127,6 +128,9 @@ class World:
             "VONAGE_PRIVATE_KEY": str(key_file),
             "VONAGE_SIGNATURE_SECRET": self.account.signature_secret,
             "VONAGE_FROM_NUMBER": self.account.from_number,
+            # Campaigns may call, whenever the tests run: a Monday, ten in the morning in New York.
+            "PARLEY_DIALING__SIMULATED_CLOCK__BEGINS": "2026-11-23T15:00:00Z",
+            "PARLEY_DIALING__SIMULATED_CLOCK__SPEED": "1",
         }
 
 
@@ -215,7 +219,8 @@ class Running:
             return answer.json() if answer.status_code == 200 else None
 
         description = eventually(found, 60)
-        samples, rate = soundfile.read(description["path"], dtype="int16", always_2d=True)
+        sound = self.api.get(f"/api/v1/calls/{call_id}/recording", params={"download": 1}).raise_for_status().content
+        samples, rate = soundfile.read(io.BytesIO(sound), dtype="int16", always_2d=True)
         assert rate == description["sample_rate_hz"]
         return description, samples
 
@@ -272,11 +277,9 @@ def eventually(condition: Any, timeout_s: float, *, every_s: float = 0.1) -> Any
 
 def make_key(data_dir: Path, database_url: str | None = None) -> str:
     async def create() -> str:
-        db = await Database.connect(database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}")
-        try:
+        url = database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}"
+        async with contextlib.aclosing(await Database.connect(url)) as db:
             return (await ApiKeys(db, "default").create("tests"))[0]
-        finally:
-            await db.aclose()
 
     return asyncio.run(create())
 

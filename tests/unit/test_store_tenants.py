@@ -246,7 +246,7 @@ OWN = {
 }
 REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add"), (Numbers, "put")}
 NOTHING: tuple[object, ...] = (
-    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored"),
+    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored", ("stored", None)),
     CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),

@@ -42,6 +42,10 @@ class NotPlaced(ProviderError):  # noqa: N818 - an outcome that callers match on
         self.retry_after_s = retry_after_s
 
 
+class NoSuchNumber(NotPlaced):
+    """Refused for the number that was to be called, and for nothing else."""
+
+
 class OutcomeUnknown(ProviderError):  # noqa: N818
     """The call may have been placed. Never retry: wait for its webhooks, or look it up."""
 
@@ -241,7 +245,8 @@ def _placed(response: httpx.Response) -> PlacedCall:
         raise NotPlaced("throttled", retryable=True, status=429, retry_after_s=_retry_after(response))
     # 408 comes from a proxy that may have passed the request on.
     if 300 <= status < 500 and status != 408:
-        raise NotPlaced(f"HTTP {status}{_title(response)}", retryable=False, status=status)
+        kind = NoSuchNumber if status == 400 and _blames_callee(response) else NotPlaced
+        raise kind(f"HTTP {status}{_title(response)}", retryable=False, status=status)
     if not response.is_success:
         raise OutcomeUnknown(f"HTTP {status} to the create-call request", status=status)
     try:
@@ -271,6 +276,15 @@ def _title(response: httpx.Response) -> str:
         return ""
     title = (document.get("error_title") or document.get("title")) if isinstance(document, dict) else None
     return f" {title[:80]}" if isinstance(title, str) else ""
+
+
+def _blames_callee(response: httpx.Response) -> bool:
+    """The parameters that a 400 names (`invalid_parameters`) are the callee's and no other."""
+    try:
+        invalid = _json_object(response).get("invalid_parameters")
+    except ProviderError:
+        return False
+    return bool(invalid) and isinstance(invalid, dict) and all(re.match(r"to\b", name) for name in invalid)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -19,7 +19,7 @@ from serve_app.store.live import REPLICAS, LiveState
 from serve_app.store.objects import LOCAL_FOLDER
 from tests.integration.harness import START_S, Running, eventually
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_a_hang_up_by_command_reaches_the_live_call(platform: Running) -> None:
