@@ -308,7 +308,8 @@ class Dialer:
         """
         if attempt.campaign_id is not None:
             return Allow()
-        return await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
+        rules, now = self._single_calls, self._clock.now()
+        return await rules.decide(self._db, attempt.tenant_id, attempt.to_number, now, queued=True)
 
     async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:
         """The account's rate has no room within the claim: come back when it has, if that is before the deadline."""
@@ -351,6 +352,7 @@ class Dialer:
                 event_url=self._links.event_url(ref),
                 ringing_timer=self._network.ringing_timer_s,
                 length_timer=self._network.length_timer_s,
+                on_machine=None if self._network.machine_detection == "off" else self._network.machine_detection,
             )
         except ValueError as error:
             # No request can be made of it, so none was.
