@@ -241,7 +241,7 @@ class Dialer:
         attempt = claim.attempt
         decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
-            return await self._decline(attempt, "not_allowed", _refused(decision))
+            return await self._decline(attempt, "not_allowed", _explained(decision))
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
@@ -296,7 +296,7 @@ class Dialer:
         """Why it is too late to call now, as an end of the attempt; None: it is not."""
         now = self._clock.now()
         if decision.until is not None and now >= decision.until:
-            return "not_allowed", _refused(Defer(decision.until, Reason.OUTSIDE_WINDOW))
+            return "not_allowed", _explained(Defer(decision.until, Reason.OUTSIDE_WINDOW))
         if attempt.campaign_id is not None and now >= attempt.give_up_at:
             return "no_capacity", "its time was over before it could be placed"
         return None
@@ -442,5 +442,5 @@ class Dialer:
         return Attempts(self._db, attempt.tenant_id, clock=self._clock)
 
 
-def _refused(refusal: Defer | Deny) -> str:
+def _explained(refusal: Defer | Deny) -> str:
     return f"{refusal.reason}: {refusal.explanation}"
