@@ -84,6 +84,11 @@ class ObjectSettings(Section):
     url: OptionalText = None
 
 
+def false_is_off(value: object) -> object:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class VonageSettings(Section):
     api_key: OptionalText = None
     application_id: OptionalText = None
@@ -104,6 +109,11 @@ class VonageSettings(Section):
         None, description="calls that the account carries at once, ringing or answered; empty: it states no limit"
     )
     request_timeout_s: float = Field(8, gt=0)
+    machine_detection: Annotated[Literal["off", "continue", "hangup"], BeforeValidator(false_is_off)] = Field(
+        "off",
+        description="whether the network listens for answering machines, which it charges for: off, or what follows "
+        "when it hears one: the call goes on, or is ended",
+    )
 
     @property
     def configured(self) -> bool:

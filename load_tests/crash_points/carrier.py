@@ -89,7 +89,15 @@ class Carrier:
     # --- what the platform asks for
 
     async def create_call(
-        self, to: str, from_: str, *, event_url: str, answer_url: str, ringing_timer: int, length_timer: int
+        self,
+        to: str,
+        from_: str,
+        *,
+        event_url: str,
+        answer_url: str,
+        ringing_timer: int,
+        length_timer: int,
+        on_machine: str | None,
     ) -> PlacedCall:
         attempt_id = parse_qs(urlsplit(event_url).query)["attempt"][0]
         fate = self._rng.choices(list(FATES), list(FATES.values()))[0]

@@ -22,6 +22,7 @@ from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.conversation.variables import values_of
 from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.media_address import media_uri
 from serve_app.metrics import CALLS_INBOUND
@@ -64,6 +65,13 @@ class _Party:
             return {}
         lead = self.lead.lead
         return values_of(lead.first_name, lead.last_name, lead.custom_fields, self.lead.goal)
+
+    @property
+    def lead_zone(self) -> str | None:
+        """Where the lead is for whose sake we called; of several zones that it may be in, always the same one."""
+        if self.lead is None or self.ref is None:
+            return None
+        return zones_of(self.lead.lead)[0]
 
 
 class Answering:
@@ -189,6 +197,7 @@ class Answering:
             agent=AgentDefinition.model_validate(agent.document).for_call(party.variables, inbound=party.ref is None),
             agent_version=agent.version,
             slot_id=party.slot_id,
+            lead_zone=party.lead_zone,
         )
         ours = json.dumps(self._ncco(call, token, party.ref))
         # The token first: whoever gets the answer can use it. If another request of the same question was faster,

@@ -17,6 +17,7 @@ from serve_app.api import (
     kill_switches,
     leads,
     numbers,
+    results,
     webhooks,
 )
 from serve_app.api.deps import ApiDeps
@@ -42,6 +43,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
     install_problem_handlers(app)
     for room in (
         calls,
+        results,
         campaigns,
         leads,
         imports,

@@ -16,6 +16,7 @@ from serve_app.api.deps import ApiDeps
 from serve_app.dialing.call_facts import CallFacts, Reached
 from serve_app.dialing.carrier_events import facts_in, is_news, judge
 from serve_app.dialing.carrier_status import TERMINAL
+from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.endings import announce_end
 from serve_app.dialing.links import AttemptRef
 from serve_app.dialing.settling import settle_lead
@@ -150,6 +151,10 @@ class _Fold:
 
     async def _fold_into(self, call: CallRow, attempt: AttemptRow | None) -> str:
         facts = facts_in(self._raw, call.direction)
+        if facts.machine:
+            # Whether or not a session has the call, or had it. What the conversation reports says more, and stays.
+            attempts = Attempts(self._deps.db, self._tenant_id, clock=self._deps.clock)
+            await attempts.report(call.id, Disposition.MACHINE, unless_told=True, verdict=settle_lead)
         if call.started_at is not None or facts == CallFacts():
             return await self._keep()
         if not call.over and facts.over_at is None and facts.media_failed_at is None:

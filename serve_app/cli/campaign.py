@@ -127,7 +127,7 @@ def stats(name: Name) -> None:
 
         row, counts, tenant = asyncio.run(with_database(read))
         url, network = _platform_url(), load_settings().telephony.vonage
-        sessions = ((probe(url) or {}).get("capacity") or {}).get("slots")
+        sessions = ((probe(url, timeout_s=5) or {}).get("capacity") or {}).get("slots")
         if sessions is None:
             err.print(f"no platform answers at {url} (PARLEY_URL): how long a pass takes is not known", soft_wrap=True)
             report = report_of(counts)

@@ -241,7 +241,7 @@ class Dialer:
         attempt = claim.attempt
         decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
-            return await self._decline(attempt, "not_allowed", _refused(decision))
+            return await self._decline(attempt, "not_allowed", _explained(decision))
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
@@ -296,7 +296,7 @@ class Dialer:
         """Why it is too late to call now, as an end of the attempt; None: it is not."""
         now = self._clock.now()
         if decision.until is not None and now >= decision.until:
-            return "not_allowed", _refused(Defer(decision.until, Reason.OUTSIDE_WINDOW))
+            return "not_allowed", _explained(Defer(decision.until, Reason.OUTSIDE_WINDOW))
         if attempt.campaign_id is not None and now >= attempt.give_up_at:
             return "no_capacity", "its time was over before it could be placed"
         return None
@@ -308,7 +308,8 @@ class Dialer:
         """
         if attempt.campaign_id is not None:
             return Allow()
-        return await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
+        rules, now = self._single_calls, self._clock.now()
+        return await rules.decide(self._db, attempt.tenant_id, attempt.to_number, now, queued=True)
 
     async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:
         """The account's rate has no room within the claim: come back when it has, if that is before the deadline."""
@@ -351,6 +352,7 @@ class Dialer:
                 event_url=self._links.event_url(ref),
                 ringing_timer=self._network.ringing_timer_s,
                 length_timer=self._network.length_timer_s,
+                on_machine=None if self._network.machine_detection == "off" else self._network.machine_detection,
             )
         except ValueError as error:
             # No request can be made of it, so none was.
@@ -440,5 +442,5 @@ class Dialer:
         return Attempts(self._db, attempt.tenant_id, clock=self._clock)
 
 
-def _refused(refusal: Defer | Deny) -> str:
+def _explained(refusal: Defer | Deny) -> str:
     return f"{refusal.reason}: {refusal.explanation}"

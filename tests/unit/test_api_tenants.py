@@ -56,6 +56,7 @@ SPECIAL = {
     f"POST {CAMPAIGN}/leads/bulk": Request({"leads": [{"number": "+12025550188"}]}),
     f"POST {CAMPAIGN}/leads/scrubbed": Request({"at": "2026-11-20T00:00:00Z"}),
     f"POST {CAMPAIGN}/imports": Request(content=FILE),
+    "POST /api/v1/calls/{call_id}/result": Request({"result": "success"}),
     # A number has one owner: who else asks for it is told no more than that.
     "PUT /api/v1/numbers/{number}": Request({"pool": "mine"}, status=409, answer={"code": "number_taken"}),
     "POST /api/v1/numbers/{number}/rest": Request({"until": "2100-01-01T00:00:00Z", "reason": "mine"}),

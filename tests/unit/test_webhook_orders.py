@@ -53,6 +53,12 @@ SETS: dict[str, list[Document]] = {
         happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user"),
         happened("completed", 20, disconnected_by="platform"),
     ],
+    "voicemail": [
+        ANSWER,
+        happened("answered", 4),
+        happened("machine", 8),
+        happened("completed", 12, disconnected_by="user"),
+    ],
     "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30)],
 }
 """Events that say something of one attempt; `second`: of the network's clock."""
@@ -63,6 +69,7 @@ EXPECTED: dict[str, tuple[str, str, str | None]] = {
     "hung up at once": ("callee_hung_up", "deferred", "human_short"),
     "no socket": ("media_failure", "deferred", "human_short"),
     "answered is missing": ("callee_hung_up", "deferred", "human_short"),
+    "voicemail": ("callee_hung_up", "deferred", "machine"),
     "only completed": ("not_answered", "deferred", "no_answer"),
 }
 

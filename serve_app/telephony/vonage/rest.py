@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -90,12 +90,14 @@ class VonageClient:
         ncco: Sequence[Mapping[str, object]] | None = None,
         ringing_timer: int | None = None,
         length_timer: int | None = None,
+        on_machine: Literal["continue", "hangup"] | None = None,
     ) -> PlacedCall:
         """Place a call by exactly one POST. Give `answer_url` or `ncco`; both webhooks come by POST.
 
-        `to`, `from_`: E.164 with `+`; timers in seconds. Raises NotPlaced, OutcomeUnknown, or ValueError.
+        `to`, `from_`: E.164 with `+`; timers in seconds. `on_machine` None: nobody listens for a
+        machine; else `human` and `machine` events come. Raises NotPlaced, OutcomeUnknown, or ValueError.
         """
-        body = _create_body(to, from_, event_url, answer_url, ncco, ringing_timer, length_timer)
+        body = _create_body(to, from_, event_url, answer_url, ncco, ringing_timer, length_timer, on_machine)
         try:
             response = await self._request("POST", f"{self._base_url}/v1/calls", json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
@@ -211,6 +213,7 @@ def _create_body(
     ncco: Sequence[Mapping[str, object]] | None,
     ringing_timer: int | None,
     length_timer: int | None,
+    on_machine: Literal["continue", "hangup"] | None,
 ) -> dict[str, Any]:
     if (answer_url is None) == (ncco is None):
         raise ValueError("give either answer_url or ncco")
@@ -228,6 +231,9 @@ def _create_body(
         length_timer=length_timer,
     )
     body: dict[str, Any] = request.model_dump(by_alias=True, exclude_none=True, mode="json")
+    if on_machine is not None:
+        # The modes that wait for the verdict first (detect, detect_beep) would let a person listen to silence.
+        body["advanced_machine_detection"] = {"behavior": on_machine, "mode": "default", "beep_timeout": 45}
     if ncco is not None:
         body["ncco"] = [dict(action) for action in ncco]
     return body
