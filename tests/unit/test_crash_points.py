@@ -37,6 +37,6 @@ def test_it_finds_a_dialer_that_sends_again_when_in_doubt(
         return await self.release(attempt_id, attempt.epoch, self.clock.now())
 
     monkeypatch.setattr(Attempts, "unknown", again)
-    with pytest.raises(ContractBroken, match="sent twice|two live calls|counted"):
+    with pytest.raises(ContractBroken, match=r"sent twice|two live calls|counted"):
         for seed in range(1, 20):
             play(sqlite_template, tmp_path, seed, leads=LEADS)
