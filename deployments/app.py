@@ -10,7 +10,7 @@ from deployments.config import AppArgs, prepare
 
 
 def voice(args: AppArgs) -> Application:
-    """The media path: ingress -> sessions, and the codec pool beside it. Raises SettingsError."""
+    """The media path: ingress -> sessions, and the codec pool beside it. Wrong settings: RayServeException."""
     prepare(args)
     # Each builder runs in a process of its own and imports only what it deploys: seconds of a start.
     from deployments.codec_pool import CodecPool
@@ -22,7 +22,7 @@ def voice(args: AppArgs) -> Application:
 
 
 def control(args: AppArgs) -> Application:
-    """Everything that people, programs and provider webhooks talk to. Raises SettingsError."""
+    """Everything that people, programs and provider webhooks talk to. Wrong settings: RayServeException."""
     prepare(args)
     from deployments.control_api import ControlApi
     from deployments.dialer import Dialer

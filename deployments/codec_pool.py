@@ -11,6 +11,7 @@ from deployments.config import AppArgs, complete_settings
 from serve_app.audio.mix import mix_recording
 from serve_app.audio.wavfile import FileFormat
 from serve_app.log import configure_logging
+from serve_app.malloc import give_back_large_buffers
 from serve_app.store.objects import ObjectStore
 
 
@@ -19,6 +20,7 @@ class CodecPool:
     """Any replica takes any piece."""
 
     async def __init__(self, args: AppArgs) -> None:  # type: ignore[misc]  # Serve awaits it
+        give_back_large_buffers()
         settings, _ = await complete_settings(args)
         configure_logging(settings.log)
         self._objects = ObjectStore.open(settings.objects.url, settings.data_dir.expanduser().resolve())

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import ray
 from pydantic import BaseModel, ConfigDict
+from ray.serve.exceptions import RayServeException
 
 from deployments.local_services import local_endpoints, start_local_services
 from serve_app.errors import SettingsError
@@ -50,10 +51,17 @@ def check_cluster(settings: Settings) -> None:
 
 
 def prepare(args: AppArgs) -> None:
-    """Refuse wrong settings while the application is built, and start the local services, without waiting for them."""
-    settings = load_settings(args.config)
-    check_cluster(settings)
-    check_replica_ports(settings)
+    """Refuse wrong settings while the application is built, and start the local services, without waiting for them.
+
+    Wrong settings raise RayServeException, the one error that Serve tells at once: after any other it builds the
+    application three times more, each time in a new process.
+    """
+    try:
+        settings = load_settings(args.config)
+        check_cluster(settings)
+        check_replica_ports(settings)
+    except SettingsError as error:
+        raise RayServeException(f"SettingsError: {error}") from error
     if needs_local_services(settings):
         start_local_services(args.config)
 

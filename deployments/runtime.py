@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from deployments.config import AppArgs, complete_settings
 from deployments.vitals import Vitals
+from serve_app.dialing.campaign_clock import campaign_clock
+from serve_app.dialing.settling import go_by
 from serve_app.errors import ParleyError
 from serve_app.log import configure_logging
 from serve_app.settings import Settings
@@ -43,6 +45,7 @@ async def open_runtime(args: AppArgs, role: str) -> Runtime:
     """Open everything, in a bounded time. Raises ParleyError naming what does not answer."""
     settings, simulators_url = await complete_settings(args)
     configure_logging(settings.log)
+    go_by(campaign_clock(settings))
     assert settings.database.url is not None and settings.redis.url is not None
     timeout_s = settings.database.connect_timeout_s
     db = await Database.connect(settings.database.url, connect_timeout_s=timeout_s)

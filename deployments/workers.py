@@ -20,7 +20,7 @@ from serve_app.jobs.finalize import close_lost_call, run_reconciler
 from serve_app.jobs.import_file import ImportFile
 from serve_app.jobs.mix_recording import MixRecording
 from serve_app.jobs.prepare_lines import PrepareLines
-from serve_app.jobs.runner import JobRunner
+from serve_app.jobs.runner import JobHandler, JobRunner
 from serve_app.providers.registry import make_synthesizer
 from serve_app.store.imports import IMPORT_FILE
 from serve_app.store.repositories import MIX_RECORDING, PREPARE_LINES
@@ -48,7 +48,7 @@ class Workers:
             lambda: make_synthesizer(runtime.settings),
             VonageLeg(network.sample_rate_hz).audio,
         )
-        handlers = {
+        handlers: dict[str, JobHandler] = {
             MIX_RECORDING: mix,
             PREPARE_LINES: self._lines,
             IMPORT_FILE: ImportFile(runtime.db, runtime.objects),

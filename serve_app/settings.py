@@ -7,18 +7,21 @@ defaults below. An unknown key is an error that names the nearest valid one; so 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import platformdirs
 import yaml
 from pydantic import (
     AnyHttpUrl,
     AnyWebsocketUrl,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     Field,
@@ -81,6 +84,11 @@ class ObjectSettings(Section):
     url: OptionalText = None
 
 
+def false_is_off(value: object) -> object:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class VonageSettings(Section):
     api_key: OptionalText = None
     application_id: OptionalText = None
@@ -101,10 +109,26 @@ class VonageSettings(Section):
         None, description="calls that the account carries at once, ringing or answered; empty: it states no limit"
     )
     request_timeout_s: float = Field(8, gt=0)
+    machine_detection: Annotated[Literal["off", "continue", "hangup"], BeforeValidator(false_is_off)] = Field(
+        "off",
+        description="whether the network listens for answering machines, which it charges for: off, or what follows "
+        "when it hears one: the call goes on, or is ended",
+    )
 
     @property
     def configured(self) -> bool:
         return all((self.application_id, self.private_key, self.signature_secret, self.from_number))
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Plain HTTP to a loopback address: a simulator that somebody runs alone (`parley simulators`)."""
+        url = urlsplit(self.base_url)
+        if url.scheme != "http" or url.hostname is None:
+            return False
+        try:
+            return url.hostname == "localhost" or ipaddress.ip_address(url.hostname).is_loopback
+        except ValueError:
+            return False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -118,10 +142,20 @@ class TelephonySettings(Section):
     vonage: VonageSettings = VonageSettings()
 
 
+class SimulatedClockSettings(Section):
+    """See `dialing.campaign_clock`."""
+
+    begins: AwareDatetime = Field(description="what a campaign's clock shows when it is started")
+    speed: float = Field(60, ge=1, le=3600, description="how much faster than real time it runs")
+
+
 class DialingSettings(Section):
     allowed_numbers: tuple[E164, ...] = ()
     queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
     max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
+    simulated_clock: SimulatedClockSettings | None = Field(
+        None, description="campaigns on a simulated network go by it: their rules and retries, and nothing else"
+    )
 
 
 class AgentSettings(Section):
@@ -283,6 +317,12 @@ def check_fallbacks(settings: Settings) -> None:
 def check_mode(settings: Settings) -> None:
     """Refuse what could place a call that should not be placed, or run production on a stand-in."""
     simulated = settings.simulated
+    real = settings.mode == "production" or not settings.telephony.vonage.on_this_machine
+    if settings.dialing.simulated_clock is not None and "vonage" not in simulated and real:
+        raise SettingsError(
+            "dialing.simulated_clock: telephony.vonage is a real phone network, and real people are called by the real "
+            "time only. Remove the clock, or the Vonage keys."
+        )
     if settings.mode == "production":
         problems = [_KEY_REMEDY[name] for name in sorted(simulated)]
         problems += [

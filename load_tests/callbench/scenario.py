@@ -55,8 +55,8 @@ TURNS: tuple[Turn, ...] = (
         barge_in_after_ms=3500,
     ),
     Turn(
-        "Great, thank you very much.",
-        "You are welcome. We look forward to seeing you on Tuesday at ten in the morning. Have a lovely day.",
+        "And do you have an elevator?",
+        "Yes, we do. We look forward to seeing you on Tuesday at ten in the morning. Have a lovely day.",
     ),
 )
 

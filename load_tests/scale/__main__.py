@@ -21,7 +21,7 @@ from load_tests.scale.traffic import Traffic
 from load_tests.scale.verdicts import Outcome, judge
 from load_tests.scale.watch import Sample, Watcher
 from serve_app.paths import configs_dir
-from serve_app.store.calls import MIX_RECORDING
+from serve_app.store.call_ends import MIX_RECORDING
 from serve_app.store.db import Database
 from serve_app.store.jobs import Jobs
 from serve_app.store.repositories import Calls

@@ -23,7 +23,7 @@ from load_tests.callbench.systems.parley import Parley
 from load_tests.soak.counts import private_redis
 from load_tests.soak.plot import draw
 from load_tests.soak.run import Plan, Soak
-from load_tests.soak.verdict import Line, judged, void_minutes
+from load_tests.soak.verdict import Line, is_void_altogether, judged, void_minutes
 
 CAPACITY_SHARE = 0.7
 EXIT_VOID = 3
@@ -39,7 +39,7 @@ def main() -> int:
     plan = Plan(chosen.calls or _share_of_capacity(chosen.ladder), chosen.minutes, chosen.sample_s)
     began = datetime.now(UTC)
     samples = _measure(plan, chosen.calls_per_process, cores, out)
-    lines, void = judged(samples), void_minutes(samples)
+    lines, void = judged(samples), is_void_altogether(samples)
     result = {
         "began": began.isoformat(timespec="seconds"),
         "machine": machine(),
@@ -50,12 +50,13 @@ def main() -> int:
         "verdict": [
             {"name": line.name, "aim": line.aim, "figure": line.figure, "passed": line.passed} for line in lines
         ],
-        "void_minutes": void,
+        "void": void,
+        "void_minutes": void_minutes(samples),
         "samples": samples,
     }
     (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     draw(samples, out / "soak.png", title=f"{plan.calls} calls for {plan.minutes:g} minutes")
-    _print(lines, void)
+    _print(lines, void, len(void_minutes(samples)))
     print(f"written: {out / 'result.json'}, {out / 'soak.png'}")
     if void:
         return EXIT_VOID
@@ -75,8 +76,11 @@ def _measure(plan: Plan, calls_per_process: int | None, cores: tuple[int, int], 
         return asyncio.run(soak())
 
 
-def _print(lines: list[Line], void: list[float]) -> None:
-    title = f"Soak: VOID, it says nothing: {len(void)} samples were not measured as they must be" if void else "Soak"
+def _print(lines: list[Line], void: bool, left_out: int) -> None:
+    title = "Soak"
+    if left_out:
+        title += f": {left_out} samples were not measured as they must be, "
+        title += "VOID, it says nothing" if void else "and are left out of the latency"
     table = Table(title=title, title_justify="left")
     for column in ("measure", "aim", "figure", ""):
         table.add_column(column, no_wrap=True)

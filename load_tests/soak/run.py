@@ -94,14 +94,12 @@ class Soak:
                 span = await self._sampler.watch(self._plan.sample_s)
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **self._counts()})
                 if waiting is not None:
-                    samples[number - 1].update(await self._of_calls(*waiting))
-                    self._show(_line(samples[number - 1]))
+                    await self._complete(samples[number - 1], *waiting)
                 waiting = (span, await self._load.figures())
                 callers.check()
             await callers.over(call_s + GIVE_UP_S)
             if waiting is not None:
-                samples[-1].update(await self._of_calls(*waiting))
-                self._show(_line(samples[-1]))
+                await self._complete(samples[-1], *waiting)
         finally:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(callers.over(0), GIVE_UP_S)
@@ -126,8 +124,13 @@ class Soak:
                 members.append((process, group_of(process.name(), " ".join(process.cmdline()))))
         return {**group_counts(members), **redis_counts(self._redis)}
 
-    async def _of_calls(self, span: Span, load: LoadFigures) -> dict[str, float]:
-        """Figures of the calls of a sample that is a sample's length ago, so that most of them are over."""
+    async def _complete(self, sample: dict[str, float], span: Span, load: LoadFigures) -> None:
+        """Add the figures of the calls of a sample that is a sample's length ago, so that most of them are over."""
+        step = await self._of_calls(span, load)
+        sample.update(_figures(step))
+        self._show(_line(sample) + "".join(f"; VOID: {reason}" for reason in step.voided))
+
+    async def _of_calls(self, span: Span, load: LoadFigures) -> StepFigures:
         near = [stream for stream in await self._load.streams() if _near(stream, span)]
         seen = observe(
             calls=self._plan.calls,
@@ -142,7 +145,7 @@ class Soak:
             load_core=self._cores[1],
         )
         self._over[:] = [call for call in self._over if call.ended_at > span.end - KEPT_S]
-        return _figures(pooled([seen]))
+        return pooled([seen])
 
 
 def _near(stream: Sequence[SttTurn], span: Span) -> bool:
@@ -178,7 +181,7 @@ def _line(sample: Mapping[str, float]) -> str:
     p99 = sample.get(P99)
     return (
         f"minute {sample['minute']:.0f}: {sample[ENDED]:.0f} calls ended, {sample[FAILED]:.0f} failed, "
-        f"{sample[UNANSWERED]:.0f} turns unanswered, {'VOID, ' if sample[VOID] else ''}"
+        f"{sample[UNANSWERED]:.0f} turns unanswered, "
         f"added p99 {'none' if p99 is None else f'{p99:.0f} ms'}, "
         f"memory {sum(v for k, v in sample.items() if k.startswith('rss_mb')):,.0f} MB, "
         f"{sum(v for k, v in sample.items() if k.startswith('fds')):.0f} descriptors"

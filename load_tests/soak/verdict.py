@@ -28,6 +28,8 @@ COUNT_SLACK = 1.0
 """Two per cent of forty descriptors is less than one."""
 HELD_LIMIT = 1.5 * COLLECT_AFTER
 """Per replica: those that wait for the collection, and those that end until it is looked after."""
+MOST_VOID = 0.25
+"""Of the samples."""
 KEYS_PER_CALL_LIMIT = 5.0
 """An ended call's events and the memory of its lease stay for an hour or two: a few keys each, no more."""
 
@@ -68,7 +70,7 @@ def judged(samples: Sequence[Mapping[str, float]]) -> list[Line]:
     lines += [_flat(name, trend(series(after, name))) for name in ("redis keys without end", "redis slots")]
     lines += [_held(after, role) for role in ("ingress", "sessions")]
     lines.append(_keys_per_call(samples))
-    p99 = series(after, P99)
+    p99 = series([sample for sample in after if not is_void(sample)], P99)
     if p99:
         found = trend(p99)
         rising = found.samples >= FEWEST and found.rising_p < 0.01 and found.rise > P99_LIMIT
@@ -80,9 +82,22 @@ def judged(samples: Sequence[Mapping[str, float]]) -> list[Line]:
     return lines
 
 
+def is_void(sample: Mapping[str, float]) -> bool:
+    """The load side, or the machine, was in no state to measure: its latency says nothing.
+
+    Everything else of it counts: what fails in such a minute has failed, and what grows has grown.
+    """
+    return sample.get(VOID, 0.0) > 0
+
+
 def void_minutes(samples: Sequence[Mapping[str, float]]) -> list[float]:
-    """In which the load side, or the machine, was in no state to measure: one voids the whole soak."""
-    return [sample["minute"] for sample in samples if sample.get(VOID, 0.0) > 0]
+    """See `is_void`."""
+    return [sample["minute"] for sample in samples if is_void(sample)]
+
+
+def is_void_altogether(samples: Sequence[Mapping[str, float]]) -> bool:
+    """Too few minutes are left to tell how the latency went."""
+    return len(void_minutes(samples)) > MOST_VOID * len(samples)
 
 
 def _none(samples: Sequence[Mapping[str, float]], name: str) -> Line:

@@ -9,19 +9,35 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from serve_app.api.deps import ApiDeps
+from serve_app.api.folding import fold_again, tenant_of
 from serve_app.api.problems import ProblemError
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.lease import CallLease
+from serve_app.conversation.lease import CallLease, Outcome
+from serve_app.conversation.variables import values_of
 from serve_app.dialing.endings import end_without_media
-from serve_app.dialing.links import EVENT_PATH, AttemptLinks, AttemptRef
+from serve_app.dialing.lead_zones import zones_of
+from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.media_address import media_uri
 from serve_app.metrics import CALLS_INBOUND
-from serve_app.store.repositories import AgentRow, Agents, Attempts, CallRow, Calls, Events, RawEvent
+from serve_app.store.callers import Callers, KnownLead
+from serve_app.store.repositories import (
+    AgentRow,
+    Agents,
+    Attempts,
+    CallRow,
+    Calls,
+    EventContext,
+    Events,
+    Numbers,
+    RawEvent,
+)
 from serve_app.telephony.vonage.ncco import connect_websocket, talk
 from serve_app.telephony.vonage.webhooks import VonageEvent
 
@@ -40,6 +56,22 @@ class _Party:
     agent: AgentRow | None
     slot_id: str
     ref: AttemptRef | None
+    lead: KnownLead | None
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What the agent's texts may say of the person."""
+        if self.lead is None:
+            return {}
+        lead = self.lead.lead
+        return values_of(lead.first_name, lead.last_name, lead.custom_fields, self.lead.goal)
+
+    @property
+    def lead_zone(self) -> str | None:
+        """Where the lead is for whose sake we called; of several zones that it may be in, always the same one."""
+        if self.lead is None or self.ref is None:
+            return None
+        return zones_of(self.lead.lead)[0]
 
 
 class Answering:
@@ -60,7 +92,7 @@ class Answering:
 
         Raises a 400 or 404 problem for a question that names no call of ours.
         """
-        tenant_id = ref.tenant_id if ref is not None else self._deps.settings.tenant
+        tenant_id = await tenant_of(self._deps, event, ref)
         events = Events(self._deps.db, tenant_id)
         if event.uuid is None:
             await events.record(raw)
@@ -78,7 +110,9 @@ class Answering:
             log.error("agent_missing", call_id=party.call.id, agent=party.call.agent_name)
             return await self._apologise(key, party, NO_AGENT, "failed", f"no agent named {party.call.agent_name}")
         if not await self._deps.live.reserve(party.slot_id, self._token_life_s):
-            return await self._apologise(key, party, NO_CAPACITY, "no_capacity", "no session was free at the answer")
+            # Whom we called has been called: that counts, for caps and retries, as a call that came to nothing.
+            outcome: Outcome = "no_capacity" if party.ref is None else "media_failure"
+            return await self._apologise(key, party, NO_CAPACITY, outcome, "no session was free at the answer")
         return await self._connect(key, party, party.agent, event)
 
     async def _outbound(self, event: VonageEvent, ref: AttemptRef, raw: RawEvent) -> _Party | None:
@@ -92,29 +126,61 @@ class Answering:
         if known is None:
             await events.record(raw)
             raise ProblemError(404, "not_found", "there is no such attempt")
-        now = self._deps.clock.now()
         attempts = Attempts(self._deps.db, ref.tenant_id)
-        if not await attempts.bind(ref.attempt_id, event.uuid, event.region_url, answered_at=now, event=raw):
+        if not await attempts.bind(
+            ref.attempt_id, event.uuid, event.region_url, answered_at=raw.received_at, event=raw
+        ):
+            if known.call.over and known.call.carrier_call_id == event.uuid:
+                # Its end came first: that somebody had answered is news to it all the same.
+                await fold_again(self._deps, known.call, raw)
             return None
-        return _Party(call=known.call, agent=known.agent, slot_id=ref.attempt_id, ref=ref)
+        return _Party(known.call, known.agent, ref.attempt_id, ref, await self._lead_of(known))
+
+    async def _lead_of(self, known: EventContext) -> KnownLead | None:
+        attempt = known.attempt
+        if attempt is None or attempt.lead_id is None:
+            return None
+        return await Callers(self._deps.db, attempt.tenant_id).lead(attempt.lead_id)
 
     async def _inbound(self, event: VonageEvent, tenant_id: str, raw: RawEvent) -> _Party:
-        """A call to one of our numbers, recorded once per carrier call id."""
+        """A call to one of our numbers, recorded once per carrier call id.
+
+        Who called last from the campaigns answers; else the agent of the number, else the default agent.
+        """
         assert event.uuid is not None
-        settings = self._deps.settings.agents
-        dialled = event.to or ""
-        name = settings.numbers.get(dialled, settings.default)
-        agent = await Agents(self._deps.db, tenant_id).get(name)
-        call = await Calls(self._deps.db, tenant_id).create_inbound(
+        caller, dialled = event.from_ or "unknown", event.to or "unknown"
+        lead = await Callers(self._deps.db, tenant_id).last_called(caller, dialled)
+        name, agent = await self._agent_for(tenant_id, dialled, lead)
+        metadata: dict[str, Any] = {}
+        if lead is not None:
+            metadata = {"campaign_id": lead.lead.campaign_id, "lead_id": lead.lead.id}
+        calls = Calls(self._deps.db, tenant_id)
+        call = await calls.create_inbound(
             carrier_call_id=event.uuid,
-            from_number=(event.from_ or "unknown")[:NUMBER_CHARS],
-            to_number=(dialled or "unknown")[:NUMBER_CHARS],
+            from_number=caller[:NUMBER_CHARS],
+            to_number=dialled[:NUMBER_CHARS],
             agent_name=name,
             agent_version=agent.version if agent is not None else 0,
-            metadata={},
+            metadata=metadata,
             event=raw,
         )
-        return _Party(call=call, agent=agent, slot_id=call.id, ref=None)
+        # The caller may have hung up before the question arrived here.
+        if not call.over and await fold_again(self._deps, call, raw):
+            call = await calls.get(call.id) or call
+        return _Party(call, agent, call.id, None, lead)
+
+    async def _agent_for(self, tenant_id: str, dialled: str, lead: KnownLead | None) -> tuple[str, AgentRow | None]:
+        """The first that exists of those who may answer; the last one's name where none does."""
+        settings, agents = self._deps.settings.agents, Agents(self._deps.db, tenant_id)
+        if lead is not None and (found := await agents.get(lead.agent_name, lead.agent_version)) is not None:
+            return found.name, found
+        number = await Numbers(self._deps.db, tenant_id).get(dialled)
+        if number is not None and number.agent_name is not None:
+            if (found := await agents.get(number.agent_name)) is not None:
+                return found.name, found
+            log.error("agent_of_number_missing", agent=number.agent_name)
+        name = settings.numbers.get(dialled, settings.default)
+        return name, await agents.get(name)
 
     async def _connect(self, key: str, party: _Party, agent: AgentRow, event: VonageEvent) -> str:
         call, live = party.call, self._deps.live
@@ -128,11 +194,12 @@ class Answering:
             region_url=event.region_url,
             from_number=call.from_number,
             to_number=call.to_number,
-            agent=AgentDefinition.model_validate(agent.document),
+            agent=AgentDefinition.model_validate(agent.document).for_call(party.variables, inbound=party.ref is None),
             agent_version=agent.version,
             slot_id=party.slot_id,
+            lead_zone=party.lead_zone,
         )
-        ours = json.dumps(self._ncco(call.id, token, party.ref))
+        ours = json.dumps(self._ncco(call, token, party.ref))
         # The token first: whoever gets the answer can use it. If another request of the same question was faster,
         # this token is burnt, so that one call never has two.
         await live.put_media_token(token, lease.model_dump_json(), self._token_life_s)
@@ -149,7 +216,7 @@ class Answering:
             CALLS_INBOUND.labels("answered").inc()
         return ours
 
-    async def _apologise(self, key: str, party: _Party, text: str, outcome: str, detail: str) -> str:
+    async def _apologise(self, key: str, party: _Party, text: str, outcome: Outcome, detail: str) -> str:
         ours = json.dumps(talk(text))
         kept = await self._deps.live.remember_answer(key, ours, self._memory_s)
         if kept != ours:
@@ -159,7 +226,7 @@ class Answering:
             self._deps.live,
             party.call.tenant_id,
             party.call.id,
-            outcome="no_capacity" if outcome == "no_capacity" else "failed",
+            outcome=outcome,
             detail=detail,
             slot_id=party.slot_id,
             at=self._deps.clock.now(),
@@ -168,14 +235,15 @@ class Answering:
             CALLS_INBOUND.labels(outcome).inc()
         return ours
 
-    def _ncco(self, call_id: str, token: str, ref: AttemptRef | None) -> list[dict[str, object]]:
-        uri = media_uri(self._deps.settings, call_id)
+    def _ncco(self, call: CallRow, token: str, ref: AttemptRef | None) -> list[dict[str, object]]:
+        uri = media_uri(self._deps.settings, call.id)
         in_path = self._network.media_auth == "path"
-        event_url = f"{self._deps.settings.public_url}{EVENT_PATH}"
+        # The socket's leg names no number of ours: our signature tells whose call it belongs to.
+        link = ref if ref is not None else AttemptRef(call.tenant_id, call.id)
         return connect_websocket(
             f"{uri}/{token}" if in_path else uri,
             rate=self._network.sample_rate_hz,
-            headers={"call_id": call_id},
+            headers={"call_id": call.id},
             token=None if in_path else token,
-            event_url=self._links.event_url(ref) if ref is not None else event_url,
+            event_url=self._links.event_url(link),
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Self
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from serve_app.dialing.campaign_spec import CampaignSpec
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
 from serve_app.store.repositories import AttemptRow
 
@@ -54,8 +56,10 @@ class Reopen(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lead_id: str | None = Field(None, max_length=36)
-    reason: str | None = Field(None, max_length=64, description="their `last_reason`", examples=["not_scrubbed"])
+    lead_id: UUID | None = None
+    reason: str | None = Field(
+        None, max_length=64, pattern=PLAIN_TEXT, description="their `last_reason`", examples=["not_scrubbed"]
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:

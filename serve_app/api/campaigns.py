@@ -24,12 +24,13 @@ from serve_app.api.campaign_views import (
 )
 from serve_app.api.deps import ApiDeps, Deps
 from serve_app.api.problems import ProblemError, field_problem, not_found
-from serve_app.dialing.campaign_report import CampaignReport, Capacity, report_of
+from serve_app.dialing.campaign_report import CampaignReport, capacity_of, report_of
 from serve_app.dialing.campaign_spec import CampaignChange, CampaignSpec, stored
+from serve_app.dialing.plans import shipped_plans
 from serve_app.errors import UnavailableError
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
 from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
-from serve_app.store.repositories import Agents, Leads
+from serve_app.store.repositories import Agents, Leads, Tenants
 
 router = APIRouter(prefix="/api/v1/campaigns", tags=["campaigns"])
 
@@ -68,12 +69,12 @@ async def list_campaigns(
 
 
 @router.get("/{campaign_id}", response_model=CampaignView)
-async def read_campaign(campaign_id: str, caller: Caller, deps: Deps) -> CampaignView:
+async def read_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> CampaignView:
     return campaign_view(await campaign_of(deps, caller.tenant_id, campaign_id))
 
 
 @router.patch("/{campaign_id}", response_model=CampaignView)
-async def change_campaign(campaign_id: str, body: CampaignChange, caller: Caller, deps: Deps) -> CampaignView:
+async def change_campaign(campaign_id: UUID, body: CampaignChange, caller: Caller, deps: Deps) -> CampaignView:
     """Change it, also while it runs: what is decided from now on follows the change. Not once it was stopped."""
     try:
         changes = stored(body)
@@ -84,7 +85,7 @@ async def change_campaign(campaign_id: str, body: CampaignChange, caller: Caller
         version = body.agent_version if "agent_version" in changes else row.agent_version
         await _check_agent(deps, caller.tenant_id, body.agent or row.agent_name, version)
     try:
-        changed = await Campaigns(deps.db, caller.tenant_id, clock=deps.clock).update(campaign_id, **changes)
+        changed = await Campaigns(deps.db, caller.tenant_id, clock=deps.clock).update(str(campaign_id), **changes)
     except CampaignNameTaken as error:
         raise _name_taken(str(body.name)) from error
     except CampaignStateConflict as error:
@@ -95,7 +96,7 @@ async def change_campaign(campaign_id: str, body: CampaignChange, caller: Caller
 
 
 @router.post("/{campaign_id}/start", response_model=ChangedView)
-async def start_campaign(campaign_id: str, caller: Caller, deps: Deps) -> ChangedView:
+async def start_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> ChangedView:
     """Call its leads from now on, as the calling rules allow. One that runs goes on as it is."""
     row = await campaign_of(deps, caller.tenant_id, campaign_id)
     await _check_agent(deps, caller.tenant_id, row.agent_name, row.agent_version)
@@ -103,68 +104,71 @@ async def start_campaign(campaign_id: str, caller: Caller, deps: Deps) -> Change
 
 
 @router.post("/{campaign_id}/pause", response_model=ChangedView)
-async def pause_campaign(campaign_id: str, caller: Caller, deps: Deps) -> ChangedView:
+async def pause_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> ChangedView:
     """Place no more calls from this moment on. Those that ring or talk go on; those that waited are called later."""
     return await _move(deps, caller.tenant_id, campaign_id, "pause")
 
 
 @router.post("/{campaign_id}/resume", response_model=ChangedView)
-async def resume_campaign(campaign_id: str, caller: Caller, deps: Deps) -> ChangedView:
+async def resume_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> ChangedView:
     """Go on with a paused campaign."""
     return await _move(deps, caller.tenant_id, campaign_id, "resume")
 
 
 @router.post("/{campaign_id}/schedule", response_model=ChangedView)
-async def schedule_campaign(campaign_id: str, body: Schedule, caller: Caller, deps: Deps) -> ChangedView:
+async def schedule_campaign(campaign_id: UUID, body: Schedule, caller: Caller, deps: Deps) -> ChangedView:
     """Start it at a time; again for another time. A time that has passed starts it within seconds."""
     return await _move(deps, caller.tenant_id, campaign_id, "schedule", body.at)
 
 
 @router.post("/{campaign_id}/unschedule", response_model=ChangedView)
-async def unschedule_campaign(campaign_id: str, caller: Caller, deps: Deps) -> ChangedView:
+async def unschedule_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> ChangedView:
     """Make a scheduled campaign a draft again."""
     return await _move(deps, caller.tenant_id, campaign_id, "unschedule")
 
 
 @router.post("/{campaign_id}/stop", response_model=StoppedView)
-async def stop_campaign(campaign_id: str, caller: Caller, deps: Deps, body: Stop | None = None) -> StoppedView:
+async def stop_campaign(campaign_id: UUID, caller: Caller, deps: Deps, body: Stop | None = None) -> StoppedView:
     """Stop it for good: no more calls. Repeat it with `end_live_calls` to end the calls that go on."""
     moved = await _move(deps, caller.tenant_id, campaign_id, "cancel")
     ended, left = 0, 0
     if body is not None and body.end_live_calls:
-        ended, left = await end_live_calls(deps, caller.tenant_id, campaign_id)
+        ended, left = await end_live_calls(deps, caller.tenant_id, moved.campaign.id)
     return StoppedView(changed=moved.changed, campaign=moved.campaign, ended_calls=ended, live_calls=left)
 
 
 @router.post("/{campaign_id}/reopen", response_model=ReopenedView)
-async def reopen_leads(campaign_id: str, body: Reopen, caller: Caller, deps: Deps) -> ReopenedView:
+async def reopen_leads(campaign_id: UUID, body: Reopen, caller: Caller, deps: Deps) -> ReopenedView:
     """Make closed leads ready again. The calling rules decide anew, so what they still bar is closed again."""
     row = await campaign_of(deps, caller.tenant_id, campaign_id)
     if row.status == "cancelled":
         raise _conflict(CampaignStateConflict(row.status, "one that calls"))
     leads = Leads(deps.db, caller.tenant_id, clock=deps.clock)
-    reopened = await leads.reopen(campaign_id, lead_id=body.lead_id, reason=body.reason)
+    reopened = await leads.reopen(
+        row.id, lead_id=None if body.lead_id is None else str(body.lead_id), reason=body.reason
+    )
     if reopened:
         await deps.call_placed()
     return ReopenedView(reopened=reopened)
 
 
 @router.get("/{campaign_id}/stats", response_model=CampaignReport)
-async def campaign_stats(campaign_id: str, caller: Caller, deps: Deps) -> CampaignReport:
+async def campaign_stats(campaign_id: UUID, caller: Caller, deps: Deps) -> CampaignReport:
     """Where its leads stand, and what came of the attempts."""
-    await campaign_of(deps, caller.tenant_id, campaign_id)
-    stats = await Campaigns(deps.db, caller.tenant_id).stats(campaign_id)
+    row = await campaign_of(deps, caller.tenant_id, campaign_id)
+    stats = await Campaigns(deps.db, caller.tenant_id).stats(row.id)
     try:
         sessions, _ = await deps.live.capacity()
     except UnavailableError:
         # The counts are in SQL; only the outlook is missing then.
         return report_of(stats)
-    return report_of(stats, Capacity(deps.settings.telephony.vonage.calls_per_second, sessions))
+    tenant = await Tenants(deps.db, caller.tenant_id).get()
+    return report_of(stats, capacity_of(row, tenant, shipped_plans(), deps.settings.telephony.vonage, sessions))
 
 
 @router.get("/{campaign_id}/jobs", response_model=JobPage)
 async def campaign_jobs(
-    campaign_id: str,
+    campaign_id: UUID,
     caller: Caller,
     deps: Deps,
     limit: Limit = 50,
@@ -172,24 +176,24 @@ async def campaign_jobs(
     live: Annotated[bool, Query(description="only attempts that have not ended")] = False,
 ) -> JobPage:
     """Its attempts, the newest first: who was called when, from which number, and what came of it."""
-    await campaign_of(deps, caller.tenant_id, campaign_id)
+    row = await campaign_of(deps, caller.tenant_id, campaign_id)
     before = None if cursor is None else str(cursor)
     campaigns = Campaigns(deps.db, caller.tenant_id)
-    rows, following = await campaigns.attempts(campaign_id, limit=limit, before=before, live=live)
+    rows, following = await campaigns.attempts(row.id, limit=limit, before=before, live=live)
     return JobPage(items=[job_view(row) for row in rows], next_cursor=following)
 
 
-async def campaign_of(deps: ApiDeps, tenant_id: str, campaign_id: str) -> CampaignRow:
+async def campaign_of(deps: ApiDeps, tenant_id: str, campaign_id: UUID | str) -> CampaignRow:
     """Raises a 404 problem."""
-    row = await Campaigns(deps.db, tenant_id).get(campaign_id)
+    row = await Campaigns(deps.db, tenant_id).get(str(campaign_id))
     if row is None:
         raise not_found("campaign")
     return row
 
 
-async def _move(deps: ApiDeps, tenant_id: str, campaign_id: str, step: str, *arguments: Any) -> ChangedView:
+async def _move(deps: ApiDeps, tenant_id: str, campaign_id: UUID, step: str, *arguments: Any) -> ChangedView:
     try:
-        moved = await getattr(Campaigns(deps.db, tenant_id, clock=deps.clock), step)(campaign_id, *arguments)
+        moved = await getattr(Campaigns(deps.db, tenant_id, clock=deps.clock), step)(str(campaign_id), *arguments)
     except CampaignStateConflict as error:
         raise _conflict(error) from error
     if moved is None:

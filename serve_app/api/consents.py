@@ -14,6 +14,7 @@ from serve_app.api.do_not_call import Note
 from serve_app.api.problems import field_problem
 from serve_app.api.schemas import bounded
 from serve_app.dialing.numbers import PhoneNumber
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import ConsentKind, ConsentRow
 from serve_app.store.repositories import Consents
 
@@ -27,7 +28,9 @@ class ConsentGiven(BaseModel):
 
     number: PhoneNumber
     kind: ConsentKind = Field(description="which kind a call needs is a matter of law: docs/calling-rules.md")
-    scope: str = Field("*", max_length=100, description="what it is for; `*`: every campaign")
+    scope: str = Field(
+        "*", min_length=1, max_length=100, pattern=PLAIN_TEXT, description="what it is for; `*`: every campaign"
+    )
     source: Note = Field(description="where it was given", examples=["form on example.com/recall, 2026-11-02"])
     given_at: AwareDatetime
     expires_at: AwareDatetime | None = None
@@ -95,8 +98,13 @@ async def record_consent(body: ConsentGiven, caller: Caller, deps: Deps) -> Cons
 
 @router.post("/revoke", response_model=RevokedView)
 async def revoke_consents(body: ConsentTakenBack, caller: Caller, deps: Deps) -> RevokedView:
-    """The owner of a number takes every consent back. Who is never to be called again belongs on that list."""
-    return RevokedView(revoked=await Consents(deps.db, caller.tenant_id, clock=deps.clock).revoke(body.number))
+    """The owner of a number takes every consent back: no campaign's call that still waits is placed.
+
+    Who is never to be called again belongs on the do-not-call list.
+    """
+    revoked = await Consents(deps.db, caller.tenant_id, clock=deps.clock).revoke(body.number)
+    await deps.call_placed()
+    return RevokedView(revoked=revoked)
 
 
 def _view(row: ConsentRow) -> ConsentView:

@@ -13,12 +13,13 @@ from serve_app.api.auth import Caller
 from serve_app.api.deps import Deps
 from serve_app.api.problems import ProblemError
 from serve_app.dialing.numbers import PhoneNumber
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.repositories import DoNotCall, DoNotCallRow
 from serve_app.store.rows import DoNotCallSource
 
 router = APIRouter(prefix="/api/v1/do-not-call", tags=["do-not-call"])
 
-Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, pattern=PLAIN_TEXT)]
 
 
 class Listing(BaseModel):
@@ -78,7 +79,10 @@ async def list_numbers(
 @router.post("", status_code=201, response_model=DoNotCallView)
 async def list_number(body: Listing, caller: Caller, deps: Deps) -> DoNotCallView:
     """List a number: from now on no call to it is placed, also none that waits. One that is listed stays as it is."""
-    return _view(await DoNotCall(deps.db, caller.tenant_id).add(body.number, body.text))
+    row = await DoNotCall(deps.db, caller.tenant_id).add(body.number, body.text)
+    # The dialer ends what waits for this number.
+    await deps.call_placed()
+    return _view(row)
 
 
 @router.post("/remove", response_model=DoNotCallView)

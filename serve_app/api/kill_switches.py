@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,7 +31,7 @@ class Switch(BaseModel):
 
     scope: Scope
     number: PhoneNumber | None = Field(None, description="with scope `number`")
-    campaign_id: str | None = Field(None, max_length=36, description="with scope `campaign`")
+    campaign_id: UUID | None = Field(None, description="with scope `campaign`")
 
     @model_validator(mode="after")
     def _names_its_scope(self) -> Self:
@@ -45,7 +46,7 @@ class Switch(BaseModel):
 
     @property
     def key(self) -> str:
-        return self.number or self.campaign_id or ""
+        return self.number or str(self.campaign_id or "")
 
 
 class SwitchOn(Switch):

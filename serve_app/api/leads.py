@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.api.auth import Caller
+from serve_app.api.campaigns import campaign_of
 from serve_app.api.deps import Deps
-from serve_app.api.problems import ProblemError, field_problem, not_found
+from serve_app.api.problems import ProblemError, field_problem, not_found, validation_entry
+from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.imports.export import export_leads
 from serve_app.dialing.lead_spec import LeadSpec
 from serve_app.dialing.numbers import PhoneNumber
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import CampaignRow, LeadRow, LeadState
-from serve_app.store.campaigns import Campaigns
 from serve_app.store.leads import Leads
 
 router = APIRouter(prefix="/api/v1", tags=["leads"])
 
 MOST_IN_BULK = 1000
 
-
-_IN_FUTURE = "a consent cannot have been given in the future"
+_REFUSALS = {
+    "in_future": ("it is in the future", "check the date and its zone"),
+    "duplicate_in_request": ("an earlier lead of the request has this number", "leave one of the two out"),
+    "lead_exists": ("the campaign has a lead with this number", "delete that lead to add the number anew"),
+}
+"""Code -> what is wrong, and the remedy."""
 
 
 class LeadBatch(BaseModel):
@@ -57,7 +63,19 @@ class LeadView(BaseModel):
     last_called_at: datetime | None
     import_id: str | None
     consent_at: datetime | None
+    scrubbed_at: datetime | None
     created_at: datetime
+
+
+class Scrub(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: AwareDatetime = Field(description="when they were compared; leads that were added later are not meant")
+
+
+class ScrubbedView(BaseModel):
+    leads: int = Field(description="leads of which the date is recorded now")
+    reopened: int = Field(description="those of them that were closed for want of it, and are ready again")
 
 
 class LeadPage(BaseModel):
@@ -70,6 +88,7 @@ class LeadRefusal(BaseModel):
     field: str
     code: str
     message: str
+    remedy: str
 
 
 class BatchView(BaseModel):
@@ -84,17 +103,14 @@ async def add_lead(campaign_id: UUID, body: LeadSpec, caller: Caller, deps: Deps
     """Add one lead. 409: the campaign has a lead with this number."""
     campaign = await open_campaign(campaign_id, caller, deps)
     leads = Leads(deps.db, caller.tenant_id, clock=deps.clock)
-    if _future_consent(body, deps.clock.now()):
-        raise field_problem("consent.given_at", _IN_FUTURE, "check the date and its zone")
+    if wrong := body.future_field(deps.clock.now()):
+        raise field_problem(wrong, *_REFUSALS["in_future"])
     taken = await leads.add(campaign.id, [body.new_lead()])
     rows, _ = await leads.list(campaign.id, limit=1, number=body.number)
     if not taken:
+        message, remedy = _REFUSALS["lead_exists"]
         raise ProblemError(
-            409,
-            "lead_exists",
-            "number: the campaign has a lead with this number",
-            remedy="delete that lead to add the number anew",
-            lead_id=rows[0].id if rows else None,
+            409, "lead_exists", f"number: {message}", remedy=remedy, lead_id=rows[0].id if rows else None
         )
     await deps.call_placed()
     return _view(rows[0])
@@ -112,25 +128,19 @@ async def add_leads(campaign_id: UUID, body: LeadBatch, caller: Caller, deps: De
             lead = LeadSpec.model_validate(document)
         except ValidationError as error:
             item = error.errors()[0]
-            field = ".".join(map(str, item["loc"]))
-            refused.append(LeadRefusal(index=index, field=field, code=item["type"], message=item["msg"]))
+            entry = validation_entry(item, list(LeadSpec.model_fields))
+            refused.append(LeadRefusal(index=index, code=item["type"], **entry))
             continue
-        if _future_consent(lead, deps.clock.now()):
-            refused.append(
-                LeadRefusal(index=index, field="consent.given_at", code="consent_in_future", message=_IN_FUTURE)
-            )
+        if wrong := lead.future_field(deps.clock.now()):
+            refused.append(_refusal(index, wrong, "in_future"))
             continue
         if lead.number in good:
-            refused.append(_duplicate(index, "duplicate_in_request", "an earlier lead of the request has this number"))
+            refused.append(_refusal(index, "number", "duplicate_in_request"))
             continue
         good[lead.number], at[lead.number] = lead, index
     leads = Leads(deps.db, caller.tenant_id, clock=deps.clock)
     taken = await leads.add(campaign.id, [lead.new_lead() for lead in good.values()]) if good else set()
-    refused += [
-        _duplicate(at[number], "lead_exists", "the campaign has a lead with this number")
-        for number in good
-        if number not in taken
-    ]
+    refused += [_refusal(at[number], "number", "lead_exists") for number in good if number not in taken]
     await deps.call_placed()
     return BatchView(accepted=len(taken), refused=sorted(refused, key=lambda refusal: refusal.index))
 
@@ -143,17 +153,23 @@ async def list_leads(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[UUID | None, Query(description="`next_cursor` of the last page")] = None,
     state: Annotated[LeadState | None, Query(description="without it, all but deleted ones")] = None,
-    result: Annotated[str | None, Query(max_length=32, description="only with this last result")] = None,
+    result: Annotated[Disposition | None, Query(description="only with this last result")] = None,
+    reason: Annotated[
+        str | None, Query(max_length=64, pattern=PLAIN_TEXT, description="only with this `last_reason`")
+    ] = None,
+    tag: Annotated[str | None, Query(max_length=50, pattern=PLAIN_TEXT, description="only with this tag")] = None,
     number: Annotated[PhoneNumber | None, Query(description="only this number (its plus sign is written %2B)")] = None,
 ) -> LeadPage:
     """In the order in which they were added."""
-    campaign = await campaign_of(campaign_id, caller, deps)
+    campaign = await campaign_of(deps, caller.tenant_id, campaign_id)
     rows, following = await Leads(deps.db, caller.tenant_id).list(
         campaign.id,
         limit=limit,
         after=str(cursor) if cursor is not None else None,
         state=state,
         result=result,
+        reason=reason,
+        tag=tag,
         number=number,
     )
     return LeadPage(items=[_view(row) for row in rows], next_cursor=following)
@@ -162,12 +178,25 @@ async def list_leads(
 @router.get("/campaigns/{campaign_id}/leads.csv")
 async def download_leads(campaign_id: UUID, caller: Caller, deps: Deps) -> StreamingResponse:
     """All leads with their results, as a file for spreadsheets: no cell of it is a formula."""
-    campaign = await campaign_of(campaign_id, caller, deps)
+    campaign = await campaign_of(deps, caller.tenant_id, campaign_id)
     return StreamingResponse(
         export_leads(Leads(deps.db, caller.tenant_id), campaign.id),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="leads-{campaign.id}.csv"'},
     )
+
+
+@router.post("/campaigns/{campaign_id}/leads/scrubbed", response_model=ScrubbedView)
+async def record_scrub(campaign_id: UUID, body: Scrub, caller: Caller, deps: Deps) -> ScrubbedView:
+    """Record that its leads were compared with the national do-not-call list. Numbers that are on it are listed before
+    (`POST /api/v1/do-not-call/imports`)."""
+    campaign = await open_campaign(campaign_id, caller, deps)
+    if body.at > deps.clock.now():
+        raise field_problem("at", *_REFUSALS["in_future"])
+    leads, reopened = await Leads(deps.db, caller.tenant_id, clock=deps.clock).scrubbed(campaign.id, body.at)
+    if reopened:
+        await deps.call_placed()
+    return ScrubbedView(leads=leads, reopened=reopened)
 
 
 @router.get("/leads/{lead_id}", response_model=LeadView)
@@ -185,16 +214,9 @@ async def delete_lead(lead_id: UUID, caller: Caller, deps: Deps) -> None:
         raise not_found("lead")
 
 
-async def campaign_of(campaign_id: UUID, caller: Caller, deps: Deps) -> CampaignRow:
-    campaign = await Campaigns(deps.db, caller.tenant_id).get(str(campaign_id))
-    if campaign is None:
-        raise not_found("campaign")
-    return campaign
-
-
 async def open_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> CampaignRow:
     """One that still takes leads."""
-    campaign = await campaign_of(campaign_id, caller, deps)
+    campaign = await campaign_of(deps, caller.tenant_id, campaign_id)
     if campaign.over:
         raise ProblemError(
             409,
@@ -205,12 +227,9 @@ async def open_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> Campai
     return campaign
 
 
-def _future_consent(lead: LeadSpec, now: datetime) -> bool:
-    return lead.consent is not None and lead.consent.given_at > now
-
-
-def _duplicate(index: int, code: Literal["duplicate_in_request", "lead_exists"], message: str) -> LeadRefusal:
-    return LeadRefusal(index=index, field="number", code=code, message=message)
+def _refusal(index: int, field: str, code: str) -> LeadRefusal:
+    message, remedy = _REFUSALS[code]
+    return LeadRefusal(index=index, field=field, code=code, message=message, remedy=remedy)
 
 
 def _view(row: LeadRow) -> LeadView:

@@ -106,7 +106,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     names = _body_fields(request)
-    errors = [_validation_entry(item, names) for item in error.errors()]
+    errors = [validation_entry(item, names) for item in error.errors()]
     first = errors[0]
     detail = f"{first['field']}: {first['message']}"
     problem = ProblemError(422, "invalid_request", detail, remedy=first["remedy"], errors=errors)
@@ -122,8 +122,11 @@ def _body_fields(request: Request) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _validation_entry(item: Mapping[str, Any], valid_names: Sequence[str]) -> dict[str, str]:
-    """One pydantic error as field, message and remedy. The offending value is not repeated: it may be private."""
+def validation_entry(item: Mapping[str, Any], valid_names: Sequence[str]) -> dict[str, str]:
+    """One pydantic error as field, message and remedy. The offending value is not repeated: it may be private.
+
+    `valid_names`: of the fields at the top, for the nearest one to a misspelt name.
+    """
     location = [str(part) for part in item["loc"]]
     if location and location[0] in ("body", "query", "path", "header"):
         location = location[1:] or [location[0]]

@@ -19,7 +19,10 @@ CallStatus = Literal["queued", "dialing", "ringing", "answered", "in_progress", 
 
 def bounded(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """A validator: a document of the caller's own, small enough to be kept in a row."""
-    if len(json.dumps(metadata, separators=(",", ":")).encode()) > METADATA_BYTES:
+    document = json.dumps(metadata, separators=(",", ":"))
+    if "\\u0000" in document:
+        raise PydanticCustomError("nul", "it holds a NUL character", {"remedy": "leave it out"})
+    if len(document.encode()) > METADATA_BYTES:
         raise PydanticCustomError(
             "metadata_too_large",
             "the metadata is larger than {limit} bytes as JSON",

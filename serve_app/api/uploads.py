@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from pydantic import AwareDatetime
 
+from serve_app.api.deps import Deps
 from serve_app.api.problems import ProblemError, field_problem
 from serve_app.dialing.imports.config import import_config
 from serve_app.dialing.imports.intake import ImportOptions, ReadyFile, make_ready, too_large
@@ -23,6 +25,7 @@ _MAPPING_CHARS = 20_000
 
 
 def import_options(
+    deps: Deps,
     mapping: Annotated[
         str | None,
         Query(
@@ -36,14 +39,21 @@ def import_options(
     encoding: Annotated[str | None, Query(max_length=40, description="without it, found out")] = None,
     delimiter: Annotated[str | None, Query(max_length=4, description="without it, found out")] = None,
     sheet: Annotated[str | None, Query(max_length=100, description="of a workbook; without it, the first")] = None,
+    scrubbed_at: Annotated[
+        AwareDatetime | None,
+        Query(description="when all its numbers were compared with the national do-not-call list; a column wins"),
+    ] = None,
 ) -> ImportOptions:
     """Raises a 422 problem that names the parameter."""
+    if scrubbed_at is not None and scrubbed_at > deps.clock.now():
+        raise field_problem("scrubbed_at", "it is in the future", "check the date and its zone")
     return ImportOptions(
         mapping=_mapping(mapping),
         region=region.upper() if region else None,
         encoding=encoding or None,
         delimiter="\t" if delimiter == "\\t" else delimiter or None,
         sheet=sheet or None,
+        scrubbed_at=scrubbed_at,
     )
 
 

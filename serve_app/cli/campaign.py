@@ -17,15 +17,17 @@ from rich.text import Text
 
 from serve_app.cli.campaign_input import campaign_spec, campaign_status, utc_time
 from serve_app.cli.client import ApiClient, api_key
-from serve_app.cli.common import clear_errors, err, out, with_database
-from serve_app.dialing.campaign_report import report_of
+from serve_app.cli.common import clear_errors, err, out, print_table, with_database
+from serve_app.cli.platform import probe
+from serve_app.dialing.campaign_report import capacity_of, report_of
 from serve_app.dialing.campaign_spec import CampaignSpec, stored
+from serve_app.dialing.plans import shipped_plans
 from serve_app.errors import ParleyError
 from serve_app.settings import load_settings
-from serve_app.store.campaign_rows import CampaignRow
-from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict
+from serve_app.store.campaign_rows import CampaignRow, TenantRow
+from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict, CampaignStats
 from serve_app.store.db import Database
-from serve_app.store.repositories import Agents, AttemptRow, Leads
+from serve_app.store.repositories import Agents, AttemptRow, Leads, Tenants
 
 PAGE = 500
 
@@ -91,7 +93,7 @@ def schedule(
         if at == "never":
             _move(name, lambda campaigns, found: campaigns.unschedule(found))
             return
-        when = utc_time(at)
+        when = utc_time("--at", at)
         _move(name, lambda campaigns, found: campaigns.schedule(found, when))
 
 
@@ -115,21 +117,27 @@ def stop(
 
 @app.command()
 def stats(name: Name) -> None:
-    """Where its leads stand, and what came of the attempts."""
+    """Where its leads stand, what came of the attempts, and, while the platform runs, how long a pass takes."""
     with clear_errors():
 
-        async def read(db: Database, tenant: str) -> tuple[CampaignRow, Any]:
+        async def read(db: Database, tenant: str) -> tuple[CampaignRow, CampaignStats, TenantRow | None]:
             campaigns = Campaigns(db, tenant)
             row = await find_campaign(campaigns, name)
-            return row, await campaigns.stats(row.id)
+            return row, await campaigns.stats(row.id), await Tenants(db, tenant).get()
 
-        row, counts = asyncio.run(with_database(read))
-        report = report_of(counts)
+        row, counts, tenant = asyncio.run(with_database(read))
+        url, network = _platform_url(), load_settings().telephony.vonage
+        sessions = ((probe(url, timeout_s=5) or {}).get("capacity") or {}).get("slots")
+        if sessions is None:
+            err.print(f"no platform answers at {url} (PARLEY_URL): how long a pass takes is not known", soft_wrap=True)
+            report = report_of(counts)
+        else:
+            report = report_of(counts, capacity_of(row, tenant, shipped_plans(), network, sessions))
         out.print(f"{row.name}: {row.status}", markup=False)
-        out.print(_counts("leads", report.leads))
-        out.print(_counts("attempts", report.results))
+        print_table(_counts("leads", report.leads))
+        print_table(_counts("attempts", report.results))
         figures = report.model_dump(exclude={"leads", "results"})
-        out.print(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
+        print_table(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
 
 
 @app.command()
@@ -168,7 +176,7 @@ def list_campaigns(
             table.add_row(
                 Text(row.name), row.status, row.agent_name, _at(row.created_at), _at(row.scheduled_at), row.id
             )
-        out.print(table)
+        print_table(table)
         _tell_more(more, limit)
 
 
@@ -213,7 +221,7 @@ def jobs(
                 row.call_id,
                 Text(row.detail or ""),
             )
-        out.print(table)
+        print_table(table)
         _tell_more(more, limit)
 
 
@@ -248,9 +256,12 @@ def _no_campaign(name: str) -> ParleyError:
 
 
 async def _end_live_calls(campaign_id: str) -> dict[str, Any]:
-    url = os.environ.get("PARLEY_URL", "").rstrip("/") or load_settings().public_url
-    async with ApiClient(url, await api_key()) as api:
+    async with ApiClient(_platform_url(), await api_key()) as api:
         return await api.post(f"/api/v1/campaigns/{quote(campaign_id, safe='')}/stop", {"end_live_calls": True})
+
+
+def _platform_url() -> str:
+    return os.environ.get("PARLEY_URL", "").rstrip("/") or load_settings().public_url
 
 
 def _table(*titles: str) -> Table:

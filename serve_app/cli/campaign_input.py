@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from serve_app.clock import SystemClock
 from serve_app.dialing.campaign_spec import CampaignSpec
 from serve_app.errors import ParleyError, SettingsError
 from serve_app.paths import configs_dir
@@ -32,15 +33,23 @@ def campaign_spec(file: Path) -> CampaignSpec:
         raise SettingsError(f"{file} is not a valid campaign:\n  {told}\nAn example is {example}") from error
 
 
-def utc_time(text: str) -> datetime:
-    """Of `--at`. Raises ParleyError."""
+def utc_time(option: str, text: str) -> datetime:
+    """Of an option like `--at`. Raises ParleyError."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ParleyError(f"--at {text}: not a time; write it like 2027-01-11T09:00:00-05:00") from error
+        raise ParleyError(f"{option} {text}: not a time; write it like 2027-01-11T09:00:00-05:00") from error
     if when.tzinfo is None:
-        raise ParleyError(f"--at {text}: it has no offset, so it could be any zone's; add one, like -05:00 or Z")
+        raise ParleyError(f"{option} {text}: it has no offset, so it could be any zone's; add one, like -05:00 or Z")
     return when.astimezone(UTC)
+
+
+def past_time(option: str, text: str) -> datetime:
+    """The same, of something that has happened. Raises ParleyError."""
+    when = utc_time(option, text)
+    if when > SystemClock().now():
+        raise ParleyError(f"{option} {text}: it is in the future; check the date and its zone")
+    return when
 
 
 def campaign_status(text: str | None) -> CampaignStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -135,6 +136,28 @@ class SimulatorClient:
             answer = await self._http.put(f"/sim/callees/{number.lstrip('+')}", json=behaviour)
         if answer.is_error:
             raise ApiError(f"the simulated callee was refused: {answer.text[:500]}")
+
+    async def set_conduct(self, conduct: dict[str, Any]) -> None:
+        """Who answers and how unkind the network is from now on. Raises ApiError with the simulator's own words."""
+        with _reached(str(self._http.base_url)):
+            answer = await self._http.put("/sim/network/conduct", json=conduct)
+        if answer.is_error:
+            raise ApiError(f"the network's conduct was refused: {answer.text[:500]}")
+
+    async def calls(self) -> dict[str, Any]:
+        """All calls as the network has them, and how many requests came and were refused."""
+        found: dict[str, Any] = await self._get("/sim/calls")
+        return found
+
+    async def webhook_faults(self) -> dict[str, int]:
+        """How many webhooks met which fault."""
+        return dict(Counter(sent["fault"] for sent in await self._get("/sim/webhooks") if sent["fault"] is not None))
+
+    async def _get(self, path: str) -> Any:
+        with _reached(str(self._http.base_url)):
+            answer = await self._http.get(path)
+            answer.raise_for_status()
+        return answer.json()
 
     async def call(self, call_id: str) -> dict[str, Any] | None:
         """The network's own view of a call of ours; None if it never carried it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -18,17 +19,20 @@ from serve_app.cli.importing import (
     Region,
     Sheet,
     import_file,
+    listed_numbers,
     options_of,
     print_import,
     show_preview,
 )
 from serve_app.dialing.numbers import parse_e164
 from serve_app.errors import ParleyError
+from serve_app.store.campaign_models import EVERYBODY
 from serve_app.store.campaign_rows import ImportRow
 from serve_app.store.db import Database
-from serve_app.store.repositories import DoNotCall, DoNotCallRow
+from serve_app.store.repositories import DoNotCall, DoNotCallRow, Registries
 
 PAGE = 500
+_REGISTRY = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 app = typer.Typer(help="Numbers that are not called: who opted out, and who was listed.", no_args_is_help=True)
 
@@ -108,6 +112,38 @@ def import_numbers(
         print_import(row)
         if row.status != "completed":
             raise typer.Exit(1)
+
+
+@app.command()
+def registry(
+    file: File,
+    name: Annotated[str, typer.Option(help="Of the registry: small letters, digits and hyphens.")],
+    everybody: Annotated[bool, typer.Option("--everybody", help="For all tenants of this platform.")] = False,
+    region: Region = None,
+    mapping: Map = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+) -> None:
+    """Load a public do-not-call registry, in place of the one of this name; its numbers are not called."""
+    with clear_errors():
+        if not _REGISTRY.fullmatch(name):
+            raise ParleyError(f"--name {name}: up to 64 small letters, digits and hyphens, for example us-national")
+        options = options_of(mapping, region, encoding, delimiter, sheet)
+
+        async def work(db: Database, tenant: str) -> dict[str, int]:
+            numbers, refused = await listed_numbers(file, options)
+            if not numbers:
+                raise ParleyError(f"{file}: it holds no number; the registry is left as it is")
+            if refused:
+                told = ", ".join(f"{rows} {code}" for code, rows in refused.most_common())
+                err.print(f"rows that are no number: {told}; `parley do-not-call import --preview` shows some")
+            registries = Registries(db, EVERYBODY if everybody else tenant)
+            await registries.replace(name, numbers)
+            return await registries.sizes()
+
+        for source, size in sorted(asyncio.run(with_database(work)).items()):
+            out.print(f"registry {source}: {size} numbers")
 
 
 def _stated(reason: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +20,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.cli.common import err, out
+from serve_app.cli.campaign_input import past_time
+from serve_app.cli.common import err, out, print_table
 from serve_app.clock import SystemClock
 from serve_app.dialing.imports.header import targets_of
-from serve_app.dialing.imports.intake import ImportOptions, ReadyFile, create_import, make_ready, preview
+from serve_app.dialing.imports.intake import ImportOptions, ReadyFile, create_import, make_ready, numbers_of, preview
 from serve_app.dialing.imports.reasons import NOTES, REASONS
 from serve_app.errors import ParleyError, SettingsError
 from serve_app.jobs.import_file import ImportFile
@@ -50,13 +52,22 @@ Region = Annotated[
 Encoding = Annotated[str | None, typer.Option(help="Without it, found out.")]
 Delimiter = Annotated[str | None, typer.Option(help="Without it, found out.")]
 Sheet = Annotated[str | None, typer.Option(help="Of a workbook; without it, the first.")]
+ScrubbedAt = Annotated[
+    str | None,
+    typer.Option(help="When all its numbers were compared with the national do-not-call list: 2026-11-20T12:00:00Z."),
+]
 Preview = Annotated[bool, typer.Option("--preview", help="Show how the first rows would be read, and stop.")]
 
 
 def options_of(
-    mapping: Sequence[str] | None, region: str | None, encoding: str | None, delimiter: str | None, sheet: str | None
+    mapping: Sequence[str] | None,
+    region: str | None,
+    encoding: str | None,
+    delimiter: str | None,
+    sheet: str | None,
+    scrubbed_at: str | None = None,
 ) -> ImportOptions:
-    """Raises ParleyError for a --map that is none."""
+    """Raises ParleyError for a --map or a --scrubbed-at that is none."""
     told: dict[str, str] = {}
     for entry in mapping or ():
         header, _, field = entry.rpartition("=")
@@ -64,7 +75,8 @@ def options_of(
             raise ParleyError(f"--map {entry}: write HEADER=FIELD, for example --map 'Tel 2=number'")
         told[header] = field
     delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
-    return ImportOptions(told, region.upper() if region else None, encoding, delimiter, sheet)
+    scrubbed = None if scrubbed_at is None else past_time("--scrubbed-at", scrubbed_at)
+    return ImportOptions(told, region.upper() if region else None, encoding, delimiter, sheet, scrubbed)
 
 
 async def show_preview(file: Path, kind: ImportKind, options: ImportOptions) -> None:
@@ -79,7 +91,7 @@ async def show_preview(file: Path, kind: ImportKind, options: ImportOptions) -> 
     columns.add_column("is read as")
     for name, target in ready.columns.targets().items():
         columns.add_row(Text(name), target)
-    out.print(columns)
+    print_table(columns)
     rows: dict[int, tuple[Text, Text]] = {}
     for lead in result.accepted:
         told = {name: value for name, value in lead.shown().items() if name != "number"}
@@ -91,7 +103,7 @@ async def show_preview(file: Path, kind: ImportKind, options: ImportOptions) -> 
         table.add_column(title, no_wrap=title != "what is read")
     for row_no in sorted(rows):
         table.add_row(str(row_no), *rows[row_no])
-    out.print(table)
+    print_table(table)
 
 
 async def import_file(
@@ -116,6 +128,13 @@ async def import_file(
             await running
 
 
+async def listed_numbers(file: Path, options: ImportOptions) -> tuple[set[str], Counter[str]]:
+    """All numbers of a do-not-call list, and why rows are none: code -> rows. Raises ImportRefused."""
+    with tempfile.TemporaryDirectory(prefix="parley-import-") as folder:
+        ready = await _ready(file, Path(folder), "do_not_call", options)
+        return numbers_of(ready, SystemClock().now())
+
+
 def print_import(row: ImportRow) -> None:
     """Status and counts: they add up to the rows of the file."""
     counts = row.counts
@@ -131,7 +150,7 @@ def print_import(row: ImportRow) -> None:
         table.add_row(str(rows), f"refused: {code}", REASONS.get(code, ""))
     for code, rows in counts["notes"].items():
         table.add_row(str(rows), f"of the accepted: {code}", NOTES.get(code, ""))
-    out.print(table)
+    print_table(table)
     ignored = [name for name, target in _targets(row).items() if target == "ignore"]
     if ignored:
         out.print(f"columns that were left out: {', '.join(ignored)}", markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.campaign import find_campaign
-from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.cli.campaign_input import past_time
+from serve_app.cli.common import clear_errors, err, out, print_table, with_database
 from serve_app.cli.importing import (
     Delimiter,
     Encoding,
@@ -24,14 +25,18 @@ from serve_app.cli.importing import (
     Map,
     Preview,
     Region,
+    ScrubbedAt,
     Sheet,
     import_file,
     options_of,
     print_import,
     show_preview,
 )
+from serve_app.clock import SystemClock
+from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.imports.export import export_leads, fault_lines
 from serve_app.dialing.lead_spec import LeadSpec
+from serve_app.dialing.numbers import parse_e164
 from serve_app.errors import ParleyError
 from serve_app.store.campaign_rows import CampaignRow, ImportRow, LeadRow, LeadState
 from serve_app.store.campaigns import Campaigns
@@ -57,11 +62,12 @@ def import_leads(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     sheet: Sheet = None,
+    scrubbed_at: ScrubbedAt = None,
     preview: Preview = False,
 ) -> None:
     """Import leads from a file. The same file goes into a campaign once; one that was cut off goes on."""
     with clear_errors():
-        options = options_of(mapping, region, encoding, delimiter, sheet)
+        options = options_of(mapping, region, encoding, delimiter, sheet, scrubbed_at)
         if preview:
             asyncio.run(show_preview(file, "leads", options))
             return
@@ -91,7 +97,7 @@ def imports(limit: Annotated[int, typer.Option(min=1, max=PAGE, help="How many, 
             done = f"{min(1.0, row.counts['bytes_read'] / max(1, row.size_bytes)):.0%}"
             cells = (row.kind, row.status, done, str(row.counts["rows"]), str(row.counts["accepted"]))
             table.add_row(row.id, Text(row.filename), *cells)
-        out.print(table)
+        print_table(table)
 
 
 @app.command()
@@ -133,10 +139,19 @@ def add(
     time_zone: Annotated[str | None, typer.Option(help="An IANA name, such as America/New_York.")] = None,
     region: Annotated[str | None, typer.Option(help="ISO 3166-2, such as US-CA.")] = None,
     priority: Annotated[int, typer.Option(min=1, max=10)] = 5,
+    high_value: Annotated[bool, typer.Option("--high-value")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, a custom field; repeatable.")] = None,
+    consent: Annotated[str | None, typer.Option(help="express, written or transactional.")] = None,
+    consent_at: Annotated[str | None, typer.Option(help="With its offset: 2026-01-31T12:00:00Z.")] = None,
+    consent_source: Annotated[str, typer.Option(help="Where and how the consent was given.")] = "",
+    scrubbed_at: Annotated[
+        str | None, typer.Option(help="When the number was compared with the national do-not-call list.")
+    ] = None,
 ) -> None:
     """Add one lead."""
     with clear_errors():
+        told = {"kind": consent, "given_at": consent_at, "source": consent_source}
         given: dict[str, Any] = {
             "number": number,
             "first_name": first_name,
@@ -145,7 +160,11 @@ def add(
             "time_zones": None if time_zone is None else [time_zone],
             "region": region,
             "priority": priority,
+            "high_value": high_value,
             "tags": tag or [],
+            "custom_fields": _custom_fields(field or []),
+            "consent": told if any(told.values()) else None,
+            "scrubbed_at": scrubbed_at,
         }
         try:
             lead = LeadSpec.model_validate(given)
@@ -153,6 +172,9 @@ def add(
             item = error.errors()[0]
             remedy = item.get("ctx", {}).get("remedy", "see --help")
             raise ParleyError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}; {remedy}") from error
+
+        if wrong := lead.future_field(SystemClock().now()):
+            raise ParleyError(f"{wrong}: it is in the future; check the date and its zone")
 
         async def work(db: Database, tenant: str) -> bool:
             found = await _open_campaign(db, tenant, campaign)
@@ -167,7 +189,9 @@ def add(
 def list_leads(
     campaign: Campaign,
     state: Annotated[str | None, typer.Option(help=f"One of {', '.join(get_args(LeadState))}.")] = None,
-    result: Annotated[str | None, typer.Option(help="Only with this last result.")] = None,
+    result: Annotated[str | None, typer.Option(help="Only with this last result, like busy.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only with this reason, like not_scrubbed.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
     number: Annotated[str | None, typer.Option(help="Only this number.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=PAGE, help="How many, in the order of their arrival.")] = 50,
 ) -> None:
@@ -176,10 +200,16 @@ def list_leads(
         wanted = next((known for known in get_args(LeadState) if known == state), None)
         if state is not None and wanted is None:
             raise ParleyError(f"--state {state}: not one of {', '.join(get_args(LeadState))}")
+        if result is not None and result not in set(Disposition):
+            raise ParleyError(f"--result {result}: not one of {', '.join(Disposition)}")
+        e164 = None if number is None else parse_e164(number)
 
         async def read(db: Database, tenant: str) -> tuple[list[LeadRow], str | None]:
             found = await find_campaign(Campaigns(db, tenant), campaign)
-            return await Leads(db, tenant).list(found.id, limit=limit, state=wanted, result=result, number=number)
+            leads = Leads(db, tenant)
+            return await leads.list(
+                found.id, limit=limit, state=wanted, result=result, reason=reason, tag=tag, number=e164
+            )
 
         rows, more = asyncio.run(with_database(read))
         table = _table("lead", "number", "name", "state", "tries", "result", "reason", "next")
@@ -187,9 +217,26 @@ def list_leads(
             name = " ".join(part for part in (row.first_name, row.last_name) if part)
             tail = (str(row.attempts), row.last_result or "", row.last_reason or "", f"{row.next_at:%Y-%m-%d %H:%M}")
             table.add_row(row.id, row.number, Text(name), row.state, *tail)
-        out.print(table)
+        print_table(table)
         if more is not None:
             err.print(f"there are more than {limit}; see --limit, and `parley leads export` for all of them")
+
+
+@app.command()
+def scrubbed(
+    campaign: Campaign,
+    at: Annotated[str, typer.Option(help="When: 2026-11-20T12:00:00Z. Leads that were added later are not meant.")],
+) -> None:
+    """Record that a campaign's leads were compared with the national do-not-call list."""
+    with clear_errors():
+        when = past_time("--at", at)
+
+        async def work(db: Database, tenant: str) -> tuple[int, int]:
+            found = await _open_campaign(db, tenant, campaign)
+            return await Leads(db, tenant).scrubbed(found.id, when)
+
+        dated, reopened = asyncio.run(with_database(work))
+        out.print(f"recorded of {dated} leads; {reopened} that were closed for want of it are ready again")
 
 
 @app.command()
@@ -215,6 +262,16 @@ def export(campaign: Campaign, target: Out = None) -> None:
             await _write(export_leads(Leads(db, tenant), found.id), target)
 
         asyncio.run(with_database(work))
+
+
+def _custom_fields(entries: Sequence[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not name or not equals:
+            raise ParleyError(f"--field {entry}: write NAME=VALUE, for example --field company=ACME")
+        fields[name] = value
+    return fields
 
 
 async def _open_campaign(db: Database, tenant: str, name: str) -> CampaignRow:

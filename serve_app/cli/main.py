@@ -23,7 +23,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from serve_app.cli import campaign, do_not_call, kill_switch, leads
+from serve_app.cli import campaign, do_not_call, kill_switch, leads, number, tenant
 from serve_app.cli.client import ApiClient, api_key
 from serve_app.cli.common import clear_errors, err, out, with_database
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
@@ -55,6 +55,8 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(do_not_call.app, name="do-not-call")
 app.add_typer(leads.app, name="leads")
 app.add_typer(kill_switch.app, name="kill-switch")
+app.add_typer(number.app, name="number")
+app.add_typer(tenant.app, name="tenant")
 app.command()(simulate)
 
 DEMO_NUMBER = "+12025550123"
@@ -91,9 +93,37 @@ def up(
 
 
 @app.command()
-def demo(as_json: Json = False, play: Play = False) -> None:
+def demo(
+    as_json: Json = False,
+    play: Play = False,
+    campaign: Annotated[
+        bool,
+        typer.Option("--campaign", help="Call 200 leads in many time zones instead, by a clock of a minute a second."),
+    ] = False,
+    leads: Annotated[int | None, typer.Option(min=1, help="With --campaign: only the first ones of the file.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, max=24, help="With --campaign: until when, by its clock. Default: 4.")
+    ] = None,
+) -> None:
     """Place one call through the whole chain and show it: at least four turns and a barge-in."""
-    _run_and_exit(as_json, play, _demo)
+    if not campaign:
+        if leads is not None or hours is not None:
+            raise typer.BadParameter("--leads and --hours go with --campaign")
+        _run_and_exit(as_json, play, _demo)
+        return
+    if play:
+        raise typer.BadParameter("--play goes with the demonstration of one call, not with --campaign")
+    from serve_app.cli.campaign_demo import run_campaign_demo  # with them, other commands would start later
+    from serve_app.cli.campaign_demo_report import as_json as report_json
+    from serve_app.cli.campaign_demo_report import print_report
+
+    with clear_errors(), _terminated_like_ctrl_c():
+        result = run_campaign_demo(leads=leads, hours=hours, show=lambda line: err.print(line, markup=False))
+        if as_json:
+            sys.stdout.write(json.dumps(report_json(result), indent=2) + "\n")
+        else:
+            print_report(out, result)
+        raise typer.Exit(1 if result.problems else 0)
 
 
 @app.command()

@@ -32,9 +32,14 @@ from serve_app.settings import ServerSettings, Settings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 
-START_TIMEOUT_S = 120.0
-# Serve would wait out the draining period of idle ingress replicas; nobody waits a minute for Ctrl-C.
+START_TIMEOUT_S = 180.0
+# While everything starts, what answers does so slowly.
+FIRST_ANSWER_S = 10.0
+# Serve would wait for the calls that are up; nobody waits an hour for Ctrl-C.
 STOP_TIMEOUT_S = 8.0
+# In front of the shipped file, started here, stands Serve's own proxy and no other load balancer: it knows at once of a
+# replica that goes. Even an idle one would else be waited for at every stop.
+DRAINING_VARIABLE, DRAINING_S = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1"
 REPLICA_PORTS = 100
 KEY_LINE = re.compile(r"(API key of tenant .*?: )(pk_\S+)")
 # What a failed start says, in the words of our own errors.
@@ -65,7 +70,7 @@ def free_port() -> int:
 def _media_is_served(url: str) -> bool:
     # The ingress answers a plain request with 426; while it is not there, Serve answers 404 or 503.
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/media", timeout=1.5).status_code == 426
+        return httpx.get(f"{url}/media", timeout=FIRST_ANSWER_S).status_code == 426
     return False
 
 
@@ -180,6 +185,21 @@ def derive_config(ports: Ports, template: Path | None = None) -> dict[str, Any]:
     return document
 
 
+@contextlib.contextmanager
+def _interruptible_children() -> Iterator[None]:
+    """Processes started here take SIGINT, which tells `serve run` to stop. A shell's background job ignores it, and
+    they would inherit that. Signals are the main thread's to set."""
+    main = threading.current_thread() is threading.main_thread()
+    ignored = main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Platform:
     """A platform that this process started. `stop` ends every process of it."""
 
@@ -209,7 +229,7 @@ class Platform:
         settings = load_settings()
         asyncio.run(check_services(settings))
         config = self._folder / "serve_config.yaml"
-        config.write_text(yaml.safe_dump(derive_config(self._ports, self._template)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(self._config()), encoding="utf-8")
         logs = settings.data_dir.expanduser() / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.log_file = logs / f"platform-{time.strftime('%Y%m%d-%H%M%S')}-{self._ports.http}.log"
@@ -217,20 +237,27 @@ class Platform:
         if serve is None:
             raise StartError("the command `serve` is missing; install Parley with its dependencies (make setup)")
         # A session of its own: Ctrl-C in the terminal reaches this process only, which then stops the rest in order.
-        self._process = subprocess.Popen(  # noqa: S603
-            [serve, "run", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        )
+        with _interruptible_children():
+            self._process = subprocess.Popen(  # noqa: S603
+                [serve, "run", str(config)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+            )
         threading.Thread(target=self._read_output, daemon=True).start()
         began = time.monotonic()
         health = self._wait_ready()
         self._show(f"ready after {time.monotonic() - began:.0f} s")
         return health
+
+    def _config(self) -> dict[str, Any]:
+        document = derive_config(self._ports, self._template)
+        if self._template is None and "controller_options" in document:
+            document["controller_options"]["runtime_env"]["env_vars"][DRAINING_VARIABLE] = DRAINING_S
+        return document
 
     def stop(self) -> None:
         """End the platform: in order if it can be, by force if it must be. Idempotent."""
@@ -303,7 +330,7 @@ class Platform:
             if self._failure is not None:
                 raise StartError(self._failure)
             self._remember(self._process.pid)
-            health = probe(self.url)
+            health = probe(self.url, FIRST_ANSWER_S)
             if health is not None and (health["capacity"]["slots"] or 0) > 0 and _media_is_served(self.url):
                 return health
             time.sleep(0.3)

@@ -7,14 +7,19 @@ nothing up.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from serve_app.conversation import variables
 from serve_app.conversation.phrases import Language, LineName, phrases_of
 
+TEXT_CHARS = 4000
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TEXT_CHARS)]
+Template = Annotated[Text, AfterValidator(partial(variables.check, most_chars=TEXT_CHARS))]
+"""May have variables: `conversation.variables`."""
 
 
 class AgentLimits(BaseModel):
@@ -94,9 +99,11 @@ class AgentDefinition(BaseModel):
         default_factory=dict, description="languages to which the callee may switch, besides `language`"
     )
     voice: str | None = Field(None, max_length=200, description="the synthesizer's voice id; None: the configured one")
-    opening: Text = Field(description="the first thing that the callee hears, word for word")
-    system_prompt: Text
-    knowledge: tuple[Text, ...] = ()
+    opening: Template = Field(description="the first thing that the callee hears, word for word")
+    inbound_opening: Template | None = Field(None, description="the opening for who calls us; None: the same")
+    prepare_opening: bool = Field(True, description="make its speech before the first call; with variables it is not")
+    system_prompt: Template
+    knowledge: tuple[Template, ...] = ()
     policies: AgentPolicies = AgentPolicies()
     limits: AgentLimits = AgentLimits()
 
@@ -105,6 +112,25 @@ class AgentDefinition(BaseModel):
         if self.language in self.languages:
             raise ValueError(f"languages: {self.language!r} is the agent's own language; set its lines under policies")
         return self
+
+    def for_call(self, values: Mapping[str, str], *, inbound: bool) -> AgentDefinition:
+        """The agent as one call has it: the opening of its direction, and every variable filled in."""
+        opening = self.inbound_opening if inbound and self.inbound_opening is not None else self.opening
+        return self.model_copy(
+            update={
+                "opening": variables.render(opening, values),
+                "inbound_opening": None,
+                "prepare_opening": self.prepare_opening and not variables.has_variables(opening),
+                "system_prompt": variables.render(self.system_prompt, values),
+                "knowledge": tuple(variables.render(fact, values) for fact in self.knowledge),
+            }
+        )
+
+    def prepared_openings(self) -> tuple[str, ...]:
+        """Those whose speech is made beforehand: the same for every callee."""
+        both = (self.opening, self.inbound_opening)
+        fixed = (text for text in both if text is not None and not variables.has_variables(text))
+        return tuple(fixed) if self.prepare_opening else ()
 
     def line(self, name: LineName, language: Language | None = None) -> str:
         """A fixed text in a language of the agent's; None: its own."""

@@ -77,7 +77,7 @@ def request_in(language: Language, agent: AgentDefinition, audio: AudioFormat, c
 
 def line_texts(agent: AgentDefinition, language: Language) -> list[str]:
     """Every fixed line of the agent in a language, without repetition: those that are needed first come first."""
-    opening = [agent.opening] if language == agent.language else []
+    opening = agent.prepared_openings() if language == agent.language else ()
     first, later = ([agent.line(name, language) for name in names] for names in (_NEEDED_FIRST, _NEEDED_LATER))
     return list(dict.fromkeys([*opening, *first, *agent.fillers(language), *later]))
 

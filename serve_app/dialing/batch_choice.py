@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from serve_app.dialing.caller_ids import CallerIds
+from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock
 from serve_app.dialing.lead_choice import LeadChooser, Terms
 from serve_app.dialing.plans import Plan, Plans
 from serve_app.dialing.retry import OPENING_SPREAD_S
@@ -36,6 +37,7 @@ class Conditions:
     ringing_s: int
     simulated_network: bool
     queue_timeout_s: float
+    clock: CampaignClock = REAL_TIME
 
 
 class BatchChooser:
@@ -81,6 +83,7 @@ class BatchChooser:
             spent_minor=plans.cost_minor(facts.used_ever.talk_s),
             tenant_spent_minor=plans.cost_minor(facts.tenant_used_month.talk_s),
             reserve_minor=plans.reserve_minor,
+            clock=conditions.clock,
         )
 
     def _full(self, plan: Plan, facts: CampaignFacts) -> bool:
@@ -99,5 +102,5 @@ class BatchChooser:
         promised = lead.next_at - lead.queue_at >= CALLBACK
         if promised or lead.last_reason in OPENS:
             return wait
-        after_s = random.Random(lead.id).uniform(0, OPENING_SPREAD_S)
+        after_s = random.Random(lead.id).uniform(0, OPENING_SPREAD_S) / self._conditions.clock.speed
         return replace(wait, until=wait.until + timedelta(seconds=after_s))

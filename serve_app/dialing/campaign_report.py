@@ -8,6 +8,9 @@ from pydantic import BaseModel, Field
 
 from serve_app.dialing.dispositions import HUMAN, Disposition
 from serve_app.dialing.pacing import USUAL_ANSWER_RATE, USUAL_TALK_S, Outlook, pass_s
+from serve_app.dialing.plans import Plans
+from serve_app.settings import VonageSettings
+from serve_app.store.campaign_rows import CampaignRow, TenantRow
 from serve_app.store.campaigns import CampaignStats
 
 ANSWERED = HUMAN | {Disposition.MACHINE, Disposition.MESSAGE_LEFT}
@@ -36,10 +39,21 @@ class CampaignReport(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Of the whole platform: what it may place per second, and the calls that it can hold."""
+    """What a campaign may use while nothing else is called."""
 
     calls_per_second: float
-    sessions: int
+    calls_at_once: int
+
+
+def capacity_of(
+    campaign: CampaignRow, tenant: TenantRow | None, plans: Plans, network: VonageSettings, sessions: int
+) -> Capacity:
+    """The least of what sessions, lines, plan, tenant and campaign allow. `sessions`: all that the platform has."""
+    plan = plans.of(None if tenant is None else tenant.plan)
+    limits = [network.channels, campaign.max_concurrent, None if tenant is None else tenant.max_concurrent]
+    limits.append(0 if plan is None else plan.concurrent_calls)
+    at_once = min([sessions, *(limit for limit in limits if limit is not None)])
+    return Capacity(network.calls_per_second, at_once)
 
 
 def report_of(stats: CampaignStats, capacity: Capacity | None = None) -> CampaignReport:
@@ -71,7 +85,7 @@ def _pass_hours(stats: CampaignStats, capacity: Capacity, attempts: int) -> floa
         Outlook(
             leads=stats.leads.get("ready", 0) + stats.leads.get("deferred", 0),
             calls_per_second=capacity.calls_per_second,
-            sessions=capacity.sessions,
+            sessions=capacity.calls_at_once,
             answer_rate=answered / attempts if attempts else USUAL_ANSWER_RATE,
             talk_s=stats.talk_s / answered if answered else USUAL_TALK_S,
         )

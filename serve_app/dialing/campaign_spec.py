@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from serve_app.conversation.agent import Name
 from serve_app.dialing.retry import RetryPolicy
 from serve_app.dialing.rules import CallingRules
+from serve_app.dialing.texts import PLAIN_TEXT
 
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=PLAIN_TEXT)]
+Words = Annotated[str, StringConstraints(max_length=2000, pattern=PLAIN_TEXT)]
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -20,8 +22,8 @@ class CampaignSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Title = Field(description="unique among the campaigns of the tenant", examples=["spring-recall"])
-    description: str = Field("", max_length=2000)
-    goal: str = Field("", max_length=2000, description="what a successful call achieves, for people and for the agent")
+    description: Words = ""
+    goal: Words = Field("", description="what a successful call achieves, for people and for the agent")
     agent: Name = Field(description="the name of an agent")
     agent_version: int | None = Field(None, ge=1, description="without it, the newest at the time of each call")
     calling_rules: CallingRules
@@ -39,8 +41,8 @@ class CampaignChange(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Title | None = None
-    description: str | None = Field(None, max_length=2000)
-    goal: str | None = Field(None, max_length=2000)
+    description: Words | None = None
+    goal: Words | None = None
     agent: Name | None = None
     agent_version: int | None = Field(None, ge=1)
     calling_rules: CallingRules | None = None

@@ -1,8 +1,7 @@
-"""What a carrier's call status means for our call. Pure; the webhooks and the reconciler share it.
+"""What a carrier's call status means for our call. Pure; the webhooks (`call_facts`) and the reconciler share it.
 
-Statuses arrive repeated, late and out of order (Vonage voice guide), so they are ranked and the store only ever moves
-a call forward. A terminal status that says why (busy, timeout) and the `completed` that may follow it agree: the
-first one ends the call, whichever it is, and the one that says why explains it.
+A terminal status that says why (busy, timeout) and the `completed` that may follow it agree: the first one ends the
+call, whichever it is, and the one that says why explains it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from serve_app.conversation.lease import Outcome
 RINGING = frozenset({"started", "ringing"})
 ANSWERED = frozenset({"answered", "human", "machine"})
 TERMINAL = frozenset({"busy", "timeout", "unanswered", "rejected", "failed", "cancelled", "completed"})
+MEDIA_FAILED = TERMINAL - {"completed", "cancelled"}
+"""Of the leg to our media socket: it could not be connected."""
 
 # What `completed` alone tells. A status that says more may still arrive, and then replaces these.
 UNANSWERED = "the network ended the call before it was answered"
@@ -58,17 +59,6 @@ def ending_of(
     return Ending("media_failure", NETWORK_LEFT)
 
 
-def explanation_of(status: str, known: str | None, *, detail: str | None = None) -> Ending | None:
-    """What a late status adds to an ended call whose detail is `known`; None if it adds nothing."""
-    if known not in VAGUE:
-        return None
-    if status in ANSWERED:
-        return Ending("media_failure", NETWORK_LEFT) if known == UNANSWERED else None
-    return None if status == "completed" else ending_of(status, answered=False, detail=detail)
-
-
-def media_failure(status: str, detail: str | None) -> Ending | None:
-    """The end of a call whose media socket could not be connected; None if the leg's status does not say so."""
-    if status not in TERMINAL - {"completed", "cancelled"}:
-        return None
-    return Ending("media_failure", f"the network could not connect the media socket: {detail or status}")
+def media_failure(detail: str) -> Ending:
+    """The end of a call whose media socket could not be connected."""
+    return Ending("media_failure", f"the network could not connect the media socket: {detail}")

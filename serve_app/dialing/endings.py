@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -48,12 +49,23 @@ async def end_without_media(
     )
     if unsent_only and not first:
         return False
+    if first:
+        await announce_end(live, call_id, outcome=outcome, detail=detail, slot_id=slot_id)
+    else:
+        await _release(live, call_id, slot_id)
+    return first
+
+
+async def announce_end(live: LiveState, call_id: str, *, outcome: str, detail: str, slot_id: str) -> None:
+    """What follows the record of an end: the slot is free, and those who watch the call are told."""
+    await _release(live, call_id, slot_id)
+    with suppress(UnavailableError):
+        await live.publish(call_id, {"type": "finished", "outcome": outcome, "detail": detail})
+    log.info("call_ended", call_id=call_id, outcome=outcome, detail=detail)
+
+
+async def _release(live: LiveState, call_id: str, slot_id: str) -> None:
     try:
         await live.release(slot_id)
-        if first:
-            await live.publish(call_id, {"type": "finished", "outcome": outcome, "detail": detail})
     except UnavailableError as error:
         log.warning("slot_not_released", call_id=call_id, error=str(error))
-    if first:
-        log.info("call_ended", call_id=call_id, outcome=outcome, detail=detail)
-    return first

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock, CampaignTime
 from serve_app.dialing.rules import (
     Allow,
     CallingRules,
@@ -61,6 +63,8 @@ class Terms:
     """By all of the tenant's calls in the time of its cap, ended calls only."""
     reserve_minor: int
     """What each call that lives or is placed now is taken to cost at most."""
+    clock: CampaignClock = REAL_TIME
+    """By which the rules are asked. All that goes in and comes out here is real time."""
 
 
 class LeadChooser:
@@ -83,30 +87,38 @@ class LeadChooser:
                 return Halt(RULES_INVALID)
         caller = terms.pick(lead)
         candidate = Candidate(lead.number, tuple(lead.zones or ()), lead.region)
-        decision = decide(candidate, self._facts(self._rules, lead, facts, known, caller), terms.now)
+        time = terms.clock.of(facts.campaign.started_at)
+        decision = decide(candidate, self._facts(self._rules, lead, facts, known, caller, time), time.shows(terms.now))
         if isinstance(decision, Allow):
             assert caller.number is not None
             self._placed += 1
             give_up_at = terms.now + timedelta(seconds=terms.queue_timeout_s)
             if decision.until is not None:
-                give_up_at = min(give_up_at, decision.until)
+                give_up_at = min(give_up_at, time.when(decision.until))
             return PlaceCall(caller.number, facts.agent_version, give_up_at, ALLOWED)
         if isinstance(decision, Defer):
-            return PutOff(decision.until, decision.reason)
+            return PutOff(time.when(decision.until), decision.reason)
         closed = decision.reason.closes_lead
         return CloseLead(closed, decision.reason) if closed is not None else Halt(decision.reason)
 
     def _facts(
-        self, rules: CallingRules, lead: LeadRow, facts: CampaignFacts, known: NumberFacts, caller: CallerNumber
+        self,
+        rules: CallingRules,
+        lead: LeadRow,
+        facts: CampaignFacts,
+        known: NumberFacts,
+        caller: CallerNumber,
+        time: CampaignTime,
     ) -> Facts:
         terms, campaign = self._terms, facts.campaign
+        caller_free_at = terms.now if caller.number is not None else caller.free_at
         switches: set[KillSwitch] = set(facts.switches)
         if known.switched_off:
             switches.add("number")
         return Facts(
             rules=rules,
             law=terms.law,
-            ringing_s=terms.ringing_s,
+            ringing_s=math.ceil(time.lasts(terms.ringing_s)),
             simulated_network=terms.simulated_network,
             allowed_numbers=frozenset(),
             switches=frozenset(switches),
@@ -118,13 +130,13 @@ class LeadChooser:
                 ConsentFact(c.kind, c.scope, c.given_at, c.expires_at, c.revoked_at) for c in known.consents
             ),
             scrubbed_at=lead.scrubbed_at,
-            attempted_at=[call.at for call in known.placed],
+            attempted_at=[time.shows(call.at) for call in known.placed],
             campaign_attempts=sum(call.campaign_id == campaign.id for call in known.placed),
             minutes_left=self._minutes_left(facts),
             spend_left_minor=self._spend_left(facts),
             reserve_minor=terms.reserve_minor,
             calls_left_today=self._calls_left_today(facts),
-            caller_free_at=terms.now if caller.number is not None else caller.free_at,
+            caller_free_at=None if caller_free_at is None else time.shows(caller_free_at),
         )
 
     def _minutes_left(self, facts: CampaignFacts) -> float | None:

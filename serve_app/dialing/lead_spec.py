@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.dialing.imports.config import import_config
 from serve_app.dialing.numbers import PhoneNumber
+from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import ConsentKind
 from serve_app.store.leads import NewConsent, NewLead
 
@@ -41,11 +43,9 @@ def _small(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 Zone = Annotated[str, Field(max_length=64, examples=["America/New_York"]), AfterValidator(_place)]
-# PostgreSQL keeps no NUL in a text.
-_TEXT = r"^[^\x00]*$"
-PersonName = Annotated[str, Field(max_length=100, pattern=_TEXT)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50, pattern=_TEXT)]
-Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=_TEXT)]
+PersonName = Annotated[str, Field(max_length=100, pattern=PLAIN_TEXT)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50, pattern=PLAIN_TEXT)]
+Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=PLAIN_TEXT)]
 
 
 class ConsentSpec(BaseModel):
@@ -56,7 +56,7 @@ class ConsentSpec(BaseModel):
     kind: ConsentKind
     given_at: AwareDatetime = Field(description="not in the future")
     source: Source = Field(description="where and how it was given")
-    scope: str = Field("*", min_length=1, max_length=200, pattern=_TEXT)
+    scope: str = Field("*", min_length=1, max_length=200, pattern=PLAIN_TEXT)
 
 
 class LeadSpec(BaseModel):
@@ -67,7 +67,7 @@ class LeadSpec(BaseModel):
     number: PhoneNumber
     first_name: PersonName | None = None
     last_name: PersonName | None = None
-    email: str | None = Field(None, max_length=254, pattern=_TEXT)
+    email: str | None = Field(None, max_length=254, pattern=PLAIN_TEXT)
     time_zones: list[Zone] | None = Field(
         None, min_length=1, max_length=5, description="without them, those of the number's prefix"
     )
@@ -77,6 +77,15 @@ class LeadSpec(BaseModel):
     tags: list[Tag] = Field(default_factory=list, max_length=20)
     custom_fields: Annotated[dict[str, JsonValue], AfterValidator(_small)] = Field(default_factory=dict)
     consent: ConsentSpec | None = None
+    scrubbed_at: AwareDatetime | None = Field(
+        None, description="when the number was compared with the national do-not-call list; not in the future"
+    )
+
+    def future_field(self, now: datetime) -> str | None:
+        """The field that holds a time which cannot be: evidence is not from the future."""
+        if self.consent is not None and self.consent.given_at > now:
+            return "consent.given_at"
+        return "scrubbed_at" if self.scrubbed_at is not None and self.scrubbed_at > now else None
 
     def new_lead(self) -> NewLead:
         """For the store."""
@@ -92,5 +101,6 @@ class LeadSpec(BaseModel):
             high_value=self.high_value,
             tags=self.tags,
             custom_fields=self.custom_fields,
+            scrubbed_at=self.scrubbed_at,
             consent=None if consent is None else NewConsent(**consent.model_dump()),
         )

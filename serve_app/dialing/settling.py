@@ -1,4 +1,7 @@
-"""The verdict on an ended attempt: from how it ended to what becomes of its lead. Pure; the store applies it."""
+"""The verdict on an ended attempt: from how it ended to what becomes of its lead. The store applies it.
+
+Pure but for the clock that the process goes by (`go_by`), which is real time unless its settings say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock
 from serve_app.dialing.dispositions import Disposition, disposition_of
+from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, RetryPolicy, next_step, policy_from
-from serve_app.dialing.rules import is_zone, place_of
 from serve_app.store.settlement import EndedAttempt, LeadStep
+
+_clock = REAL_TIME
+
+
+def go_by(clock: CampaignClock) -> None:
+    """Let this process settle by `clock`. Once, at its start."""
+    global _clock  # noqa: PLW0603 - of the process, like its log
+    _clock = clock
 
 
 def settle_lead(ended: EndedAttempt) -> LeadStep:
@@ -19,13 +31,18 @@ def settle_lead(ended: EndedAttempt) -> LeadStep:
 
     The jitter follows from the attempt's id, so that the same attempt always gives the same verdict.
     """
-    attempt, lead = ended.attempt, ended.lead
+    return settle_lead_by(_clock, ended)
+
+
+def settle_lead_by(clock: CampaignClock, ended: EndedAttempt) -> LeadStep:
+    """`settle_lead` by the clock that is given. Pure."""
+    attempt, lead, time = ended.attempt, ended.lead, clock.of(ended.campaign_started_at)
     assert attempt.ended_at is not None and attempt.disposition is not None
     disposition = disposition_of(
         attempt.disposition,
         sent=attempt.placing_at is not None,
         answered=ended.answered,
-        duration_s=ended.duration_s,
+        duration_s=None if ended.duration_s is None else time.lasts(ended.duration_s),
         cause=attempt.detail,
         reported=attempt.reported,
     )
@@ -34,19 +51,20 @@ def settle_lead(ended: EndedAttempt) -> LeadStep:
     history = LeadHistory(
         attempts=attempts,
         counts={Disposition(name): times for name, times in counts.items()},
-        called_at=attempt.placing_at or attempt.created_at,
-        zones=sorted(filter(is_zone, lead.zones or ())) or sorted(place_of(lead.number).zones),
-        callback_at=attempt.callback_at,
+        called_at=time.shows(attempt.placing_at or attempt.created_at),
+        zones=zones_of(lead),
+        # Said in the conversation, which goes by real time.
+        callback_at=None if attempt.callback_at is None else time.shows(attempt.callback_at),
     )
     rng = random.Random(attempt.id)
-    step = next_step(_policy(ended.retry_policy), history, disposition, attempt.ended_at, rng)
+    step = next_step(_policy(ended.retry_policy), history, disposition, time.shows(attempt.ended_at), rng)
     if isinstance(step, Retry):
         return LeadStep(
             result=disposition,
             state="deferred",
             reason=step.reason,
             attempts=attempts,
-            next_at=step.at,
+            next_at=time.when(step.at),
             callback=step.callback,
             other_number=step.other_number,
         )

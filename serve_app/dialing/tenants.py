@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, exists, func, select
 
+from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.barring import is_barred
 from serve_app.store.db import Database
-from serve_app.store.models import ONE_LIVE, Attempt
+from serve_app.store.models import GIVEN_UP, ONE_LIVE, Attempt, Call
+from serve_app.store.rows import AttemptRow, to_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +53,26 @@ async def tenants_with_live_attempts(db: Database) -> list[str]:
     query = select(Attempt.tenant_id).where(ONE_LIVE).distinct().order_by(Attempt.tenant_id)
     async with db.session() as session:
         return list(await session.scalars(query))
+
+
+async def given_up_since(db: Database, since: datetime) -> list[AttemptRow]:
+    """Attempts whose request was, or may have been, sent, and that ended without a call of the network known.
+
+    Of all tenants. Raises UnavailableError.
+    """
+    query = select(Attempt).where(GIVEN_UP, Attempt.ended_at >= since, Attempt.disposition.not_in(NEVER_ASKED))
+    async with db.session() as session:
+        return [to_row(AttemptRow, attempt) for attempt in await session.scalars(query.order_by(Attempt.ended_at))]
+
+
+async def is_being_called(db: Database, number: str) -> bool:
+    """Whether any tenant has a live attempt to a number. Raises UnavailableError."""
+    async with db.session() as session:
+        return bool(await session.scalar(select(exists().where(ONE_LIVE, Attempt.to_number == number))))
+
+
+async def is_bound(db: Database, carrier_call_id: str, *, other_than: str) -> bool:
+    """Whether a call of the network is that of any tenant's call `other_than` this one. Raises UnavailableError."""
+    async with db.session() as session:
+        bound = exists().where(Call.carrier_call_id == carrier_call_id, Call.id != other_than)
+        return bool(await session.scalar(select(bound)))

@@ -32,13 +32,18 @@ _NOT_PLAIN = re.compile(r"[\d*_#@/$€£%&<>\[\]|`+=~^]")
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A scenario that was played. `call_s`: how long the call was, `took_s`: how long it took to play it."""
+    """A scenario that was played. `call_s`: how long the call was, `took_s`: how long it took to play it.
+
+    `underruns`: gaps of up to 400 ms inside the agent's speech, as the callee heard it; None on the real wire, where
+    they tell of the machine.
+    """
 
     scenario: Scenario
     record: CallRecord
     failures: Sequence[str]
     call_s: float
     took_s: float
+    underruns: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -133,7 +138,8 @@ def play(scenario: Scenario) -> Played:
         problem.append("the call left tasks, streams, utterances or connections behind")
     failures = [*problems(scenario, call.record), *problem, *untruths(call.record.utterances, call.net)]
     result = call.record.result
-    return Played(scenario, call.record, failures, result.duration_s if result else 0.0, time.perf_counter() - began)
+    call_s = result.duration_s if result else 0.0
+    return Played(scenario, call.record, failures, call_s, time.perf_counter() - began, call.net.underruns)
 
 
 def _call(scenario: Scenario) -> VirtualCall:

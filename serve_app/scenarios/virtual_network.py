@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from serve_app.conversation.session import CallSession
 from serve_app.scenarios.silence import SilenceWatch
 from serve_app.scenarios.vocabulary import FRAME_BYTES, FRAME_S, RATE_HZ, SoundingWord, Vocabulary
+from serve_app.simulators.far_buffer import FarBuffer
 from serve_app.telephony.base import WireMessage
 
 QUIET_FRAME = bytes(FRAME_BYTES)
@@ -46,7 +47,7 @@ class VirtualNetwork:
         self._words = words
         self._connects = connects
         self._confirms = confirms
-        self._buffer: deque[WireMessage] = deque()
+        self._buffer = FarBuffer()
         self._voice: deque[bytes] = deque()
         self.sent = bytearray()
         self.heard_frames = 0
@@ -74,8 +75,10 @@ class VirtualNetwork:
                 self._cut = True
                 self._buffer.clear()
                 self._deliver('{"event":"websocket:cleared"}')
+            elif isinstance(message, bytes):
+                self._buffer.push(message)
             else:
-                self._buffer.append(message)
+                self._buffer.push_notify(message)
 
     def close(self, reason: str) -> None:
         self._end(reason)
@@ -109,6 +112,11 @@ class VirtualNetwork:
     def _queue(self, pcm: bytes) -> None:
         pcm += bytes(-len(pcm) % FRAME_BYTES)
         self._voice.extend(pcm[start : start + FRAME_BYTES] for start in range(0, len(pcm), FRAME_BYTES))
+
+    @property
+    def underruns(self) -> int:
+        """Gaps of up to 400 ms inside the agent's speech."""
+        return self._buffer.underruns
 
     @property
     def speaking(self) -> bool:
@@ -154,12 +162,12 @@ class VirtualNetwork:
 
     def _play(self) -> bool:
         """Play the next frame of the buffer. Whether there was one."""
-        while self._buffer and isinstance(self._buffer[0], str):
-            self._confirm(json.loads(self._buffer.popleft()))
-        if not self._buffer:
+        frame = self._buffer.tick()
+        while self._buffer.due:
+            self._confirm(json.loads(self._buffer.due.popleft()))
+        if frame is None:
             return False
-        frame = self._buffer.popleft()
-        if not isinstance(frame, bytes) or len(frame) != FRAME_BYTES:
+        if len(frame) != FRAME_BYTES:
             raise ValueError(f"a frame is {FRAME_BYTES} bytes, not {len(frame)}")
         self.heard_frames += 1
         at = now()

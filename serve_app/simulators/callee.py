@@ -80,6 +80,12 @@ class Dtmf(_Document):
     dtmf: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{1,32}$")]
 
 
+class Beep(_Document):
+    """The tone after which a voicemail box records. Where asked, the network tells of it (`beep_start`)."""
+
+    beep_ms: int = Field(ge=120, le=5000)
+
+
 class HangUp(_Document):
     """Hang up at once, or, with `pause_ms`, once the agent has answered and then been quiet for as long."""
 
@@ -94,14 +100,17 @@ class Listen(_Document):
     listen: Literal[True]
 
 
-Step = Say | BargeIn | Play | PlayBytes | Wait | Dtmf | HangUp | Listen
-Outcome = Literal["answer", "busy", "no_answer", "unanswered", "rejected", "failed"]
+Step = Say | BargeIn | Play | PlayBytes | Wait | Dtmf | Beep | HangUp | Listen
+Outcome = Literal["answer", "voicemail", "busy", "no_answer", "unanswered", "rejected", "failed"]
 
 
 class CalleeBehaviour(_Document):
     """One callee. After the last step it listens until the platform hangs up."""
 
     outcome: Outcome = "answer"
+    """`voicemail` is answered as well; machine detection, where asked for, tells them apart."""
+    detail: str | None = Field(None, max_length=100)
+    """The network's word for why the call was not answered; without it, the usual one of the outcome."""
     answer_after_ms: int = Field(800, ge=0, le=120_000)
     """Ringing until `outcome` shows; `no_answer` rings until the platform's ringing timer ends it."""
     voice: str = "callee-en"

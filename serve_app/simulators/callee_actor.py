@@ -13,6 +13,7 @@ import numpy.typing as npt
 from serve_app.audio.wavfile import read_mono
 from serve_app.simulators.callee import (
     BargeIn,
+    Beep,
     CalleeBehaviour,
     Dtmf,
     HangUp,
@@ -30,6 +31,8 @@ from serve_app.simulators.vad import segment_speech
 # An agent whose audio never stops arriving is still taken for quiet after this much silence in it.
 _SURE_QUIET_TICKS = 2000 // FRAME_MS
 _DTMF_TICKS = 300 // FRAME_MS
+_BEEP_HZ = 1000
+_BEEP_AMPLITUDE = 8000
 
 Spoken = Say | BargeIn | Play | PlayBytes
 Ending = Literal["hung_up", "leg_ended"]
@@ -47,6 +50,8 @@ class Callee:
     def __init__(self, behaviour: CalleeBehaviour, scripts: Scripts | None = None) -> None:
         self.behaviour = behaviour
         self.steps_done = 0
+        self.on_beep: Callable[[], object] | None = None
+        """Told when a voicemail box begins to beep."""
         self._scripts = scripts
         self._rendered: dict[int, list[Utterance | None]] = {}
 
@@ -96,6 +101,8 @@ class Callee:
             return True
         elif isinstance(step, Listen):
             return await leg.until(lambda: False)
+        elif isinstance(step, Beep) and self.on_beep is not None:
+            self.on_beep()
         assert utterance is not None
         self._tell(utterance, leg.endpoint.sample_rate_hz, call_id)
         leg.say(utterance)
@@ -141,6 +148,9 @@ class Callee:
         elif isinstance(step, Play | PlayBytes):
             text = step.transcript
             pcm = await asyncio.to_thread(read_mono, step.play if isinstance(step, Play) else step.sound, rate_hz)
+        elif isinstance(step, Beep):
+            text, times = None, np.arange(step.beep_ms * rate_hz // 1000) / rate_hz
+            pcm = (_BEEP_AMPLITUDE * np.sin(2 * np.pi * _BEEP_HZ * times)).astype(np.int16)
         else:
             return None
         return Utterance.of(pcm.astype("<i2", copy=False).tobytes(), text, frame_bytes)

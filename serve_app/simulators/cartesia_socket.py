@@ -144,9 +144,6 @@ class _Socket:
     async def _speak(self, context: _Context) -> None:
         """All inputs of one context, until its end, its cancel or its expiry."""
         context_id = context.first.context_id
-        fault = self.request.app[FAULTS].take_stream("cartesia")
-        if fault is not None:
-            self._fault, self._messages_until_fault = fault, fault.after
         try:
             await self._speak_inputs(context)
             if not context.cancelled:
@@ -192,6 +189,9 @@ class _Socket:
 
     async def _speak_one(self, context: _Context, body: ContextBody) -> None:
         timings = self.request.app[TIMINGS]
+        if self._fault is None:
+            self._fault = self.request.app[FAULTS].take_stream("cartesia", text=body.transcript)
+            self._messages_until_fault = 0 if self._fault is None else self._fault.after
         first_s = self.state.delays.draw_s("tts_first_audio")
         note = SpeechNote(body.context_id, body.transcript, time.monotonic(), first_s * 1000)
         odd = self._fault is not None and self._fault.kind == "odd_chunks"

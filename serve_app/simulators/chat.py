@@ -87,7 +87,7 @@ def _limit_headers() -> dict[str, str]:
 async def _gate(request: web.Request) -> web.Response | None:
     """The answer to a request that gets no completion: a fault, a bad key, a limit."""
     state = request.app[CHAT]
-    fault = request.app[FAULTS].take_request("llm")
+    fault = request.app[FAULTS].take_request("llm", text=await request.text())
     if fault is not None and fault.kind == "hang":
         await hang(request)
     if fault is not None and fault.kind in ("hang", "disconnect"):
@@ -148,7 +148,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     if not body.stream:
         await asyncio.sleep(state.delays.draw_s("llm_first_token"))
         return web.json_response(reply.whole(), headers=_limit_headers())
-    return await _stream(request, reply, request.app[FAULTS].take_stream("llm"))
+    return await _stream(request, reply, request.app[FAULTS].take_stream("llm", text=await request.text()))
 
 
 def _answer(body: _ChatBody, config: SimulatorConfig) -> tuple[str, Call | None]:
@@ -161,7 +161,7 @@ def _answer(body: _ChatBody, config: SimulatorConfig) -> tuple[str, Call | None]
     if wanted is None:
         return brain.answer(body.messages), None
     name, arguments = wanted
-    return brain.answer(body.messages) if name == "end_call" else "", Call(name, arguments)
+    return brain.answer(body.messages) if name in ("end_call", "report_result") else "", Call(name, arguments)
 
 
 @dataclass(slots=True)

@@ -52,9 +52,18 @@ class Fault(BaseModel):
     after: int = Field(0, ge=0, description="messages of the stream that still arrive before the fault")
     retry_after_s: int = Field(1, ge=0, description="of rate_limited")
     call_id: str | None = Field(None, description="deepgram only: the tag of the stream")
+    containing: str | None = Field(
+        None,
+        min_length=1,
+        description="llm and cartesia: only a request or stream with this text in its messages, or in what it speaks",
+    )
 
     @model_validator(mode="after")
     def _provider_can(self) -> Fault:
+        if self.containing is not None and self.provider == "deepgram":
+            raise ValueError("a stream of deepgram has no text; name its call by call_id")
+        if self.containing is not None and self.provider == "cartesia" and self.kind in REQUEST_FAULTS:
+            raise ValueError(f"cartesia fails with {self.kind!r} before a text is there; leave out containing")
         allowed = REQUEST_FAULTS | _STREAM_FAULTS[self.provider]
         if self.kind not in allowed:
             raise ValueError(f"{self.provider} has no fault {self.kind!r}; it has {', '.join(sorted(allowed))}")
@@ -77,19 +86,21 @@ class FaultBook:
     def active(self) -> list[Fault]:
         return list(self._faults)
 
-    def take_request(self, provider: Provider) -> Fault | None:
-        """The fault that hits this request, counted down."""
-        return self._take(provider, call_id=None, request=True)
+    def take_request(self, provider: Provider, *, text: str = "") -> Fault | None:
+        """The fault that hits this request, counted down. `text`: what the request says."""
+        return self._take(provider, call_id=None, text=text, request=True)
 
-    def take_stream(self, provider: Provider, call_id: str | None = None) -> Fault | None:
-        """The fault that hits the stream which now starts, counted down."""
-        return self._take(provider, call_id=call_id, request=False)
+    def take_stream(self, provider: Provider, call_id: str | None = None, *, text: str = "") -> Fault | None:
+        """The fault that hits the stream which now starts, counted down. `text`: what it answers, or speaks."""
+        return self._take(provider, call_id=call_id, text=text, request=False)
 
-    def _take(self, provider: Provider, *, call_id: str | None, request: bool) -> Fault | None:
+    def _take(self, provider: Provider, *, call_id: str | None, text: str, request: bool) -> Fault | None:
         for fault in self._faults:
             if fault.provider != provider or (fault.kind in REQUEST_FAULTS) is not request:
                 continue
             if fault.call_id is not None and fault.call_id != call_id:
+                continue
+            if fault.containing is not None and fault.containing not in text:
                 continue
             fault.count -= 1
             if fault.count == 0:

@@ -91,11 +91,14 @@ async def post_call(request: web.Request) -> web.StreamResponse:
             event_url=document.event_url[0] if document.event_url else network.config.event_url,
             ringing_timer_s=document.ringing_timer,
             length_timer_s=document.length_timer,
-            machine_detection=bool(document.machine_detection or document.advanced_machine_detection),
+            machine_detection=_detection(document),
+            ends_at_machine=_ends_at_machine(document),
             region_url=f"{request.scheme}://{request.host}",
         ),
         request.app,
     )
+    if fault is None and call.luck.loses_response():
+        fault = "lost_response_reset"
     if (lost := await _lose(request, fault)) is not None:
         return lost
     return web.json_response(
@@ -109,6 +112,18 @@ async def post_call(request: web.Request) -> web.StreamResponse:
     )
 
 
+def _detection(document: _CreateCall) -> Literal["standard", "advanced"] | None:
+    if document.advanced_machine_detection is not None:
+        return "advanced"
+    return "standard" if document.machine_detection is not None else None
+
+
+def _ends_at_machine(document: _CreateCall) -> bool:
+    if document.advanced_machine_detection is not None:
+        return document.advanced_machine_detection.get("behavior") == "hangup"
+    return document.machine_detection == "hangup"
+
+
 async def put_call(request: web.Request) -> web.StreamResponse:
     """`PUT /v1/calls/{uuid}`: only `hangup` is simulated."""
     network = request.app[NETWORK]
@@ -117,7 +132,7 @@ async def put_call(request: web.Request) -> web.StreamResponse:
     refused = await _refuse(request, fault, network.others)
     if refused is not None:
         return refused
-    call = network.calls.get(request.match_info["uuid"])
+    call = network.remembered(request.match_info["uuid"])
     if call is None:
         return _problem(404, "NOT_FOUND", "Not Found")
     try:
@@ -141,7 +156,7 @@ async def get_call(request: web.Request) -> web.StreamResponse:
     refused = await _refuse(request, network.faults.take_rest("read"), network.others)
     if refused is not None:
         return refused
-    call = network.calls.get(request.match_info["uuid"])
+    call = network.remembered(request.match_info["uuid"])
     return _problem(404, "NOT_FOUND", "Not Found") if call is None else web.json_response(call.to_api())
 
 
@@ -168,7 +183,7 @@ async def list_calls(request: web.Request) -> web.StreamResponse:
     start, end = _aware(wanted.date_start), _aware(wanted.date_end)
     found = [
         call
-        for call in network.calls.values()
+        for call in network.listed()
         if (wanted.status in (None, call.status))
         and (start is None or call.created_at >= start)
         and (end is None or call.created_at <= end)
@@ -204,6 +219,7 @@ async def _refuse(request: web.Request, fault: str | None, limit: RollingLimit) 
     if fault == "unauthorized" or not _authorized(request):
         return _problem(401, "UNAUTHORIZED", "Unauthorized")
     if fault == "rate_limited" or not limit.grant():
+        request.app[NETWORK].throttled += 1
         return web.json_response(
             {
                 "type": "https://developer.vonage.com/api-errors#throttled",

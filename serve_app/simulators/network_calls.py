@@ -30,10 +30,18 @@ class CallLife:
     """Runs one call. `run` ends when the call is over and its webhooks are delivered."""
 
     def __init__(
-        self, call: SimCall, config: NetworkConfig, sender: WebhookSender, events: CallEvents, scripts: Scripts | None
+        self,
+        call: SimCall,
+        config: NetworkConfig,
+        speed: float,
+        sender: WebhookSender,
+        events: CallEvents,
+        scripts: Scripts | None,
     ) -> None:
+        """`speed`: how much faster than real time it rings."""
         self.call = call
         self._config = config
+        self._speed = speed
         self._sender = sender
         self._events = events
         self._scripts = scripts
@@ -74,11 +82,11 @@ class CallLife:
         """Ring as the callee behaves; the status that it ends in."""
         behaviour, limit_s = self.call.callee.behaviour, float(self.call.request.ringing_timer_s)
         rings_s = limit_s if behaviour.outcome == "no_answer" else behaviour.answer_after_ms / 1000
-        if not await self._wait(min(rings_s, limit_s)):
+        if not await self._wait(min(rings_s, limit_s) / self._speed):
             return "cancelled"
         if rings_s >= limit_s:
             return "timeout"
-        return "answered" if behaviour.outcome == "answer" else behaviour.outcome
+        return "answered" if behaviour.outcome in ("answer", "voicemail") else behaviour.outcome
 
     async def _talk_until_over(self) -> None:
         """The answered call, until the NCCO ends, somebody hangs up, or `length_timer` does."""
@@ -107,12 +115,24 @@ class CallLife:
         self.call.answered_at = datetime.now(UTC)
         # Documented as present and empty.
         self._emit("answered", start_time=None, rate=None, network=None)
-        if self.call.request.machine_detection:
-            # Documented quirk: `call_uuid` instead of `uuid`, and no direction.
-            document = self._document("human")
-            document["call_uuid"] = document.pop("uuid")
-            document.pop("direction")
-            self._events.put(self.call.request.event_url, document)
+        if self.call.request.machine_detection is None:
+            return
+        if self.call.callee.behaviour.outcome != "voicemail":
+            self._detected("human")
+            return
+        self._detected("machine")
+        if self.call.request.ends_at_machine:
+            self.call.hang_up.set()
+            return
+        if self.call.request.machine_detection == "advanced":
+            self.call.callee.on_beep = lambda: self._detected("machine", sub_state="beep_start")
+
+    def _detected(self, what: str, **extra: str) -> None:
+        # Documented quirk: `call_uuid` instead of `uuid`, and no direction.
+        document = self._document(what) | extra
+        document["call_uuid"] = document.pop("uuid")
+        document.pop("direction")
+        self._events.put(self.call.request.event_url, document)
 
     async def _converse(self) -> None:
         call = self.call
@@ -242,7 +262,8 @@ class CallLife:
         call.ended_at = datetime.now(UTC)
         call.disconnected_by = call.disconnected_by or ("user" if status == "completed" else "platform")
         if status != "completed":
-            self._emit(status, **({"detail": _DETAIL[status]} if _DETAIL.get(status) else {}))
+            detail = call.callee.behaviour.detail or _DETAIL.get(status)
+            self._emit(status, **({} if detail is None else {"detail": detail}))
         if status == "rejected":
             return
         final = self._document("completed") | {

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.simulators.callee import CalleeBehaviour
+from serve_app.simulators.network_conduct import NetworkConduct
 
 RestFault = Literal[
     "rate_limited",  # 429, nothing done
@@ -60,6 +61,7 @@ class NetworkConfig(BaseModel):
     keep_calls: int = Field(500, ge=1)
     default_callee: CalleeBehaviour | None = None
     """Who answers a number without a behaviour; None: the demonstration's callee."""
+    conduct: NetworkConduct = NetworkConduct()
 
 
 class NetworkFault(BaseModel):

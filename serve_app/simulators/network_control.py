@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from serve_app.audio.wavfile import SoundFileError, encode_sound
 from serve_app.simulators.callee import MAX_SOUND_BYTES, CalleeBehaviour
 from serve_app.simulators.callee_actor import Callee
+from serve_app.simulators.network_conduct import NetworkConduct
 from serve_app.simulators.network_config import NetworkFault
 from serve_app.simulators.network_exchange import NETWORK
 from serve_app.simulators.network_state import CallRequest, SimCall
@@ -37,6 +38,8 @@ def add_control_routes(app: web.Application) -> None:
         ("GET", "/sim/calls/{uuid}/heard.wav", get_heard),
         ("GET", "/sim/calls/{uuid}/utterances/{index}.pcm", get_utterance),
         ("GET", "/sim/webhooks", get_webhooks),
+        ("PUT", "/sim/network/conduct", put_conduct),
+        ("GET", "/sim/network/conduct", get_conduct),
         ("POST", "/sim/inbound", post_inbound),
         ("POST", "/sim/network/faults", post_fault),
         ("GET", "/sim/network/faults", get_faults),
@@ -81,7 +84,11 @@ async def delete_callee(request: web.Request) -> web.Response:
 async def get_calls(request: web.Request) -> web.Response:
     network = request.app[NETWORK]
     return web.json_response(
-        {"create_requests": network.create_requests, "calls": [call.describe() for call in network.calls.values()]}
+        {
+            "create_requests": network.create_requests,
+            "throttled": network.throttled,
+            "calls": [call.describe() for call in network.calls.values()],
+        }
     )
 
 
@@ -145,6 +152,20 @@ async def post_inbound(request: web.Request) -> web.Response:
         document.behaviour or network.callees.get(document.from_, network.default_callee),
     )
     return web.json_response({"uuid": call.uuid, "conversation_uuid": call.conversation_uuid}, status=201)
+
+
+async def put_conduct(request: web.Request) -> web.Response:
+    """How the network conducts itself from now on; what is not given is as kind as by default."""
+    try:
+        conduct = NetworkConduct.model_validate_json(await _body(request))
+    except ValidationError as error:
+        return _invalid(error)
+    request.app[NETWORK].conduct = conduct
+    return web.json_response(conduct.model_dump(mode="json"))
+
+
+async def get_conduct(request: web.Request) -> web.Response:
+    return web.json_response(request.app[NETWORK].conduct.model_dump(mode="json"))
 
 
 async def post_fault(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from serve_app.simulators.callee_actor import Callee
 from serve_app.simulators.leg import FRAME_MS, MediaLeg
+from serve_app.simulators.network_conduct import CallLuck
 
 RATE_PER_MINUTE = 0.0072
 
@@ -27,7 +28,8 @@ class CallRequest:
     event_url: str | None
     ringing_timer_s: int = 60
     length_timer_s: int = 7200
-    machine_detection: bool = False
+    machine_detection: Literal["standard", "advanced"] | None = None
+    ends_at_machine: bool = False
     region_url: str | None = None
 
 
@@ -37,6 +39,7 @@ class SimCall:
 
     request: CallRequest
     callee: Callee
+    luck: CallLuck
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     conversation_uuid: str = field(default_factory=lambda: f"CON-{uuid.uuid4()}")
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -106,8 +109,13 @@ class SimCall:
             "direction": self.request.direction,
             "from": self.request.from_number,
             "to": self.request.to_number,
+            "outcome": self.callee.behaviour.outcome,
             "status": self.status,
             "statuses": self.statuses,
+            "created_at": timestamp(self.created_at),
+            "answered_at": None if self.answered_at is None else timestamp(self.answered_at),
+            "ended_at": None if self.ended_at is None else timestamp(self.ended_at),
+            "answer_url": self.request.answer_url,
             "over": self.over,
             "disconnected_by": self.disconnected_by,
             "duration_s": self.duration_s,

@@ -16,6 +16,7 @@ import jwt
 import structlog
 from yarl import URL
 
+from serve_app.simulators.network_conduct import CallLuck
 from serve_app.simulators.network_config import NetworkConfig, NetworkFaultBook
 
 log = structlog.get_logger(__name__)
@@ -71,10 +72,13 @@ class WebhookSender:
     async def close(self) -> None:
         await self._session.close()
 
-    async def event(self, url: str, document: dict[str, Any]) -> Reply | None:
-        """POST one event; once more when the platform does not take it. None: not delivered."""
+    async def event(self, url: str, document: dict[str, Any], luck: str | None = None) -> Reply | None:
+        """POST one event; once more when the platform does not take it. None: not delivered.
+
+        `luck`: a fault that was drawn for it; one that is switched on comes before.
+        """
         status = str(document.get("status", "error"))
-        fault = self._faults.take_webhook(status)
+        fault = self._faults.take_webhook(status) or luck
         body = json.dumps(document).encode()
         if fault == "webhook_lost":
             self._note(document, status, url, "POST", None, fault, 1)
@@ -160,11 +164,12 @@ class WebhookSender:
 
 
 class CallEvents:
-    """One call's events, in order, without making the call wait for the platform."""
+    """One call's events, in order but for faults and luck, without making the call wait for the platform."""
 
-    def __init__(self, sender: WebhookSender, faults: NetworkFaultBook) -> None:
+    def __init__(self, sender: WebhookSender, faults: NetworkFaultBook, luck: CallLuck) -> None:
         self._sender = sender
         self._faults = faults
+        self._luck = luck
         self._queue: asyncio.Queue[_Event | None] = asyncio.Queue(maxsize=200)
 
     def put(self, url: str | None, document: dict[str, Any]) -> asyncio.Future[Reply | None]:
@@ -180,13 +185,22 @@ class CallEvents:
         self._queue.put_nowait(None)
 
     async def run(self) -> None:
-        """Deliver until `finish`; each delivery is bounded by the event timeout."""
-        while (event := await self._queue.get()) is not None:
-            if self._faults.take_reorder(event.status):
-                later = await self._next_within(_REORDER_WAIT_S)
-                if later is not None:
-                    await self._deliver(later)
-            await self._deliver(event)
+        """Deliver until `finish`, what is late included; each delivery is bounded by the event timeout."""
+        async with asyncio.TaskGroup() as late:
+            while (event := await self._queue.get()) is not None:
+                luck = self._luck.of_webhook()
+                if luck == "late":
+                    late.create_task(self._deliver_late(event, self._luck.delay_s()))
+                    continue
+                if self._faults.take_reorder(event.status) or luck == "reordered":
+                    later = await self._next_within(_REORDER_WAIT_S)
+                    if later is not None:
+                        await self._deliver(later)
+                await self._deliver(event, f"webhook_{luck}" if luck in ("lost", "duplicated") else None)
+
+    async def _deliver_late(self, event: _Event, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self._deliver(event)
 
     async def _next_within(self, seconds: float) -> _Event | None:
         try:
@@ -198,7 +212,7 @@ class CallEvents:
             self.finish()
         return event
 
-    async def _deliver(self, event: _Event) -> None:
-        reply = await self._sender.event(event.url, event.document)
+    async def _deliver(self, event: _Event, luck: str | None = None) -> None:
+        reply = await self._sender.event(event.url, event.document, luck)
         if not event.reply.done():
             event.reply.set_result(reply)

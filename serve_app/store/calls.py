@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import case, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.errors import ParleyError
 from serve_app.store.base import new_id
-from serve_app.store.call_ends import attempt_was_sent, count_ended, end_attempts
+from serve_app.store.call_ends import CallEnd, attempt_was_sent, end_call
 from serve_app.store.do_not_call import listed
-from serve_app.store.jobs import insert_job
 from serve_app.store.models import TERMINAL_CALL, Attempt, Call
-from serve_app.store.records import insert_event, insert_transcript
+from serve_app.store.records import insert_event
 from serve_app.store.rows import AttemptRow, CallRow, RawEvent, to_row
-from serve_app.store.scope import TenantScope, changed, insert_or_ignore
-from serve_app.store.settlement import Verdict, settle
-
-MIX_RECORDING = "mix_recording"
+from serve_app.store.scope import TenantScope, changed, earliest, insert_or_ignore
+from serve_app.store.settlement import Verdict
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "ringing": ("queued", "dialing"),
     "answered": ("queued", "dialing", "ringing"),
     "in_progress": ("queued", "dialing", "ringing", "answered"),
 }
@@ -149,27 +144,22 @@ class Calls(TenantScope):
             rows = [to_row(CallRow, call) for call in await session.scalars(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
-    async def ringing(self, call_id: str, at: datetime, *, event: RawEvent | None = None) -> bool:
-        return await self._advance(call_id, "ringing", at, {}, event)
-
-    async def answered(self, call_id: str, at: datetime, *, event: RawEvent | None = None) -> bool:
-        """The callee picked up. A late event still gives the time to a call that is already further.
-
-        `event`, the webhook that says so, is kept in the same transaction; one that was seen before changes nothing.
-        """
+    async def answered(self, call_id: str, at: datetime) -> bool:
+        """The callee picked up. A call that is already further gets the time: the earliest that was told."""
         forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE["answered"]))
-        late = update(Call).where(*self._is(call_id), Call.answered_at.is_(None))
+        late = update(Call).where(*self._is(call_id))
+        first = earliest(Call.answered_at, at)
         async with self.db.transaction() as session:
-            if event is not None and not await insert_event(session, self.tenant_id, event):
-                return False
-            if await changed(session, forward.values(status="answered", updated_at=at, answered_at=at)):
+            if await changed(session, forward.values(status="answered", updated_at=at, answered_at=first)):
                 return True
-            await session.execute(late.values(answered_at=at))
+            await session.execute(late.values(answered_at=first))
             return False
 
     async def in_progress(self, call_id: str, at: datetime) -> bool:
-        """The first media message came. Like its siblings: never backwards, False where nothing changed."""
-        return await self._advance(call_id, "in_progress", at, {"started_at": at})
+        """The first media message came. Never backwards; False where nothing changed."""
+        forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE["in_progress"]))
+        async with self.db.transaction() as session:
+            return bool(await changed(session, forward.values(status="in_progress", updated_at=at, started_at=at)))
 
     async def finish(
         self,
@@ -194,75 +184,19 @@ class Calls(TenantScope):
         started, adds the job `mix_recording`. `started_at`, `sample_rate_hz` None: keep what the call already has.
         A call in which the callee opted out has that as its outcome, however it ended.
         """
-        opted_out = Call.opted_out_at.is_not(None)
-        ended: dict[str, Any] = {
-            "status": case((opted_out, "completed"), else_=status),
-            "outcome": case((opted_out, "opted_out"), else_=outcome),
-            "detail": detail,
-            "ended_at": ended_at,
-            "duration_s": duration_s,
-        }
-        if started_at is not None:
-            ended["started_at"] = started_at
-        if sample_rate_hz is not None:
-            ended["sample_rate_hz"] = sample_rate_hz
-        over = update(Call).where(*self._is(call_id), Call.status.not_in(TERMINAL_CALL))
-        end_of_call = over.values(updated_at=self.clock.now(), **ended).returning(Call.started_at, Call.answered_at)
+        end = CallEnd(
+            status=status,
+            outcome=outcome,
+            detail=detail,
+            started_at=started_at,
+            ended_at=ended_at,
+            duration_s=duration_s,
+            sample_rate_hz=sample_rate_hz,
+        )
         async with self.db.transaction() as session:
-            # Attempt before call, the order in which the dialer locks them too: PostgreSQL would see a deadlock
-            # otherwise.
             if unsent_only and await attempt_was_sent(session, self.tenant_id, call_id):
                 return False
-            await end_attempts(session, self.tenant_id, call_id, outcome, detail, ended_at)
-            first = (await session.execute(end_of_call.execution_options(synchronize_session=False))).first()
-            if first is None:
-                await session.rollback()
-                return False
-            await insert_transcript(session, self.tenant_id, call_id, self.clock.now())
-            if first.started_at is not None:
-                await insert_job(
-                    session,
-                    self.tenant_id,
-                    MIX_RECORDING,
-                    {"call_id": call_id},
-                    key=f"{MIX_RECORDING}:{call_id}",
-                    now=self.clock.now(),
-                )
-            answered, talk_s = first.answered_at is not None, duration_s or 0.0
-            await count_ended(session, self.tenant_id, call_id, at=ended_at, answered=answered, talk_s=talk_s)
-            if verdict is not None:
-                await settle(session, self.tenant_id, verdict, Attempt.call_id == call_id, self.clock.now())
-            return True
-
-    async def explain(
-        self, call_id: str, *, vague: Collection[str], outcome: str, detail: str, verdict: Verdict | None = None
-    ) -> bool:
-        """Say why an ended call ended, where its detail is one of the `vague` ones: webhooks come in any order.
-
-        The attempt's disposition follows, and with it its lead. False: the call goes on, or the reason is known, or
-        there was a conversation.
-        """
-        attempts = update(Attempt).where(
-            Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id, Attempt.detail.in_(vague)
-        )
-        call = update(Call).where(
-            *self._is(call_id), Call.status.in_(TERMINAL_CALL), Call.started_at.is_(None), Call.detail.in_(vague)
-        )
-        async with self.db.transaction() as session:
-            await session.execute(attempts.values(disposition=outcome, detail=detail, settled_at=None))
-            explained = bool(await changed(session, call.values(outcome=outcome, detail=detail)))
-            if verdict is not None:
-                await settle(session, self.tenant_id, verdict, Attempt.call_id == call_id, self.clock.now())
-            return explained
-
-    async def _advance(
-        self, call_id: str, status: str, at: datetime, values: dict[str, Any], event: RawEvent | None = None
-    ) -> bool:
-        forward = update(Call).where(*self._is(call_id), Call.status.in_(_BEFORE[status]))
-        async with self.db.transaction() as session:
-            if event is not None and not await insert_event(session, self.tenant_id, event):
-                return False
-            return bool(await changed(session, forward.values(status=status, updated_at=at, **values)))
+            return await end_call(session, self.tenant_id, call_id, end, verdict=verdict, now=self.clock.now())
 
     def _call(
         self,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.store.attempts import NEVER_ASKED
-from serve_app.store.campaign_models import EVERYBODY, KillSwitch, RegistryNumber, Tenant
-from serve_app.store.campaign_rows import CampaignRow, ConsentRow, SwitchScope, TenantRow
-from serve_app.store.consents import consents_of
-from serve_app.store.models import LIVE_ATTEMPT, ONE_LIVE, Agent, Attempt, DoNotCallEntry
-from serve_app.store.rows import to_row
-from serve_app.store.usage import Used, used_by
+from serve_app.store.among import one_value
+from serve_app.store.campaign_rows import CampaignRow, ConsentKind, SwitchScope, TenantRow
+from serve_app.store.claim_queries import campaign_query, numbers_query
+from serve_app.store.models import LIVE_ATTEMPT
+from serve_app.store.usage import Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,17 @@ class PlacedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownConsent:
+    """What a decision asks of a consent."""
+
+    kind: ConsentKind
+    scope: str
+    given_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class NumberFacts:
     """Of one number, for one tenant."""
 
@@ -36,8 +45,8 @@ class NumberFacts:
     """On the tenant's do-not-call list."""
     registries: tuple[str, ...]
     """The public registries on which it is, by their names."""
-    consents: tuple[ConsentRow, ...]
-    """Oldest first, revoked and expired ones included."""
+    consents: tuple[KnownConsent, ...]
+    """Revoked and expired ones included."""
     placed: tuple[PlacedCall, ...]
     """By all campaigns and single calls of the tenant, oldest first."""
     busy: bool
@@ -68,107 +77,59 @@ class CampaignFacts:
     """By all calls of the tenant, in this calendar month (UTC)."""
 
 
-async def campaign_facts(session: AsyncSession, campaign: CampaignRow, now: datetime) -> CampaignFacts:
-    tenant_id = campaign.tenant_id
-    tenant = await session.scalar(select(Tenant).where(Tenant.tenant_id == tenant_id))
-    versions = select(func.max(Agent.version)).where(Agent.tenant_id == tenant_id, Agent.name == campaign.agent_name)
-    if campaign.agent_version is not None:
-        versions = versions.where(Agent.version == campaign.agent_version)
-    live, tenant_live = await _live(session, tenant_id, campaign.id)
-    used = await used_by(session, tenant_id, campaign.id, now)
+async def campaign_facts(
+    connection: AsyncConnection, campaign: CampaignRow, tenant: TenantRow | None, now: datetime
+) -> CampaignFacts:
+    """Of the state of one moment."""
+    wanted = {
+        "tenant_id": campaign.tenant_id,
+        "campaign_id": campaign.id,
+        "today": f"{now:%Y-%m-%d}",
+        "month": f"{now:%Y-%m}-01",
+        "agent_name": campaign.agent_name,
+        "agent_version": campaign.agent_version,
+    }
+    found: dict[str, list[Row[Any, Any, Any]]] = defaultdict(list)
+    for row in await connection.execute(campaign_query(), wanted):
+        found[row.what].append(row)
+    live = {row.whose: row.amount for row in found["live"]}
+    usage = found["usage"]
+    this_month = [row for row in usage if row.period != "before"]
     return CampaignFacts(
         campaign=campaign,
-        tenant=None if tenant is None else to_row(TenantRow, tenant),
-        switches=await _switches(session, tenant_id, campaign.id),
-        agent_version=await session.scalar(versions),
-        live=live,
-        tenant_live=tenant_live,
-        used_today=used.today,
-        used_ever=used.ever,
-        tenant_used_today=used.tenant_today,
-        tenant_used_month=used.tenant_month,
+        tenant=tenant,
+        switches=frozenset(row.whose for row in found["switch"]),
+        agent_version=found["agent"][0].amount,
+        live=live.get("mine", 0),
+        tenant_live=sum(live.values()),
+        used_today=_sum([row for row in usage if row.whose == "mine" and row.period == "today"]),
+        used_ever=_sum([row for row in usage if row.whose == "mine"]),
+        tenant_used_today=_sum([row for row in this_month if row.period == "today"]),
+        tenant_used_month=_sum(this_month),
     )
 
 
-async def number_facts(session: AsyncSession, tenant_id: str, numbers: Collection[str]) -> dict[str, NumberFacts]:
-    """Of each of the numbers, in a handful of statements for all of them."""
-    listed = set(
-        await session.scalars(
-            select(DoNotCallEntry.number).where(
-                DoNotCallEntry.tenant_id == tenant_id,
-                DoNotCallEntry.number.in_(numbers),
-                DoNotCallEntry.removed_at.is_(None),
-            )
-        )
+def _sum(rows: Sequence[Row[Any, Any, Any]]) -> Used:
+    return Used(sum(r.amount for r in rows), sum(r.answered for r in rows), sum(r.talk_s for r in rows))
+
+
+async def number_facts(connection: AsyncConnection, tenant_id: str, numbers: Collection[str]) -> dict[str, NumberFacts]:
+    """Of each of the numbers."""
+    dialect = connection.dialect.name
+    wanted = {"tenant_id": tenant_id, "numbers": one_value(dialect, numbers)}
+    found: dict[str, dict[str, list[Row[Any, Any, Any]]]] = {number: defaultdict(list) for number in numbers}
+    for row in await connection.execute(numbers_query(dialect), wanted):
+        found[row.number][row.what].append(row)
+    return {number: _number_facts(rows) for number, rows in found.items()}
+
+
+def _number_facts(found: dict[str, list[Row[Any, Any, Any]]]) -> NumberFacts:
+    calls = sorted(found["call"], key=lambda row: row.at)
+    return NumberFacts(
+        on_list=bool(found["listed"]),
+        registries=tuple(sorted(row.word for row in found["registry"])),
+        consents=tuple(KnownConsent(c.status, c.word, c.at, c.until, c.revoked_at) for c in found["consent"]),
+        placed=tuple(PlacedCall(call.at, call.word) for call in calls),
+        busy=any(call.status in LIVE_ATTEMPT for call in calls),
+        switched_off=bool(found["off"]),
     )
-    registries: dict[str, list[str]] = defaultdict(list)
-    on_registry = select(RegistryNumber.number, RegistryNumber.source).where(
-        RegistryNumber.tenant_id.in_((tenant_id, EVERYBODY)), RegistryNumber.number.in_(numbers)
-    )
-    for number, source in await session.execute(on_registry.order_by(RegistryNumber.source)):
-        registries[number].append(source)
-    off = set(
-        await session.scalars(
-            select(KillSwitch.key).where(
-                KillSwitch.tenant_id == tenant_id,
-                KillSwitch.scope == "number",
-                KillSwitch.key.in_(numbers),
-                KillSwitch.off_at.is_(None),
-            )
-        )
-    )
-    consents = await consents_of(session, tenant_id, numbers)
-    placed, busy = await _placed(session, tenant_id, numbers)
-    return {
-        number: NumberFacts(
-            on_list=number in listed,
-            registries=tuple(registries[number]),
-            consents=consents[number],
-            placed=tuple(placed[number]),
-            busy=number in busy,
-            switched_off=number in off,
-        )
-        for number in numbers
-    }
-
-
-async def _switches(session: AsyncSession, tenant_id: str, campaign_id: str) -> frozenset[SwitchScope]:
-    own = or_(KillSwitch.scope == "tenant", and_(KillSwitch.scope == "campaign", KillSwitch.key == campaign_id))
-    covering = or_(
-        and_(KillSwitch.tenant_id == tenant_id, own),
-        and_(KillSwitch.tenant_id == EVERYBODY, KillSwitch.scope == "global"),
-    )
-    on: Any = await session.scalars(select(KillSwitch.scope).where(covering, KillSwitch.off_at.is_(None)))
-    return frozenset(on)
-
-
-async def _placed(
-    session: AsyncSession, tenant_id: str, numbers: Collection[str]
-) -> tuple[dict[str, list[PlacedCall]], set[str]]:
-    attempts = (
-        select(Attempt.to_number, Attempt.placing_at, Attempt.created_at, Attempt.campaign_id, Attempt.status)
-        .where(
-            Attempt.tenant_id == tenant_id,
-            Attempt.to_number.in_(numbers),
-            or_(
-                Attempt.status != "ended",
-                and_(Attempt.placing_at.is_not(None), Attempt.disposition.not_in(NEVER_ASKED)),
-            ),
-        )
-        .order_by(Attempt.created_at)
-    )
-    placed: dict[str, list[PlacedCall]] = defaultdict(list)
-    busy = set()
-    for number, placing_at, created_at, campaign_id, status in await session.execute(attempts):
-        placed[number].append(PlacedCall(placing_at or created_at, campaign_id))
-        if status in LIVE_ATTEMPT:
-            busy.add(number)
-    return placed, busy
-
-
-async def _live(session: AsyncSession, tenant_id: str, campaign_id: str) -> tuple[int, int]:
-    """How many calls of the campaign, and of the whole tenant, are waiting, ringing or going on."""
-    # The literal condition of the index `one_live`: a parameter would hide it from the planner.
-    live = select(Attempt.campaign_id, func.count()).where(ONE_LIVE, Attempt.tenant_id == tenant_id)
-    counts: dict[str | None, int] = dict((await session.execute(live.group_by(Attempt.campaign_id))).all())
-    return counts.get(campaign_id, 0), sum(counts.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,13 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(**{_MODE: "write"})
 
 
-def make_engine(url: URL, *, connect_timeout_s: float = 5, foreign_keys: bool = True) -> AsyncEngine:
-    """An engine; `reading` and `writing` say what its transactions are for."""
+def make_engine(
+    url: URL, *, connect_timeout_s: float = 5, foreign_keys: bool = True, opener: Callable[..., Any] = open_connection
+) -> AsyncEngine:
+    """An engine; `reading` and `writing` say what its transactions are for. `opener`: of a connection to SQLite."""
     if url.get_backend_name() == "sqlite":
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        options = {"timeout": SQLITE_BUSY_MS / 1000, "async_creator_fn": open_connection}
+        options = {"timeout": SQLITE_BUSY_MS / 1000, "async_creator_fn": opener}
         engine = create_async_engine(url, pool_timeout=POOL_TIMEOUT_S, connect_args=options)
         _prepare_sqlite(engine, foreign_keys=foreign_keys)
         return engine

@@ -9,7 +9,7 @@ DEFAULT_PRIORITY = 5
 
 
 class LeadValues(NamedTuple):
-    """What a row says of a lead. `zones`, `tags` and `custom_fields` are JSON texts; `consent_at` is ISO 8601 in UTC.
+    """What a row says of a lead. `zones`, `tags` and `custom_fields` are JSON texts; times are ISO 8601 in UTC.
 
     Of a row of a do-not-call list only `row_no` and `number` are set.
     """
@@ -28,6 +28,7 @@ class LeadValues(NamedTuple):
     consent_kind: str | None = None
     consent_at: str | None = None
     consent_source: str | None = None
+    scrubbed_at: str | None = None
     notes: tuple[str, ...] = ()
     """What was left out of it: codes."""
 

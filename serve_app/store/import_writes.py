@@ -12,12 +12,12 @@ from datetime import datetime
 from random import getrandbits
 from typing import Any, cast
 
-from sqlalchemy import ARRAY, ColumnElement, Dialect, Table, Text, any_, func, literal, select, update
+from sqlalchemy import Dialect, Table, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
+from serve_app.store.among import among
 from serve_app.store.base import Base, UtcDateTime, new_id
 from serve_app.store.campaign_models import KEPT_LEAD, OPEN_LEAD, Campaign, Consent, ImportRowError, Lead
 from serve_app.store.campaign_rows import ImportRow
@@ -36,18 +36,18 @@ async def write_leads(
     session: AsyncSession, row: ImportRow, leads: Sequence[LeadValues], now: datetime
 ) -> list[RowFault]:
     """Add the leads, ready at once; those whose number has a lead in the campaign are returned instead."""
+    dialect = session.get_bind().dialect
     # As in `leads.insert_leads`: nothing comes between the question and the insert.
     campaign = select(Campaign.id).where(Campaign.tenant_id == row.tenant_id, Campaign.id == row.campaign_id)
     await session.execute(campaign.with_for_update())
     there = select(Lead.number, Lead.import_id).where(
         Lead.tenant_id == row.tenant_id,
         Lead.campaign_id == row.campaign_id,
-        among(session, Lead.number, [lead.number for lead in leads]),
+        among(dialect.name, Lead.number, [lead.number for lead in leads]),
         KEPT_LEAD,  # names the index one_lead
     )
     known = {found.number: found.import_id for found in await session.execute(there)}
     new, duplicates = _divided(row, leads, known)
-    dialect = session.get_bind().dialect
     await _insert(session, Lead, _lead_rows(row, new, now, dialect))
     await _insert(session, Consent, _consent_rows(row, new, now, dialect))
     return duplicates
@@ -61,20 +61,21 @@ async def write_listings(
     As `do_not_call.list_number`, but without its lock per number, since PostgreSQL has not so many: an attempt that
     passes its fence in the very moment of this commit may still be placed.
     """
+    dialect = session.get_bind().dialect
     there = select(DoNotCallEntry.number, DoNotCallEntry.text).where(
         DoNotCallEntry.tenant_id == row.tenant_id,
-        among(session, DoNotCallEntry.number, [number.number for number in numbers]),
+        among(dialect.name, DoNotCallEntry.number, [number.number for number in numbers]),
         DoNotCallEntry.removed_at.is_(None),
     )
     mine = _listing_text(row)
     known = {found.number: row.id if found.text == mine else None for found in await session.execute(there)}
     new, duplicates = _divided(row, numbers, known)
-    at = _stamp(session.get_bind().dialect)(now)
+    at = _stamp(dialect)(now)
     listings = ((new_id(), row.tenant_id, n.number, "import", None, mine, at, None, None, None) for n in new)
     await _insert(session, DoNotCallEntry, listings)
     waiting = update(Lead).where(
         Lead.tenant_id == row.tenant_id,
-        among(session, Lead.number, [number.number for number in new]),
+        among(dialect.name, Lead.number, [number.number for number in new]),
         Lead.state.in_(OPEN_LEAD),
         KEPT_LEAD,  # names the index one_lead
     )
@@ -91,18 +92,6 @@ async def write_errors(session: AsyncSession, row: ImportRow, faults: Iterable[R
 
 def _listing_text(row: ImportRow) -> str:
     return f"import {row.id}: {row.filename}"
-
-
-def among(session: AsyncSession, column: InstrumentedAttribute[str], values: list[str]) -> ColumnElement[bool]:
-    """`column IN values` with all values as one parameter.
-
-    With a parameter for each, thousands of them, every chunk would be another statement, and SQLite's driver keeps 128
-    prepared ones: tens of megabytes.
-    """
-    if session.get_bind().dialect.name == "sqlite":
-        each = func.json_each(json.dumps(values)).table_valued("value")
-        return column.in_(select(each.c.value))
-    return column == any_(literal(values, ARRAY(Text())))
 
 
 async def use_more_memory(session: AsyncSession) -> None:
@@ -139,6 +128,7 @@ def _lead_rows(
     at = stamp(now)
     millis = uuid.UUID(row.id).int >> 80
     places: dict[tuple[int, bool, str], Any] = {}
+    scrubs: dict[str | None, Any] = {}
     tenant, campaign, import_id = row.tenant_id, row.campaign_id, row.id
     for lead in leads:
         worth = (lead.priority, lead.high_value, lead.tags)
@@ -148,10 +138,14 @@ def _lead_rows(
             first = queue_at(now, priority=lead.priority, high_value=lead.high_value, tags=tags)
             place = places[worth] = stamp(first)
         consent_at = None if lead.consent_at is None else stamp(datetime.fromisoformat(lead.consent_at))
+        scrubbed_at = scrubs.get(lead.scrubbed_at)
+        if scrubbed_at is None and lead.scrubbed_at is not None:
+            scrubbed_at = scrubs[lead.scrubbed_at] = stamp(datetime.fromisoformat(lead.scrubbed_at))
         yield (
             lead_id(millis, lead.row_no), tenant, campaign, lead.number, lead.first_name, lead.last_name, lead.email,
             lead.zones, lead.region, lead.priority, lead.high_value, lead.tags, lead.custom_fields, "ready", at, place,
-            0, 0, None, None, None, None, None, None, import_id, consent_at, None, at, at,
+            0, 0, None, None, None, None, None, None, import_id, consent_at,
+            scrubbed_at, at, at,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, insert, select, update
+from sqlalchemy import ColumnElement, Exists, Select, and_, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
@@ -19,6 +19,9 @@ from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope, changed
 
 CLOSED = ("done", "exhausted", "barred")
+UNSCRUBBED = ("not_scrubbed", "scrub_stale")
+"""The reasons of the calling rules that a comparison with the national do-not-call list may take away."""
+AT_ONCE = 2000
 REOPENED = "reopened"
 
 
@@ -204,6 +207,34 @@ class Leads(TenantScope):
             mine = and_(Lead.campaign_id == campaign_id, which)
             return await reopen_leads(session, self.tenant_id, mine, self.clock.now())
 
+    async def scrubbed(self, campaign_id: str, at: datetime) -> tuple[int, int]:
+        """Record that a campaign's leads were compared with the national do-not-call list; those that were closed for
+        want of it are ready again, and the calling rules decide anew. How many leads, and how many are ready again.
+
+        Leads that were added after `at` were not there to be compared. A transaction for some leads at a time.
+        """
+        mine = and_(
+            Lead.tenant_id == self.tenant_id,
+            Lead.campaign_id == campaign_id,
+            Lead.created_at <= at,
+            or_(Lead.scrubbed_at.is_(None), Lead.scrubbed_at < at),
+            KEPT_LEAD,
+        )
+        leads, reopened, after = 0, 0, ""
+        while True:
+            async with self.db.transaction() as session:
+                page = select(Lead.id).where(mine, Lead.id > after).order_by(Lead.id).limit(AT_ONCE)
+                ids = (await session.scalars(page)).all()
+                if not ids:
+                    return leads, reopened
+                these = and_(mine, Lead.id > after, Lead.id <= ids[-1])
+                reopened += await reopen_leads(
+                    session, self.tenant_id, and_(these, Lead.last_reason.in_(UNSCRUBBED)), self.clock.now()
+                )
+                dated = update(Lead).where(these).values(scrubbed_at=at)
+                leads += await changed(session, dated.execution_options(synchronize_session=False))
+                after = ids[-1]
+
     async def list(
         self,
         campaign_id: str,
@@ -212,6 +243,8 @@ class Leads(TenantScope):
         after: str | None = None,
         state: LeadState | None = None,
         result: str | None = None,
+        reason: str | None = None,
+        tag: str | None = None,
         number: str | None = None,
     ) -> tuple[list[LeadRow], str | None]:
         """In the order in which they were added, without deleted ones unless asked for; with the next page's cursor."""
@@ -221,11 +254,20 @@ class Leads(TenantScope):
             query = query.where(Lead.id > after)
         if result is not None:
             query = query.where(Lead.last_result == result)
+        if reason is not None:
+            query = query.where(Lead.last_reason == reason)
+        if tag is not None:
+            query = query.where(self._has_tag(tag))
         if number is not None:
             query = query.where(Lead.number == number)
         async with self.db.session() as session:
             rows = [to_row(LeadRow, lead) for lead in await session.scalars(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+    def _has_tag(self, tag: str) -> Exists:
+        elements = func.json_each if self.db.dialect == "sqlite" else func.jsonb_array_elements_text
+        each = elements(Lead.tags).table_valued("value")
+        return exists().select_from(each).where(each.c.value == tag)
 
     def _query(self) -> Select[Lead]:
         return select(Lead).where(Lead.tenant_id == self.tenant_id)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from serve_app.store.agents import PREPARE_LINES, Agents
 from serve_app.store.attempts import Attempts
-from serve_app.store.calls import MIX_RECORDING, Calls, LiveCallExists, NotToBeCalled
+from serve_app.store.call_ends import MIX_RECORDING
+from serve_app.store.call_folding import CallFolding
+from serve_app.store.calls import Calls, LiveCallExists, NotToBeCalled
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.consents import Consents
 from serve_app.store.do_not_call import DoNotCall
@@ -43,6 +45,7 @@ __all__ = [
     "ApiKeys",
     "AttemptRow",
     "Attempts",
+    "CallFolding",
     "CallRow",
     "Calls",
     "Campaigns",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Executable, Insert, Table, bindparam
+from sqlalchemy import ColumnElement, CursorResult, Executable, Insert, Table, bindparam, case, literal
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.clock import Clock, SystemClock
-from serve_app.store.base import Base
+from serve_app.store.base import Base, UtcDateTime
 from serve_app.store.db import Database
 
 
@@ -38,6 +40,12 @@ def insert_or_ignore(session: AsyncSession, model: type[Base], values: dict[str,
     if session.get_bind().dialect.name == "sqlite":
         return sqlite_insert(model).values(values).on_conflict_do_nothing()
     return postgresql_insert(model).values(values).on_conflict_do_nothing()
+
+
+def earliest(column: InstrumentedAttribute[datetime | None], at: datetime) -> ColumnElement[datetime | None]:
+    """The earlier of a column and a moment; the moment where the column is NULL."""
+    moment = literal(at, UtcDateTime())
+    return case((column <= moment, column), else_=moment)
 
 
 @functools.cache

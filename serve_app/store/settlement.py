@@ -38,6 +38,7 @@ class EndedAttempt:
     duration_s: float | None
     counts: Mapping[str, int]
     """How often each result came of the lead's other attempts."""
+    campaign_started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ async def settle(
 ) -> int:
     """Settle the ended attempts of a tenant for which `which` holds; how many. In the caller's transaction."""
     query = (
-        select(Attempt, Lead, Campaign.retry_policy, Call.answered_at, Call.duration_s)
+        select(Attempt, Lead, Campaign.retry_policy, Campaign.started_at, Call.answered_at, Call.duration_s)
         .join(Lead, (Lead.tenant_id == Attempt.tenant_id) & (Lead.id == Attempt.lead_id))
         .join(Campaign, (Campaign.tenant_id == Lead.tenant_id) & (Campaign.id == Lead.campaign_id))
         .join(Call, (Call.tenant_id == Attempt.tenant_id) & (Call.id == Attempt.call_id))
@@ -87,7 +88,7 @@ async def settle(
     if not found:
         return 0
     counts = await _counts(session, tenant_id, {attempt.lead_id for attempt, *_ in found if attempt.lead_id})
-    for attempt, lead, policy, answered_at, duration_s in found:
+    for attempt, lead, policy, campaign_started_at, answered_at, duration_s in found:
         ended = EndedAttempt(
             to_row(AttemptRow, attempt),
             to_row(LeadRow, lead),
@@ -95,6 +96,7 @@ async def settle(
             answered_at is not None,
             duration_s,
             counts[lead.id],
+            campaign_started_at,
         )
         step = verdict(ended)
         counts[lead.id][step.result] += 1
@@ -128,7 +130,8 @@ async def _apply(session: AsyncSession, ended: EndedAttempt, step: LeadStep, now
     in_hand = mine.where(Lead.epoch == attempt.number_in_lead, Lead.state.in_(_OPEN))
     await session.execute(_quiet(in_hand.values(_move(lead, step))))
     values: dict[str, Any] = {"attempts": step.attempts, "last_result": step.result, "updated_at": now}
-    if step.attempts > lead.attempts:
+    # Settled anew, the attempt is counted already.
+    if step.attempts > lead.attempts or (attempt.placing_at is not None and attempt.placing_at == lead.last_called_at):
         values["last_called_at"] = attempt.placing_at
         values["caller_id"] = None if step.other_number else attempt.from_number
     await session.execute(_quiet(mine.where(Lead.epoch == attempt.number_in_lead).values(values)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,29 +23,28 @@ class Used:
     talk_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class UsedBy:
-    today: Used
-    ever: Used
-    tenant_today: Used
-    tenant_month: Used
-
-
 async def count_call(
-    session: AsyncSession, tenant_id: str, campaign_id: str | None, *, at: datetime, answered: bool, talk_s: float
+    session: AsyncSession,
+    tenant_id: str,
+    campaign_id: str | None,
+    *,
+    at: datetime,
+    answered: bool,
+    talk_s: float,
+    calls: int = 1,
 ) -> None:
-    """Add one ended call, in the caller's transaction, which ends it."""
+    """Add one ended call, in the caller's transaction, which ends it. `calls` 0: more is known of one that counts."""
     insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
     values = {
         "tenant_id": tenant_id,
         "day": _day(at),
         "campaign_id": campaign_id or NO_CAMPAIGN,
-        "calls": 1,
+        "calls": calls,
         "answered": int(answered),
         "talk_s": talk_s,
     }
     added = {
-        "calls": Usage.calls + 1,
+        "calls": Usage.calls + calls,
         "answered": Usage.answered + int(answered),
         "talk_s": Usage.talk_s + talk_s,
     }
@@ -57,29 +54,6 @@ async def count_call(
             synchronize_session=False
         )
     )
-
-
-async def used_by(session: AsyncSession, tenant_id: str, campaign_id: str, now: datetime) -> UsedBy:
-    """Of a campaign and its tenant. Days and months are those of UTC."""
-    today, month = _day(now), _day(now)[:7]
-    rows = (
-        await session.scalars(
-            select(Usage).where(
-                Usage.tenant_id == tenant_id, (Usage.day >= f"{month}-01") | (Usage.campaign_id == campaign_id)
-            )
-        )
-    ).all()
-    mine = [row for row in rows if row.campaign_id == campaign_id]
-    return UsedBy(
-        today=_sum([row for row in mine if row.day == today]),
-        ever=_sum(mine),
-        tenant_today=_sum([row for row in rows if row.day == today]),
-        tenant_month=_sum([row for row in rows if row.day[:7] == month]),
-    )
-
-
-def _sum(rows: Sequence[Usage]) -> Used:
-    return Used(sum(r.calls for r in rows), sum(r.answered for r in rows), sum(r.talk_s for r in rows))
 
 
 def _day(at: datetime) -> str:

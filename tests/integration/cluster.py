@@ -19,9 +19,11 @@ from pydantic import AnyHttpUrl
 
 from serve_app.cli.platform import choose_ports, derive_config, free_port
 from serve_app.settings import ServerSettings
-from tests.integration.harness import Running, World, a_world, eventually, make_key
+from tests.integration.harness import START_S, Running, World, a_world, eventually, make_key
 
 BIN = Path(sys.executable).parent
+ANSWER_S = 60
+"""What is asked for the first time may have to import before it answers."""
 
 
 class Deployed:
@@ -33,19 +35,28 @@ class Deployed:
         self.dashboard = dashboard
         self.variables = variables
         self.running: Running | None = None
+        self.document: dict[str, Any] = {}
+        """What was deployed last."""
 
-    def deploy(self, document: dict[str, Any], *, wait: bool = True) -> None:
-        """`serve deploy FILE`; with `wait` until everything in it runs and everything before it is gone."""
+    def serve_deploy(self, document: dict[str, Any]) -> None:
+        """`serve deploy FILE`, until everything in it runs and everything before it is gone."""
+        self.document = document
         file = self.world.folder / "deployed.yaml"
         file.write_text(yaml.safe_dump(document))
         done = self._serve("deploy", str(file))
         assert done.returncode == 0, done.stdout + done.stderr
+        eventually(self.is_running, START_S)
+
+    def deploy(self, document: dict[str, Any], *, wait: bool = True) -> None:
+        """What `serve deploy` asks for, without the seconds that the command takes to start."""
+        self.document = document
+        httpx.put(f"{self.dashboard}/api/serve/applications/", json=document, timeout=60).raise_for_status()
         if wait:
-            eventually(self.is_running, 200)
+            eventually(self.is_running, START_S)
 
     def is_running(self) -> bool:
-        # What `serve status` prints, without the seconds that the command takes to start.
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
+        # What `serve status` prints.
+        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=ANSWER_S).json()["applications"]
         for name, application in applications.items():
             assert application["status"] != "DEPLOY_FAILED", f"{name}: {application['message']}"
         deployments = [d for a in applications.values() for d in (a.get("deployments") or {}).values()]
@@ -57,12 +68,12 @@ class Deployed:
 
     def failure(self) -> str | None:
         """Why an application could not be deployed, once Serve says so."""
-        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=30).json()["applications"]
+        applications = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=ANSWER_S).json()["applications"]
         failed = [a["message"] for a in applications.values() if a["status"] == "DEPLOY_FAILED"]
         return failed[0] if failed else None
 
     def ready(self, database_url: str | None = None) -> Running:
-        eventually(self._serves, 90)
+        eventually(self._serves, START_S)
         running = Running(self.world, make_key(self.world.folder / "data", database_url), self.root.pid)
         running.prepare()
         self.running = running
@@ -70,8 +81,9 @@ class Deployed:
 
     def _serves(self) -> bool:
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            media = httpx.get(f"{self.world.public_url}/media", timeout=2).status_code
-            return bool(media == 426 and httpx.get(f"{self.world.public_url}/health").json()["capacity"]["slots"])
+            media = httpx.get(f"{self.world.public_url}/media", timeout=ANSWER_S).status_code
+            health = httpx.get(f"{self.world.public_url}/health", timeout=ANSWER_S).json()
+            return bool(media == 426 and health["capacity"]["slots"])
         return False
 
     def _serve(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -149,7 +161,7 @@ def a_cluster() -> Iterator[Deployed]:
         url = f"http://127.0.0.1:{dashboard}"
         try:
             # The part of the dashboard that deploys comes up last.
-            eventually(lambda: answers(f"{url}/api/serve/applications/"), 120)
+            eventually(lambda: answers(f"{url}/api/serve/applications/"), START_S)
             yield Deployed(world, psutil.Process(head.pid), url, variables)
         finally:
             end_tree(psutil.Process(head.pid))
@@ -159,5 +171,5 @@ def a_cluster() -> Iterator[Deployed]:
 
 def answers(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2).is_success
+        return httpx.get(url, timeout=ANSWER_S).is_success
     return False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -27,13 +27,12 @@ import soundfile
 
 from serve_app.cli.platform import Platform, free_port
 from serve_app.local_services import new_account
-from serve_app.simulators.speech import speak
 from serve_app.store.db import Database
 from serve_app.store.repositories import ApiKeys
 
 ROOT = Path(__file__).resolve().parents[2]
-CALLEE = "+12025550123"
-START_S = 30
+CALLEE, NUMBER = "+12025550123", "+12015550100"
+START_S = 240  # on the slowest machine
 
 BRIEF = {
     "name": "brief",
@@ -44,6 +43,8 @@ BRIEF = {
         "The practice is next to the public library.",
         "Parking is free behind the building.",
         "Please bring your insurance card.",
+        "The dentist is Doctor Rivera.",
+        "The waiting room is on the second floor.",
     ],
     "limits": {"silence_timeout_s": 280},
     "policies": {"farewell": "Goodbye.", "apology": "Sorry, could you say that again?"},
@@ -127,6 +128,9 @@ class World:
             "VONAGE_PRIVATE_KEY": str(key_file),
             "VONAGE_SIGNATURE_SECRET": self.account.signature_secret,
             "VONAGE_FROM_NUMBER": self.account.from_number,
+            # Campaigns may call, whenever the tests run: a Monday, ten in the morning in New York.
+            "PARLEY_DIALING__SIMULATED_CLOCK__BEGINS": "2026-11-23T15:00:00Z",
+            "PARLEY_DIALING__SIMULATED_CLOCK__SPEED": "1",
         }
 
 
@@ -183,14 +187,24 @@ class Running:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
+    def call_in(self, steps: list[dict[str, Any]], *, sender: str, **behaviour: Any) -> str:
+        """Somebody with the number `sender` calls the platform. Returns the call's id."""
+        call = {"from": sender, "to": NUMBER, "behaviour": {"steps": steps, **behaviour}}
+        self.sim.post("/sim/inbound", json=call).raise_for_status()
+        return str(eventually(lambda: next((c["id"] for c in self.calls() if c["from"] == sender), None), 60))
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The latest calls."""
+        return list(self.api.get("/api/v1/calls").raise_for_status().json()["items"])
+
     def call(self, call_id: str) -> dict[str, Any]:
         return dict(self.api.get(f"/api/v1/calls/{call_id}").raise_for_status().json())
 
-    def until(self, call_id: str, *statuses: str, timeout_s: float = 90) -> dict[str, Any]:
-        """The call once it has one of these statuses."""
-        return eventually(lambda: (found := self.call(call_id))["status"] in statuses and found, timeout_s)
+    def until(self, call_id: str, *statuses: str, timeout_s: float = 150) -> dict[str, Any]:
+        """The call once it has one of these statuses. Asked seldom: the asking shares the machine with the call."""
+        return eventually(lambda: (found := self.call(call_id))["status"] in statuses and found, timeout_s, every_s=0.3)
 
-    def ended(self, call_id: str, timeout_s: float = 90) -> dict[str, Any]:
+    def ended(self, call_id: str, timeout_s: float = 150) -> dict[str, Any]:
         return self.until(call_id, "completed", "failed", timeout_s=timeout_s)
 
     def turns(self, call_id: str) -> list[dict[str, Any]]:
@@ -204,8 +218,9 @@ class Running:
             assert answer.status_code in (200, 404), answer.text
             return answer.json() if answer.status_code == 200 else None
 
-        description = eventually(found, 30)
-        samples, rate = soundfile.read(description["path"], dtype="int16", always_2d=True)
+        description = eventually(found, 60)
+        sound = self.api.get(f"/api/v1/calls/{call_id}/recording", params={"download": 1}).raise_for_status().content
+        samples, rate = soundfile.read(io.BytesIO(sound), dtype="int16", always_2d=True)
         assert rate == description["sample_rate_hz"]
         return description, samples
 
@@ -249,7 +264,7 @@ class Running:
         return found
 
 
-def eventually(condition: Any, timeout_s: float) -> Any:
+def eventually(condition: Any, timeout_s: float, *, every_s: float = 0.1) -> Any:
     """The first truthy value of `condition()`; fails after the timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -257,16 +272,14 @@ def eventually(condition: Any, timeout_s: float) -> Any:
         if value:
             return value
         assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def make_key(data_dir: Path, database_url: str | None = None) -> str:
     async def create() -> str:
-        db = await Database.connect(database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}")
-        try:
+        url = database_url or f"sqlite+aiosqlite:///{data_dir / 'parley.db'}"
+        async with contextlib.aclosing(await Database.connect(url)) as db:
             return (await ApiKeys(db, "default").create("tests"))[0]
-        finally:
-            await db.aclose()
 
     return asyncio.run(create())
 
@@ -277,7 +290,7 @@ def a_platform(folder: Path) -> Iterator[Running]:
     with a_world(folder) as world:
         # Only its own processes inherit these settings, not the tests that run meanwhile.
         with environment(world.environment()):
-            platform = Platform(port=world.port, show=lambda line: None)
+            platform = Platform(port=world.port, show=lambda line: None, start_timeout_s=START_S)
         try:
             with environment(world.environment()):
                 platform.start()
@@ -288,13 +301,3 @@ def a_platform(folder: Path) -> Iterator[Running]:
             running.close()
         finally:
             platform.stop()
-
-
-def spoken(text: str, rate_hz: int, *, voice: str = "callee-en") -> np.ndarray:
-    """Speech as int16 samples."""
-    pcm = speak(text, voice=voice, rate_hz=rate_hz).pcm
-    return np.frombuffer(pcm.tobytes() if hasattr(pcm, "tobytes") else pcm, dtype="<i2")
-
-
-def as_base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()

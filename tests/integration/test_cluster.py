@@ -7,22 +7,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import psutil
 import pytest
-import yaml
 
 from serve_app.cli.platform import free_port
 from serve_app.paths import configs_dir
 from serve_app.store.migrate import upgrade
 from tests.integration.cluster import Deployed, a_cluster, answers, config_for, deployment, variables_of
-from tests.integration.harness import a_world, environment, eventually
+from tests.integration.harness import START_S, a_world, environment, eventually
+from tests.integration.sounds import heard, sounding
 
 pytest_plugins = ("tests.unit.store_fixtures",)
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 LISTENING = [{"say": "Where is the practice?"}, {"listen": True}]
+# Longer than a rolling update takes on the slowest machine.
+CALL_S = 500
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +38,14 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
     document = config_for(one_node.world)
     # Much shorter than the call: an ingress replica that has drained for this long closes its listener, not its calls.
     document["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "2"
-    one_node.deploy(document)
+    one_node.serve_deploy(document)
     running = one_node.ready()
     health = running.api.get("/health").json()
     assert health["runtime"]["haproxy"] is True
     names = ("CallSessions", "MediaIngress", "CodecPool", "ControlApi", "Dialer", "Workers")
     old = {name: {p.pid for p in running.replicas(name)} for name in names}
     assert all(old.values())
-    call_id = running.place(LISTENING, to="+12025550140", max_duration_s=250)
+    call_id = running.place(LISTENING, to="+12025550140", max_duration_s=CALL_S)
     running.until(call_id, "in_progress")
 
     changed = copy.deepcopy(document)
@@ -52,9 +54,9 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
     for application in changed["applications"]:
         application["args"] = {"config": str(settings)}
     one_node.deploy(changed, wait=False)
-    eventually(lambda: all({p.pid for p in running.replicas(n)} - pids for n, pids in old.items()), 90)
+    eventually(lambda: all({p.pid for p in running.replicas(n)} - pids for n, pids in old.items()), START_S)
     # The old ingress and the old session stay for the call's sake, while new calls find the new ones.
-    eventually(lambda: running.api.get("/health").is_success, 60)
+    eventually(lambda: running.api.get("/health").is_success, START_S)
     fresh = running.place([{"say": "Goodbye."}, {"listen": True}], to="+12025550141")
     assert running.ended(fresh)["outcome"] == "completed"
     assert running.call(call_id)["status"] == "in_progress", running.call(call_id)
@@ -73,7 +75,8 @@ def test_a_rolling_update_of_everything_cuts_no_call_on_two_cpus(one_node: Deplo
 
 
 def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> None:
-    document = config_for_running(one_node)
+    # The ports in it are taken, by itself.
+    document = copy.deepcopy(one_node.document)
     sessions = deployment(document, "CallSessions")
     sessions["max_ongoing_requests"] = 1
     sessions["user_config"] = {"max_calls": 1}
@@ -81,14 +84,15 @@ def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> No
     # Replicas of the test before may still drain: they offer no slots any more.
     one_node.deploy(document, wait=False)
     running = one_node.ready()
-    eventually(lambda: running.api.get("/health").json()["capacity"]["slots"] == 2, 120)
+    eventually(lambda: running.api.get("/health").json()["capacity"]["slots"] == 2, START_S)
     first = running.place(LISTENING, to="+12025550142")
     second = running.place(LISTENING, to="+12025550143")
     for call_id in (first, second):
         running.until(call_id, "in_progress")
     # Two slots, two calls: the third waits.
     third = running.place(LISTENING, to="+12025550144")
-    assert running.api.get("/health").json()["capacity"] == {"slots": 2, "used": 2}
+    # A replica on a busy machine may be late to say what it offers.
+    eventually(lambda: running.api.get("/health").json()["capacity"] == {"slots": 2, "used": 2}, 60)
     assert running.call(third)["status"] == "queued"
     for call_id in (first, second):
         assert running.api.post(f"/api/v1/calls/{call_id}/hangup").is_success
@@ -96,12 +100,6 @@ def test_one_call_per_session_process_by_configuration(one_node: Deployed) -> No
     running.until(third, "in_progress")
     running.api.post(f"/api/v1/calls/{third}/hangup")
     running.ended(third)
-
-
-def config_for_running(deployed: Deployed) -> dict[str, Any]:
-    """The file that is deployed now: its ports are taken, by itself."""
-    document: dict[str, Any] = yaml.safe_load((deployed.world.folder / "deployed.yaml").read_text())
-    return document
 
 
 @pytest.fixture
@@ -133,7 +131,7 @@ def two_nodes(postgres_url: str) -> Iterator[Deployed]:
             try:
                 cluster.add_node(num_cpus=2, resources={"sessions": 10})
                 url = f"http://127.0.0.1:{dashboard}"
-                eventually(lambda: answers(f"{url}/api/version"), 60)
+                eventually(lambda: answers(f"{url}/api/version"), START_S)
                 yield Deployed(world, psutil.Process(), url, variables)
             finally:
                 cluster.shutdown()
@@ -156,7 +154,7 @@ def test_two_nodes_refuse_local_services_and_talk_over_tcp(two_nodes: Deployed, 
     for application in refused["applications"]:
         application["args"] = {"config": str(nothing)}
     two_nodes.deploy(refused, wait=False)
-    message = eventually(two_nodes.failure, 60)
+    message = eventually(two_nodes.failure, START_S)
     for needed in ("DATABASE_URL", "REDIS_URL", "OBJECTS_URL", "keys of cartesia, deepgram, groq, vonage"):
         assert needed in message, message
 
@@ -176,6 +174,8 @@ def test_two_nodes_refuse_local_services_and_talk_over_tcp(two_nodes: Deployed, 
     assert len(link) == 1, "one TCP connection carries the frames between the nodes"
     assert running.ended(call_id)["outcome"] == "completed"
     network = running.network(call_id)["media"]
-    assert (network["wrong_size"], network["underruns"]) == (0, 0)
+    assert (network["wrong_size"], network["overflowed_frames"]) == (0, 0)
     assert "Parking is free" in " ".join(turn["text"] for turn in running.turns(call_id))
-    eventually(lambda: running.api.get(f"/api/v1/calls/{call_id}/recording").is_success, 30)
+    _, recorded = running.recording(call_id)
+    # Sample for sample and in order, whether or not a busy machine made pauses in it.
+    assert np.array_equal(sounding(recorded[:, 1]), sounding(heard(running, call_id)))

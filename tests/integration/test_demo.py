@@ -1,4 +1,4 @@
-"""The two commands of the README, as a new user runs them: no keys, no configuration, nothing running before."""
+"""A command of the README, as a new user runs it: no keys, no configuration, nothing running before."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
-from serve_app.cli.platform import port_is_free
-
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+RUN = "TEST_RUN"
+"""Every process of a run inherits this variable; its value is the test's folder."""
 
 
 def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     """`parley demo --json` starts a platform, places the call, stops everything; its exit code is the verdict."""
-    variables = {**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data")}
-    before = {process.pid for process in psutil.process_iter()}
+    variables = {**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data"), RUN: str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "serve_app.cli.main", "demo", "--json"],
         env=variables, capture_output=True, text=True, timeout=350, check=False,
@@ -48,17 +49,44 @@ def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     assert recording["channels"] == 2
     assert abs(recording["duration_s"] - document["duration_s"]) <= 0.04
     assert Path(recording["path"]).stat().st_size > 10_000
-    _nothing_is_left(before)
+    _nothing_is_left(tmp_path)
     _no_key_in_logs(tmp_path / "data", done.stderr)
 
 
-def _nothing_is_left(before: set[int]) -> None:
+def test_a_campaign_from_nothing(tmp_path: Path) -> None:
+    """`parley demo --campaign`: the first leads of the file, a quarter of an hour of a Monday morning in 18 s."""
+    folders = set(Path(tempfile.gettempdir()).glob("parley-demo-*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "demo", "--campaign", "--leads", "14", "--hours", "0.3", "--json"],
+        env={**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data"), RUN: str(tmp_path)},
+        capture_output=True, text=True, timeout=350, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["problems"] == []
+    assert (report["double_dials"], report["illegal_minutes"], report["unknown_calls"]) == (0, 0, 0)
+    assert report["imported"]["accepted"] == sum(report["leads"].values()) == 14
+    # The first five of the file: one presses 9, and four must not be called, or not yet.
+    assert report["opt_outs"] == 1
+    put_off = {(entry["reason"], entry["zone"]): entry["until"] for entry in report["put_off"]}
+    for closed in (
+        ("on_do_not_call_list", "America/New_York"), ("no_consent", "America/New_York"),
+        ("country_not_allowed", "Europe/Berlin"),
+    ):  # fmt: skip
+        assert put_off[closed] is None
+    # Nine in Los Angeles is noon in New York; an opening is spread over its first ten minutes.
+    assert put_off["outside_window", "America/Los_Angeles"].startswith("2026-10-19T12:0")
+    _nothing_is_left(tmp_path)
+    assert not (tmp_path / "data").exists()
+    assert set(Path(tempfile.gettempdir()).glob("parley-demo-*")) <= folders
+
+
+def _nothing_is_left(run: Path) -> None:
+    """No process that was started for this run lives: all of them inherit the variable that names it."""
     left = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        ours = ("ray::", "raylet", "haproxy", "redis-server", "serve_app", "gcs_server")
-        if process.pid not in before and any(name in line for name in ours):
-            left.append(f"{process.pid} {line[:120]}")
+    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+        if (process.info["environ"] or {}).get(RUN) == str(run):
+            left.append(f"{process.pid} {' '.join(process.info['cmdline'] or [])[:120]}")
     assert left == []
 
 
@@ -68,65 +96,3 @@ def _no_key_in_logs(data_dir: Path, shown: str) -> None:
     for file in data_dir.rglob("*"):
         if file.is_file():
             assert key.encode() not in file.read_bytes(), file
-
-
-def test_a_taken_port_is_an_error_that_names_the_holder(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert not port_is_free(port)
-        done = _up(tmp_path, "--port", str(port))
-    assert done.returncode == 1
-    assert f"port {port} is taken by process {os.getpid()}" in _flat(done.stderr)
-    assert "--port" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "told"),
-    [
-        ("REDIS_URL", "redis://127.0.0.1:1", "redis://127.0.0.1:1"),
-        ("DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/parley", "DATABASE_URL"),
-    ],
-)
-def test_a_service_that_is_away_is_a_clear_error(tmp_path: Path, variable: str, value: str, told: str) -> None:
-    done = _up(tmp_path, "--port", "0", **{variable: value})
-    assert done.returncode == 1
-    assert told in _flat(done.stderr) and "Traceback" not in done.stderr
-    assert "secret" not in done.stderr
-
-
-def test_a_real_network_with_simulated_providers_does_not_start(tmp_path: Path) -> None:
-    keys = {f"VONAGE_{name}": "x" for name in ("APPLICATION_ID", "PRIVATE_KEY", "SIGNATURE_SECRET")}
-    done = _up(tmp_path, "--port", "0", VONAGE_FROM_NUMBER="+12015550100", **keys)
-    assert done.returncode == 1
-    assert "real people must not hear a stand-in" in _flat(done.stderr)
-
-
-def test_a_second_platform_on_the_same_data_is_refused_by_its_lock(tmp_path: Path) -> None:
-    import fcntl
-
-    (tmp_path / "data").mkdir()
-    with (tmp_path / "data" / "platform.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        variables = {**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data")}
-        done = subprocess.run(
-            [sys.executable, "-m", "serve_app.local_services"],
-            env=variables, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "another Parley platform uses" in json.loads(done.stdout)["error"]
-
-
-def _up(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "up", *arguments],
-        env={**os.environ, "PARLEY_DATA_DIR": str(tmp_path / "data"), **variables},
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

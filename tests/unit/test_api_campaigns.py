@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
+from serve_app.api.app import create_app
 from serve_app.api.campaign_calls import MOST_AT_ONCE
 from serve_app.cli.main import app as cli
-from serve_app.dialing.campaign_report import Capacity, report_of
+from serve_app.dialing.campaign_report import Capacity, capacity_of, report_of
 from serve_app.dialing.dispositions import Disposition
+from serve_app.dialing.plans import shipped_plans
 from serve_app.paths import configs_dir
+from serve_app.settings import VonageSettings
 from serve_app.store.attempts import Attempts
 from serve_app.store.campaign_rows import CampaignRow
 from serve_app.store.campaigns import Campaigns, CampaignStats
@@ -83,6 +88,8 @@ async def test_a_campaign_is_written_down_read_listed_and_changed(plane: Plane) 
         ({"agent_version": 7}, "agent_version"),
         ({"name": " "}, "name"),
         ({"weight": 0}, "weight"),
+        ({"goal": "a\0b"}, "goal"),
+        ({"calling_rules": {"countries": ["US"], "consent_scope": "a\0b"}}, "calling_rules.consent_scope"),
         ({"tenant_id": "other"}, "tenant_id"),
     ],
 )
@@ -94,6 +101,12 @@ async def test_what_cannot_be_is_refused_with_the_field_and_the_remedy(
     error = response.json()["errors"][0]
     assert error["field"] == field and error["remedy"]
     assert (await plane.http.get(CAMPAIGNS, headers=plane.auth)).json()["items"] == []
+
+
+async def test_an_id_that_is_none_is_refused(plane: Plane) -> None:
+    for method, path in (("GET", "spring"), ("GET", "a%00b/stats"), ("POST", "1/start")):
+        response = await plane.http.request(method, f"{CAMPAIGNS}/{path}", headers=plane.auth)
+        assert check_problem(response, 422, "invalid_request")["errors"][0]["field"] == "campaign_id"
 
 
 async def test_a_change_may_clear_only_what_may_be_empty(plane: Plane) -> None:
@@ -188,6 +201,8 @@ async def test_the_report_and_the_jobs_of_a_campaign(plane: Plane) -> None:
     assert report["results"] == {"success": 1, "busy": 1}
     assert (report["attempts"], report["contacts"], report["successes"], report["talk_s"]) == (2, 1, 1, 61.5)
     assert (report["penetration"], report["contact_rate"], report["attempts_per_contact"]) == (0.5, 0.5, 2.0)
+    # Three leads are open; five calls at once is what the smallest plan allows: 5 / (20 s + 0.5 * 61.5 s) a second.
+    assert report["pass_hours"] == round(3 / (5 / 50.75) / 3600, 2) == 0.01
     page = (await plane.http.get(f"{CAMPAIGNS}/{row.id}/jobs", params={"limit": 1}, headers=plane.auth)).json()
     rest = {"limit": 1, "cursor": page["next_cursor"]}
     following = (await plane.http.get(f"{CAMPAIGNS}/{row.id}/jobs", params=rest, headers=plane.auth)).json()
@@ -215,24 +230,19 @@ def test_a_report_says_how_long_a_pass_takes() -> None:
     assert report_of(known, Capacity(3, 10)).pass_hours == 11.0
 
 
-async def test_a_strangers_campaign_is_on_no_route(plane: Plane) -> None:
-    created = await create(plane)
-    other = await plane.another_key("other")
-    paths = (await plane.http.get("/openapi.json")).json()["paths"]
-    routes = [(p, m) for p, methods in paths.items() if p.startswith(f"{CAMPAIGNS}/{{campaign_id}}") for m in methods]
-    assert len(routes) >= 9
-    bodies = {"schedule": {"at": "2027-01-11T09:00:00Z"}, "reopen": {"reason": "x"}}
-    for path, method in routes:
-        sent = bodies.get(path.rpartition("/")[2], None if method == "get" else {})
-        if any(word in path for word in ("/leads", "/imports")):
-            continue  # their own tests ask
-        url = path.replace("{campaign_id}", created["id"])
-        response = await plane.http.request(method.upper(), url, json=sent, headers=other)
-        check_problem(response, 404, "not_found")
-    assert (await plane.http.get(CAMPAIGNS, headers=other)).json()["items"] == []
-    switch = {"scope": "campaign", "campaign_id": created["id"], "reason": "mine now"}
-    check_problem(await plane.http.post(SWITCHES, json=switch, headers=other), 404, "not_found")
-    assert (await plane.http.get(f"{CAMPAIGNS}/{created['id']}", headers=plane.auth)).json() == created
+def test_what_a_campaign_may_use_is_the_least_of_all_limits() -> None:
+    campaign = SimpleNamespace(max_concurrent=None)
+    tenant = SimpleNamespace(plan="enterprise", max_concurrent=None)
+    limits: list[tuple[dict[str, Any], int]] = [({}, 100), ({"plan": "professional"}, 25), ({"plan": "gone"}, 0)]
+    limits += [({"channels": 50}, 50), ({"max_concurrent": 40}, 40), ({"tenant_most": 30}, 30)]
+    for limit, expected in limits:
+        tenant.plan, tenant.max_concurrent = limit.get("plan", "enterprise"), limit.get("tenant_most")
+        campaign.max_concurrent = limit.get("max_concurrent")
+        network = VonageSettings(calls_per_second=7, channels=limit.get("channels"))
+        found = capacity_of(campaign, tenant, shipped_plans(), network, 100)  # type: ignore[arg-type]
+        assert found == Capacity(7, expected), limit
+    unknown = capacity_of(campaign, None, shipped_plans(), VonageSettings(), 100)  # type: ignore[arg-type]
+    assert unknown.calls_at_once == shipped_plans().of(None).concurrent_calls  # type: ignore[union-attr]
 
 
 async def test_kill_switches_are_set_listed_and_lifted(plane: Plane) -> None:
@@ -320,7 +330,8 @@ def fixture_parley(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_a_campaign_on_the_command_line(parley: Any, tmp_path: Path) -> None:
+def test_a_campaign_on_the_command_line(parley: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_URL", "http://127.0.0.1:9")
     code, output = parley("campaign", "create", str(EXAMPLE))
     assert (code, "parley agent apply" in output) == (1, True)
     assert parley("agent", "apply", str(configs_dir() / "agents" / "riverside-dental.yaml"))[0] == 0
@@ -350,10 +361,48 @@ def test_a_campaign_on_the_command_line(parley: Any, tmp_path: Path) -> None:
     assert parley("campaign", "schedule", "autumn", "--at", "2027-01-11T09:00:00")[0] == 1
     assert "14:00 UTC" in parley("campaign", "schedule", "autumn", "--at", "2027-01-11T09:00:00-05:00")[1]
     assert "is draft" in parley("campaign", "schedule", "autumn", "--at", "never")[1]
-    assert "total leads" in parley("campaign", "stats", "autumn")[1]
+    told = parley("campaign", "stats", "autumn")[1]
+    assert "total leads" in told and "pass hours" not in told and "how long a pass takes is not known" in told
+    monkeypatch.setattr("serve_app.cli.campaign.probe", lambda url, timeout_s: {"capacity": {"slots": 10}})
+    assert "pass hours" in parley("campaign", "stats", "autumn")[1]
     assert parley("campaign", "jobs", "autumn")[0] == 0
     assert "0 leads" in parley("campaign", "reopen", "autumn", "--reason", "not_scrubbed")[1]
     assert parley("campaign", "reopen", "autumn")[0] == 1
+
+
+async def test_the_command_line_asks_the_platform_that_runs(
+    plane: Plane, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await create(plane)
+    await Leads(plane.db, "default").add(created["id"], [NewLead(number(i)) for i in range(2)])
+    await post(plane, created, "start")
+    ringing, _waiting = (await claim(plane.db, await row_of(plane, created))).leads
+    assert await send(plane.db, ringing.attempt_id, "default")
+    await Attempts(plane.db, "default").placed(ringing.attempt_id, "carrier-1", None)
+    config = uvicorn.Config(create_app(plane.deps), port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    monkeypatch.setenv("PARLEY_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("PARLEY_DATABASE__URL", sqlite_url)
+
+    async def parley(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(CliRunner().invoke, cli, list(arguments), env={"COLUMNS": "200"})
+        return result.exit_code, result.output
+
+    try:
+        code, output = await parley("campaign", "stats", "spring")
+        assert code == 0 and "pass hours" in output and "live calls" in output, output
+        code, output = await parley("campaign", "stop", "spring", "--end-live-calls")
+        assert code == 0 and "campaign spring is cancelled" in output, output
+        assert "2 live calls were told to end" in output and plane.vonage.hung_up == ["carrier-1"]
+        code, output = await parley("campaign", "stop", "spring", "--end-live-calls")
+        assert code == 0 and "cancelled already" in output and "0 live calls" in output, output
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @pytest.mark.parametrize(

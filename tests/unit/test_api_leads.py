@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 from serve_app.cli.main import app as cli
 from serve_app.dialing.imports.config import import_config
 from serve_app.jobs.import_file import ImportFile
+from serve_app.settings import load_settings
 from serve_app.store.campaigns import Campaigns
+from serve_app.store.claim_facts import number_facts
 from serve_app.store.db import Database
 from serve_app.store.imports import IMPORT_FILE
 from serve_app.store.repositories import Jobs
@@ -109,6 +112,7 @@ async def test_a_file_that_is_refused_names_the_field_and_the_remedy(plane: Plan
         (FILE, {"mapping": "{"}, "invalid_request", "mapping"),
         (FILE, {"mapping": json.dumps({"Company": "tag"})}, "mapping_column_unknown", "mapping.Company"),
         (FILE, {"region": "ZZ"}, "region_unknown", "region"),
+        (FILE, {"scrubbed_at": "2099-01-31T00:00:00Z"}, "invalid_request", "scrubbed_at"),
         (FILE.encode("utf-16"), {"encoding": "ascii"}, "encoding_wrong", "encoding"),
     ]
     for content, params, code, field in cases:
@@ -181,13 +185,39 @@ async def test_a_lead_is_added_read_listed_and_deleted(plane: Plane, campaign: s
         ({"number": "+12025550100"}, 1),
         ({"number": "+12025550101"}, 0),
         ({"result": "busy"}, 0),
+        ({"reason": "not_scrubbed"}, 0),
+        ({"tag": "warm"}, 1),
+        ({"tag": "war"}, 0),
     ):
         page = (await plane.http.get(path, params=params, headers=plane.auth)).json()
         assert len(page["items"]) == found, params
+    for params, field in (({"result": "bussy"}, "result"), ({"state": "open"}, "state"), ({"tag": "\0"}, "tag")):
+        refused = await plane.http.get(path, params=params, headers=plane.auth)
+        assert check_problem(refused, 422, "invalid_request")["errors"][0]["field"] == field
     assert (await plane.http.delete(f"/api/v1/leads/{lead['id']}", headers=plane.auth)).status_code == 204
     check_problem(await plane.http.delete(f"/api/v1/leads/{lead['id']}", headers=plane.auth), 404, "not_found")
     assert (await plane.http.get(path, headers=plane.auth)).json()["items"] == []
     assert (await plane.http.post(path, json=body, headers=plane.auth)).status_code == 201, "its number is free again"
+
+
+async def test_it_is_recorded_that_leads_were_scrubbed(plane: Plane, campaign: str) -> None:
+    path = f"/api/v1/campaigns/{campaign}/leads"
+    earlier = {"number": "+12025550100", "scrubbed_at": "2026-01-31T00:00:00Z"}
+    added = (await plane.http.post(path, json=earlier, headers=plane.auth)).json()
+    assert added["scrubbed_at"] == earlier["scrubbed_at"]
+    told = {"at": datetime.now(UTC).isoformat()}
+    answer = await plane.http.post(f"{path}/scrubbed", json=told, headers=plane.auth)
+    assert answer.json() == {"leads": 1, "reopened": 0}
+    found = (await plane.http.get(f"/api/v1/leads/{added['id']}", headers=plane.auth)).json()["scrubbed_at"]
+    assert datetime.fromisoformat(found) == datetime.fromisoformat(told["at"])
+    for wrong in ("2099-01-31T00:00:00Z", "2026-01-31"):
+        refused = await plane.http.post(f"{path}/scrubbed", json={"at": wrong}, headers=plane.auth)
+        assert check_problem(refused, 422, "invalid_request")["errors"][0]["field"] == "at"
+    at = {"scrubbed_at": "2026-01-31T00:00:00Z", "region": "US"}
+    await upload(plane, f"campaigns/{campaign}/imports", "phone\n2025550101\n", **at)
+    await work(plane)
+    page = await plane.http.get(path, params={"number": "+12025550101"}, headers=plane.auth)
+    assert page.json()["items"][0]["scrubbed_at"] == at["scrubbed_at"]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +232,7 @@ async def test_a_lead_is_added_read_listed_and_deleted(plane: Plane, campaign: s
         ({"consent": {"kind": "written", "given_at": "2026-01-31", "source": "form"}}, "consent.given_at"),
         ({"consent": {"kind": "written", "given_at": "2099-01-31T00:00:00Z", "source": "x"}}, "consent.given_at"),
         ({"consent": {"kind": "written", "given_at": "2026-01-31T00:00:00Z", "source": " "}}, "consent.source"),
+        ({"scrubbed_at": "2099-01-31T00:00:00Z"}, "scrubbed_at"),
     ],
 )
 async def test_a_lead_that_is_wrong(plane: Plane, campaign: str, change: dict[str, Any], field: str) -> None:
@@ -217,6 +248,7 @@ async def test_a_lead_that_is_wrong(plane: Plane, campaign: str, change: dict[st
     view = bulk.json()
     assert view["accepted"] == 1, "what is wrong with one keeps none of the others"
     assert [(refusal["index"], refusal["field"]) for refusal in view["refused"]] == [(1, field)]
+    assert view["refused"][0]["remedy"]
 
 
 async def test_bulk_tells_of_every_lead(plane: Plane, campaign: str) -> None:
@@ -229,6 +261,7 @@ async def test_bulk_tells_of_every_lead(plane: Plane, campaign: str) -> None:
         (2, "duplicate_in_request"),
         (3, "phone_number"),
     ]
+    assert all(refusal["remedy"] for refusal in view["refused"])
     view = (await plane.http.post(path, json=body, headers=plane.auth)).json()
     assert view["accepted"] == 0
     assert [refusal["code"] for refusal in view["refused"]] == [
@@ -254,31 +287,6 @@ async def test_leads_are_exported(plane: Plane, campaign: str) -> None:
     response = await plane.http.get(f"/api/v1/campaigns/{campaign}/leads.csv", headers=plane.auth)
     (row,) = csv.DictReader(io.StringIO(response.content.decode("utf-8-sig")))
     assert (row["phone"], row["first_name"], row["company"], row["state"]) == ("+12025550100", "'=1+1", "ACME", "ready")
-
-
-async def test_another_tenant_sees_nothing(plane: Plane, campaign: str) -> None:
-    sent = (await upload(plane, f"campaigns/{campaign}/imports", FILE, region="US")).json()
-    await work(plane)
-    lead = (await plane.http.get(f"/api/v1/campaigns/{campaign}/leads", headers=plane.auth)).json()["items"][0]
-    stranger = await plane.another_key("globex")
-    paths = [
-        ("GET", f"imports/{sent['id']}"),
-        ("GET", f"imports/{sent['id']}/errors"),
-        ("GET", f"imports/{sent['id']}/errors.csv"),
-        ("POST", f"imports/{sent['id']}/cancel"),
-        ("DELETE", f"imports/{sent['id']}"),
-        ("GET", f"leads/{lead['id']}"),
-        ("DELETE", f"leads/{lead['id']}"),
-        ("GET", f"campaigns/{campaign}/leads"),
-        ("GET", f"campaigns/{campaign}/leads.csv"),
-        ("POST", f"campaigns/{campaign}/imports"),
-    ]
-    for method, path in paths:
-        check_problem(await plane.http.request(method, f"/api/v1/{path}", headers=stranger), 404, "not_found")
-    body = {"number": "+12025550199"}
-    answer = await plane.http.post(f"/api/v1/campaigns/{campaign}/leads", json=body, headers=stranger)
-    check_problem(answer, 404, "not_found")
-    assert (await plane.http.get("/api/v1/imports", headers=stranger)).json()["items"] == []
 
 
 # --- the command line
@@ -338,6 +346,16 @@ def test_leads_on_the_command_line(spring: str) -> None:
     assert run("leads", "delete", lead_id)[0] == 0
     assert "there is no lead" in run("leads", "delete", lead_id)[1]
     assert "Ada" not in run("leads", "list", "--campaign", spring)[1]
+    consent = ("--consent", "written", "--consent-at", "2026-01-31T12:00:00Z", "--consent-source", "form")
+    assert run("leads", "add", "+12025550101", "--campaign", spring, "--field", "plan=gold", *consent)[0] == 0
+    assert run("leads", "add", "+12025550102", "--campaign", spring, "--tag", "warm", "--high-value")[0] == 0
+    listed = run("leads", "list", "--campaign", spring, "--tag", "warm")[1]
+    assert "+12025550102" in listed and "+12025550101" not in listed
+    assert "+12025550101" in run("leads", "list", "--campaign", spring, "--number", "+1 202 555 0101")[1]
+    assert "+12025" not in run("leads", "list", "--campaign", spring, "--reason", "not_scrubbed")[1]
+    now = datetime.now(UTC).isoformat()
+    code, output = run("leads", "scrubbed", "--campaign", spring, "--at", now)
+    assert (code, output.strip()) == (0, "recorded of 2 leads; 0 that were closed for want of it are ready again")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +364,14 @@ def test_leads_on_the_command_line(spring: str) -> None:
         (("add", "2025550100", "--campaign", "spring"), "number: the number has no country code"),
         (("add", "+12025550100", "--campaign", "autumn"), "there is no campaign autumn"),
         (("add", "+12025550100", "--campaign", "spring", "--time-zone", "EST"), "give an IANA name"),
+        (("add", "+12025550100", "--campaign", "spring", "--field", "gold"), "write NAME=VALUE"),
+        (("add", "+12025550100", "--campaign", "spring", "--consent", "written"), "consent.given_at"),
+        (("add", "+12025550100", "--campaign", "spring", "--scrubbed-at", "2099-01-31T00:00:00Z"), "in the future"),
+        (("scrubbed", "--campaign", "spring", "--at", "2099-01-31T00:00:00Z"), "in the future"),
+        (("scrubbed", "--campaign", "spring", "--at", "2026-01-31"), "it has no offset"),
         (("list", "--campaign", "spring", "--state", "redy"), "--state redy: not one of ready"),
+        (("list", "--campaign", "spring", "--result", "bussy"), "--result bussy: not one of busy"),
+        (("list", "--campaign", "spring", "--number", "2025550100"), "the number has no country code"),
         (("errors", UNKNOWN), "there is no import"),
     ],
 )
@@ -366,6 +391,30 @@ def test_a_file_that_is_wrong_on_the_command_line(tmp_path: Path, spring: str) -
     ):
         code, output = run("leads", "import", str(file), *arguments)
         assert code == 1 and told in output, output
+
+
+def test_a_registry_is_loaded_in_place_of_the_one_before(tmp_path: Path, spring: str) -> None:
+    file = tmp_path / "dnc.csv"
+    for numbers in (["+12025550100", "+12025550101", "nobody"], ["+12025550102"]):
+        file.write_text("".join(f"{number}\n" for number in numbers), encoding="utf-8")
+        code, output = run("do-not-call", "registry", str(file), "--name", "us-national")
+        assert code == 0, output
+        assert ("1 number_not_a_number" in output) == ("nobody" in numbers)
+    assert output.strip() == "registry us-national: 1 numbers"
+    assert run("do-not-call", "registry", str(file), "--name", "platform", "--everybody")[0] == 0
+    file.write_text("phone\nnobody\n", encoding="utf-8")
+    code, output = run("do-not-call", "registry", str(file), "--name", "us-national")
+    assert code == 1 and "the registry is left as it is" in " ".join(output.split())
+    assert run("do-not-call", "registry", str(file), "--name", "US National")[0] == 1
+
+    async def listed() -> dict[str, tuple[str, ...]]:
+        db = await Database.connect(str(load_settings().database.url))
+        async with db.session() as session:
+            found = await number_facts(await session.connection(), "default", ["+12025550100", "+12025550102"])
+        await db.aclose()
+        return {number: facts.registries for number, facts in found.items()}
+
+    assert asyncio.run(listed()) == {"+12025550100": (), "+12025550102": ("platform", "us-national")}
 
 
 def test_a_do_not_call_list_on_the_command_line(tmp_path: Path, spring: str) -> None:

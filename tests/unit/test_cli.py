@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from serve_app.cli.client import ApiClient, ApiError, SimulatorClient
 from serve_app.cli.main import app
-from serve_app.cli.platform import Platform, free_port
+from serve_app.cli.platform import DRAINING_S, DRAINING_VARIABLE, Platform, _interruptible_children, free_port
+from serve_app.paths import serve_config
 
 AGENT = Path(__file__).parents[2] / "configs" / "agents" / "riverside-dental.yaml"
 
@@ -103,6 +108,33 @@ def test_the_public_address_is_kept_and_a_local_one_follows_the_port(
     assert given == (platform.url if local else None)
 
 
+def test_a_platform_of_this_machine_waits_for_no_other_load_balancer_when_it_stops(tmp_path: Path) -> None:
+    def draining_s(template: Path | None) -> str:
+        platform = Platform(port=None, config=template)
+        try:
+            return str(platform._config()["controller_options"]["runtime_env"]["env_vars"][DRAINING_VARIABLE])
+        finally:
+            platform.stop()
+
+    changed = yaml.safe_load(serve_config().read_text())
+    changed["controller_options"]["runtime_env"]["env_vars"][DRAINING_VARIABLE] = "15"
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    assert draining_s(None) == DRAINING_S
+    assert draining_s(tmp_path / "changed.yaml") == "15", "what its owner wrote stays"
+
+
+def test_what_a_background_job_starts_can_be_interrupted() -> None:
+    asks = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _interruptible_children():
+            inside = subprocess.run(asks, capture_output=True, text=True, check=True).stdout
+        outside = subprocess.run(asks, capture_output=True, text=True, check=True).stdout
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (inside.strip(), outside.strip()) == ("False", "True")
+
+
 def test_the_do_not_call_list() -> None:
     assert run("db", "upgrade")[0] == 0
     code, output = run("do-not-call", "add", "202 555 0123", "--reason", "by letter")
@@ -120,3 +152,17 @@ def test_the_do_not_call_list() -> None:
         assert "agreed anew" in output and "by [letter]" in output and "…" not in output
     code, output = run("do-not-call", "remove", "+12025550123", "--reason", "agreed anew")
     assert (code, "is not on the do-not-call list" in output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--leads", "3"), "go with --campaign"),
+        (("--hours", "1"), "go with --campaign"),
+        (("--campaign", "--play"), "--play goes with"),
+        (("--campaign", "--leads", "0"), "--leads"),
+    ],
+)
+def test_options_of_the_other_demonstration_are_refused(arguments: tuple[str, ...], told: str) -> None:
+    code, output = run("demo", *arguments)
+    assert code == 2 and told in output

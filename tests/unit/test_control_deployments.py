@@ -6,12 +6,15 @@ import asyncio
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.exceptions import RayServeException
 
-from deployments import control_api, local_services, workers
+from deployments import app, control_api, local_services, workers
+from deployments.config import AppArgs
 
 
 class Handle:
@@ -61,3 +64,9 @@ def test_local_services_that_ended_are_not_handed_out(monkeypatch: pytest.Monkey
     assert actor.endpoints() == {}
     actor.stop()
     assert "ended with code 0" in str(actor.endpoints()["error"])
+
+
+def test_wrong_settings_are_told_by_the_error_after_which_serve_does_not_build_again(tmp_path: Path) -> None:
+    (tmp_path / "parley.yaml").write_text("mode: local\nservr: {}\n")
+    with pytest.raises(RayServeException, match=r"(?s)SettingsError: .*servr: unknown key"):
+        app.control(AppArgs(config=tmp_path / "parley.yaml"))

@@ -19,7 +19,7 @@ from serve_app.dialing.imports.rows import Layout, RowReader
 from serve_app.store.import_rows import LeadValues, RowResult
 
 HEADERS = ("phone", "first name", "last name", "email", "priority", "vip", "tags", "time zone", "state", "country",
-           "consent", "consent date", "consent source", "company")  # fmt: skip
+           "consent", "consent date", "consent source", "scrub date", "company")  # fmt: skip
 GOOD = {"phone": "+12025550123"}
 
 
@@ -64,6 +64,7 @@ def test_a_full_row() -> None:
         consent="written",
         consent_date="2026-05-01T10:00:00+02:00",
         consent_source="web form",
+        scrub_date="2026-05-20",
         company="Analytical Engines",
     )
     assert found == LeadValues(
@@ -81,6 +82,7 @@ def test_a_full_row() -> None:
         consent_kind="written",
         consent_at="2026-05-01T08:00:00+00:00",
         consent_source="web form",
+        scrubbed_at="2026-05-20T00:00:00+00:00",
     )
 
 
@@ -139,6 +141,7 @@ FAULTS: list[tuple[dict[str, str], str, str, str]] = [
     ({"consent date": "0001-01-01T00:00:00+14:00"}, "consent date", "consent_at_invalid", "0001-01-01T00:00:00+14:00"),
     ({"consent": "yes", "consent date": "2026-06-02"}, "consent date", "consent_at_invalid", "2026-06-02"),
     ({"first name": "x" * 101}, "first name", "value_too_long", "x" * 101),
+    ({"scrub date": "2026-06-02"}, "scrub date", "scrubbed_at_invalid", "2026-06-02"),
     ({"company": "ö" * 2100}, "", "custom_fields_too_large", "4214 bytes"),
     ({"company": "x" * 10230}, "", "row_too_large", "10242 bytes"),
 ]
@@ -183,6 +186,14 @@ def test_what_is_worth_knowing_of_a_row_that_is_taken() -> None:
         ("express", "list.csv"),
         (None, None),
     ]
+
+
+def test_a_file_that_was_scrubbed_as_a_whole() -> None:
+    told = "2026-05-20T12:00:00+00:00"
+    own, plain = read(GOOD | {"scrub date": "2026-05-21"}, GOOD, scrubbed_at=told).accepted
+    assert (own.scrubbed_at, plain.scrubbed_at) == ("2026-05-21T00:00:00+00:00", told)
+    number_only = RowReader(layout("phone", "name", scrubbed_at=told)).read(2, [["+12025550123", "Ada"]])
+    assert number_only.accepted[0].scrubbed_at == told
 
 
 def test_what_an_export_put_before_a_formula_is_taken_off() -> None:

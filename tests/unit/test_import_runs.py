@@ -172,8 +172,9 @@ async def test_a_lead_of_a_file_is_like_one_that_is_added_by_itself(
 ) -> None:
     campaign = await add_campaign(db)
     header = ["phone", "first name", "email", "priority", "vip", "tags", "time zone", "state", "company"]
+    scrubbed_at = datetime(2026, 1, 31, 12, tzinfo=UTC)
     cells = ["+12025550100", "Ada", "ada@example.com", "7", "yes", "urgent,web", "America/New_York", "NY", "ACME"]
-    row, _ = await send(db, objects, tmp_path, [cells], campaign, header=header)
+    row, _ = await send(db, objects, tmp_path, [cells], campaign, header=header, scrubbed_at=scrubbed_at)
     await run(db, objects, row.id)
     (imported,) = await leads_of(db, campaign)
     other = await add_campaign(db, "other")
@@ -188,6 +189,7 @@ async def test_a_lead_of_a_file_is_like_one_that_is_added_by_itself(
         zones=["America/New_York"],
         region="US-NY",
         custom_fields={"company": "ACME"},
+        scrubbed_at=scrubbed_at,
     )
     await Leads(db, TENANT, clock=clock).add(other, [added])
     (single,) = await leads_of(db, other)

@@ -409,6 +409,7 @@ def test_a_transcriber_that_fails_once_is_opened_again(plan: SttPlan) -> None:
     assert result.outcome == "callee_hung_up"
     assert scene.stt.opened == 2
     assert ("callee", "Can you hear me") in scene.memory.texts()
+    assert scene.net.silence.longest_s <= LONGEST_SILENCE_S
     assert scene.nothing_is_left()
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from serve_app.simulators.config import SimulatorConfig
+from serve_app.simulators.faults import FAULTS, Fault
 from serve_app.simulators.speech import speak
 from tests.unit.providers_fixtures import QUICK, running
 
@@ -27,14 +29,16 @@ def request(context_id: str = "t1", **fields: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def connected(config: SimulatorConfig | None = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+async def connected(
+    config: SimulatorConfig | None = None, *faults: Fault
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     config = config or SimulatorConfig(latency=QUICK, tts_realtime_factor=40)
-    async with (
-        running(config) as bed,
-        aiohttp.ClientSession() as session,
-        session.ws_connect(f"{bed.url}/tts/websocket", headers=KEY) as socket,
-    ):
-        yield socket
+    async with running(config) as bed, aiohttp.ClientSession() as session:
+        for fault in faults:
+            bed.app[FAULTS].add(fault)
+        async with session.ws_connect(f"{bed.url}/tts/websocket", headers=KEY) as socket:
+            yield socket
+        assert bed.app[FAULTS].active == []
 
 
 async def until(socket: aiohttp.ClientWebSocketResponse, kind: str) -> list[dict[str, Any]]:
@@ -135,3 +139,22 @@ async def test_http_routes_and_voices() -> None:
         assert (await session.get(f"{bed.url}/voices/{voices[0]['id']}")).status == 200
         assert (await session.get(f"{bed.url}/voices/none")).status == 404
         assert (await session.get(f"{bed.url}/voices", headers={"Authorization": "Bearer invalid"})).status == 401
+
+
+async def test_a_fault_may_wait_for_the_text_that_it_breaks() -> None:
+    fault = Fault(provider="cartesia", kind="error_event", containing="library")
+    async with connected(None, fault) as socket:
+        await socket.send_json(request("t1", **{"continue": False}))
+        assert (await until(socket, "done"))[-1]["context_id"] == "t1"
+        # Its second sentence is the one.
+        await socket.send_json(request("t2"))
+        await socket.send_json(request("t2", transcript="It is next to the library.", **{"continue": False}))
+        messages = await until(socket, "error")
+    assert messages[-1]["context_id"] == "t2"
+    assert audio(messages) == speak("Hello there. ", voice="agent-en", rate_hz=16000).pcm.tobytes()
+
+
+@pytest.mark.parametrize("fault", [{"provider": "deepgram", "kind": "cut"}, {"provider": "cartesia", "kind": "hang"}])
+def test_a_fault_where_no_text_is_there_cannot_wait_for_one(fault: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=r"containing|call_id"):
+        Fault.model_validate({**fault, "containing": "library"})

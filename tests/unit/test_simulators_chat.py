@@ -127,6 +127,13 @@ async def test_the_rate_limit_of_the_organisation() -> None:
     assert int(responses[2].headers["retry-after"]) > 0
 
 
+async def test_a_fault_may_wait_for_the_request_that_contains_a_text(bed: Bed) -> None:
+    bed.fault("llm", "unauthorized", containing="Is there parking?")
+    other = [{"role": "user", "content": "When are you open?"}]
+    statuses = [(await post(bed, document))[0].status for document in (body(messages=other), body(), body())]
+    assert statuses == [200, 401, 200]
+
+
 async def test_models(bed: Bed) -> None:
     async with aiohttp.ClientSession(headers=KEY) as session:
         listed = await (await session.get(f"{bed.url}/openai/v1/models")).json()

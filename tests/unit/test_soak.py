@@ -105,27 +105,31 @@ def test_a_soak_that_does_not_tell_does_not_pass() -> None:
     assert not verdict(samples)["turns unanswered"]
 
 
-def test_one_void_minute_voids_the_soak() -> None:
+def test_a_void_minute_tells_nothing_of_the_latency_and_all_of_the_rest() -> None:
     samples = [sample(minute) for minute in range(30)]
-    assert void_minutes(samples) == []
-    samples[12]["void reasons"] = 2
-    assert void_minutes(samples) == [12]
+    for minute in range(20, 26):
+        samples[minute].update({"void reasons": 1, "added p99 ms": 900.0 + minute})
+    assert void_minutes(samples) == [20, 21, 22, 23, 24, 25]
+    assert all(verdict(samples).values())
+    samples[22]["calls failed"] = 1
+    assert [line for line, passed in verdict(samples).items() if not passed] == ["calls failed"]
 
 
-def test_a_void_soak_is_told_by_exit_code_and_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("void", "code"), [(0, 0), (7, 0), (8, soak.EXIT_VOID)])
+def test_a_soak_of_which_too_much_is_void_is_told_by_exit_code_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], void: int, code: int
 ) -> None:
     samples = [sample(minute) for minute in range(30)]
+    for figures in samples[:void]:
+        figures["void reasons"] = 1
     monkeypatch.setattr(soak, "take_cores", lambda: (0, 1))
     monkeypatch.setattr(soak, "_measure", lambda *_: samples)
     monkeypatch.setattr("sys.argv", ["soak", "--calls", "5", "--out", str(tmp_path)])
-    assert soak.main() == 0
-    assert "VOID" not in capsys.readouterr().out
-    samples[3]["void reasons"] = 1
-    assert soak.main() == soak.EXIT_VOID
+    assert soak.main() == code
     shown = capsys.readouterr().out
-    assert "VOID" in shown and "PASS" not in shown
-    assert json.loads((tmp_path / "result.json").read_text())["void_minutes"] == [3]
+    assert ("VOID" in shown, "PASS" in shown) == (code != 0, code == 0)
+    assert (f"{void} samples" in shown) == (void > 0)
+    assert len(json.loads((tmp_path / "result.json").read_text())["void_minutes"]) == void
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40))

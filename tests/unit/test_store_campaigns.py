@@ -12,6 +12,7 @@ import pytest
 from serve_app.dialing.rules import Reason
 from serve_app.dialing.settling import settle_lead
 from serve_app.store.attempts import Attempts
+from serve_app.store.call_folding import CallFolding, CallState
 from serve_app.store.calls import Calls
 from serve_app.store.campaign_models import EVERYBODY
 from serve_app.store.campaign_rows import LeadRow
@@ -295,9 +296,9 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     await end(db, first.call_id, "busy", at=ended, detail="the network reported busy")
     await end(db, second.call_id, "not_answered", at=ended, detail=vague)
     assert (await lead_of(db, row, number(2))).last_reason == "retry_no_answer"
-    detail = "the network reported busy"
-    explain = Calls(db, TENANT).explain
-    assert await explain(second.call_id, vague={vague}, outcome="busy", detail=detail, verdict=settle_lead)
+    folding = CallFolding(db, TENANT)
+    busy = CallState("busy", "the network reported busy", ended, None)
+    assert (await folding.fold(second.call_id, None, lambda *_: busy, settle_lead))[0] == "corrected"
     one, two = [await lead_of(db, row, number(i)) for i in (1, 2)]
     assert (one.state, one.attempts, one.last_result, one.last_reason) == ("deferred", 1, "busy", "retry_busy")
     assert (two.state, two.attempts, two.last_result, two.last_reason) == ("deferred", 1, "busy", "retry_busy")
@@ -306,7 +307,8 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     await promote(db, later(hours=3), limit=9)
     again = {held.lead.id: held for held in (await claim(db, row)).leads}
     assert await Attempts(db, TENANT).get(again[two.id].attempt_id) is not None
-    await explain(second.call_id, vague={detail}, outcome="rejected", detail="late", verdict=settle_lead)
+    late = CallState("rejected", "late", ended, None)
+    assert (await folding.fold(second.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
     leased = await lead_of(db, row, number(2))
     assert (leased.state, leased.last_result, leased.attempts) == ("leased", "busy", 1)
 
@@ -430,6 +432,38 @@ async def test_leads_are_listed_in_pages(db: Database) -> None:
         found += [lead.number for lead in page]
     assert cursor is None and found == [number(i) for i in range(5)]
     assert [lead.number for lead in await Leads(db, TENANT).of_number(number(3))] == [number(3)]
+
+
+async def test_leads_are_found_by_their_tags_and_reasons(db: Database) -> None:
+    tags: list[list[str]] = [[], ["warm"], ["warm", 'x"y'], ["lukewarm"]]
+    row = await campaign(db, leads=[NewLead(number(i), tags=words) for i, words in enumerate(tags)])
+
+    async def found(**wanted: str) -> list[str]:
+        return [lead.number for lead in (await Leads(db, TENANT).list(row.id, limit=9, **wanted))[0]]  # type: ignore[arg-type]
+
+    assert await found(tag="warm") == [number(1), number(2)]
+    assert await found(tag='x"y') == [number(2)]
+    assert await found(tag="cold") == await found(reason="not_scrubbed") == []
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", "not_scrubbed"), limit=1)
+    assert len(await found(reason="not_scrubbed")) == 1
+
+
+async def test_what_was_scrubbed_is_recorded_and_opens_what_was_closed_for_want_of_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.store.leads.AT_ONCE", 2)
+    row = await campaign(db, leads=[number(i) for i in range(5)])
+    reasons = iter(["not_scrubbed", "scrub_stale", "no_consent"])
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", next(reasons)), limit=3)
+    at = datetime.now(UTC)
+    await Leads(db, TENANT).add(row.id, [NewLead(number(5))])
+    other = await campaign(db, leads=[number(0)], name="other")
+    assert await Leads(db, TENANT).scrubbed(row.id, at) == (5, 2)
+    leads = {lead.number: lead for lead in (await Leads(db, TENANT).list(row.id, limit=9))[0]}
+    assert [leads[number(i)].state for i in range(6)] == ["ready"] * 2 + ["barred"] + ["ready"] * 3
+    assert [leads[number(i)].scrubbed_at for i in range(6)] == [at] * 5 + [None], "who came later was not compared"
+    assert (await lead_of(db, other, number(0))).scrubbed_at is None
+    assert await Leads(db, TENANT).scrubbed(row.id, at - timedelta(days=1)) == (0, 0), "an older date is no news"
 
 
 # --- campaigns

@@ -25,6 +25,7 @@ from serve_app.clock import SystemClock
 from serve_app.dialing.settling import settle_lead
 from serve_app.store.attempts import Attempts
 from serve_app.store.base import new_id
+from serve_app.store.call_folding import CallFolding, CallState
 from serve_app.store.calls import Calls
 from serve_app.store.campaign_models import Lead
 from serve_app.store.campaign_rows import CampaignRow, LeadRow
@@ -157,8 +158,10 @@ class CampaignMachine(RuleBasedStateMachine):
         ended = [a for a in self.attempts() if a.status == "ended" and a.detail == VAGUE]
         if ended:
             attempt = data.draw(st.sampled_from(ended))
-            calls = Calls(self.db, self.tenant, clock=self.clock)
-            self.run(calls.explain(attempt.call_id, vague={VAGUE}, outcome="busy", detail="late", verdict=settle_lead))
+            assert attempt.ended_at is not None
+            state = CallState("busy", "late", attempt.ended_at, None)
+            folding = CallFolding(self.db, self.tenant, clock=self.clock)
+            self.run(folding.fold(attempt.call_id, None, lambda *_: state, settle_lead))
 
     @rule(data=st.data())
     def callee_opts_out(self, data: st.DataObject) -> None:

@@ -13,11 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.dialing.tenants import IntendedWork, intended_work
+from serve_app.store.base import new_id
 from serve_app.store.db import Database
 from serve_app.store.repositories import (
     Agents,
     ApiKeys,
     Attempts,
+    CallFolding,
     Calls,
     Events,
     Jobs,
@@ -203,8 +205,13 @@ async def test_ends_and_webhooks_at_once_do_not_deadlock(db: Database) -> None:
 # --- the life of a call
 
 
+async def ringing(calls: Calls, call_id: str) -> str:
+    event = RawEvent(new_id(), "vonage", "event:ringing", "u", {}, now())
+    return await CallFolding(calls.db, calls.tenant_id).reach(call_id, "ringing", now(), event)
+
+
 STEPS: dict[str, Callable[[Calls, str], Awaitable[object]]] = {
-    "ringing": lambda calls, call_id: calls.ringing(call_id, now()),
+    "ringing": lambda calls, call_id: ringing(calls, call_id),
     "answered": lambda calls, call_id: calls.answered(call_id, now()),
     "in_progress": lambda calls, call_id: calls.in_progress(call_id, now()),
 }
@@ -324,14 +331,22 @@ async def test_an_event_is_recorded_once(db: Database) -> None:
 
 async def test_what_an_event_changes_is_changed_with_its_record_and_once(db: Database) -> None:
     call, _ = await outbound(db)
-    calls, events = Calls(db, "acme"), Events(db, "acme")
+    calls, folding, events = Calls(db, "acme"), CallFolding(db, "acme"), Events(db, "acme")
     event = RawEvent("jti-1", "vonage", "event:ringing", "u", {}, now())
-    moved = await asyncio.gather(*(calls.ringing(call.id, now(), event=event) for _ in range(4)))
-    assert sorted(moved) == [False] * 3 + [True]
+    moved = await asyncio.gather(*(folding.reach(call.id, "ringing", now(), event) for _ in range(4)))
+    assert sorted(moved) == ["moved"] + ["repeated"] * 3
     assert not await events.record(event)
-    late = RawEvent("jti-2", "vonage", "event:answered", "u", {}, now())
-    assert await calls.answered(call.id, now(), event=late)
-    assert not await calls.answered(call.id, now(), event=late)
+    told = now()
+    late = RawEvent("jti-2", "vonage", "event:answered", "u", {}, told)
+    assert await folding.reach(call.id, "answered", told, late) == "moved"
+    assert await folding.reach(call.id, "answered", told, late) == "repeated"
+    # What moves nothing is left to `fold`, record and all; an earlier time of the answer is news.
+    for key, at, result in (("jti-3", told + timedelta(seconds=1), "stored"), ("jti-4", told - timedelta(1), "moved")):
+        again = RawEvent(key, "vonage", "event:answered", "u", {}, told)
+        assert await folding.reach(call.id, "answered", at, again) == result
+        assert await events.record(again) is (result == "stored")
+    known = await calls.get(call.id)
+    assert known is not None and known.answered_at == told - timedelta(1)
 
 
 async def test_naive_times_are_refused(db: Database) -> None:

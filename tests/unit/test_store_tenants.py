@@ -10,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from serve_app.dialing.settling import settle_lead
 from serve_app.store.base import Base
+from serve_app.store.call_folding import CallState
+from serve_app.store.callers import Callers
 from serve_app.store.campaign_models import Import, ImportChunk, ImportRowError
 from serve_app.store.campaigns import CampaignStats
 from serve_app.store.db import Database
@@ -26,6 +28,7 @@ from serve_app.store.repositories import (
     Agents,
     ApiKeys,
     Attempts,
+    CallFolding,
     Calls,
     Campaigns,
     Consents,
@@ -46,7 +49,7 @@ from serve_app.store.repositories import (
 )
 from serve_app.store.scope import TenantScope
 from tests.unit.campaign_support import allow, campaign, claim, end
-from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound
+from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound, rows_of
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
@@ -100,11 +103,17 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "by_carrier": lambda r, v: r.by_carrier("carrier-1"),
         "list": lambda r, v: r.list(limit=50),
         "active": lambda r, v: r.active(FUTURE),
-        "ringing": lambda r, v: r.ringing(v.live_call, NOW),
         "answered": lambda r, v: r.answered(v.live_call, NOW),
         "in_progress": lambda r, v: r.in_progress(v.live_call, NOW),
         "finish": lambda r, v: r.finish(v.live_call, status="failed", sample_rate_hz=8000, **END),
-        "explain": lambda r, v: r.explain(v.over_call, vague=["vague"], outcome="busy", detail="x"),
+    },
+    CallFolding: {
+        "reach": lambda r, v: r.reach(v.live_call, "answered", NOW, EVENT),
+        "fold": lambda r, v: r.fold(v.over_call, EVENT, lambda *_: CallState("busy", "x", NOW, NOW), settle_lead),
+    },
+    Callers: {
+        "lead": lambda r, v: r.lead(v.lead),
+        "last_called": lambda r, v: r.last_called(LEAD, OWN_NUMBER),
     },
     Attempts: {
         "get": lambda r, v: r.get(v.live_attempt),
@@ -125,6 +134,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     },
     Tenants: {
         "put": lambda r, v: r.put("mine", "enterprise"),
+        "change": lambda r, v: r.change("enterprise", weight=9),
         "get": lambda r, v: r.get(),
     },
     Campaigns: {
@@ -149,6 +159,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "of_call": lambda r, v: r.of_call(v.live_call),
         "delete": lambda r, v: r.delete(v.lead),
         "reopen": lambda r, v: r.reopen(v.campaign, lead_id=v.lead),
+        "scrubbed": lambda r, v: r.scrubbed(v.campaign, FUTURE),
         "list": lambda r, v: r.list(v.campaign, limit=50),
     },
     LeadClaims: {
@@ -220,9 +231,9 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
 }
 OWN = {
     (Tenants, "put"),
+    (Tenants, "change"),
     (Campaigns, "create"),
     (Consents, "record"),
-    (Numbers, "put"),
     (KillSwitches, "on"),
     (Imports, "create"),
     (Agents, "apply"),
@@ -233,25 +244,15 @@ OWN = {
     (DoNotCall, "add"),
     (ApiKeys, "create"),
 }
-REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
+REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add"), (Numbers, "put")}
 NOTHING: tuple[object, ...] = (
-    *(None, False, [], set(), (), {}, ([], None)),
+    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored", ("stored", None)),
     CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),
 )
 # Finds the tenant itself: that is its purpose.
 ACROSS = {(ApiKeys, "verify")}
-
-
-async def owned_rows(db: Database) -> list[tuple[object, ...]]:
-    """Everything that the owner has, in every table."""
-    rows: list[tuple[object, ...]] = []
-    async with db.session() as session:
-        for name, table in sorted(Base.metadata.tables.items()):
-            query = select(table).where(table.c.tenant_id == OWNER).order_by(*table.primary_key.columns)
-            rows += [(name, *row) for row in await session.execute(query)]
-    return rows
 
 
 async def populate_campaign(db: Database, victim: Victim) -> None:
@@ -314,7 +315,7 @@ def test_every_method_of_every_repository_is_attacked() -> None:
 @pytest.mark.parametrize("repository", list(ATTACKS), ids=lambda r: r.__name__)
 async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: type[TenantScope]) -> None:
     victim = await populate(db)
-    before = await owned_rows(db)
+    before = await rows_of(db, OWNER)
     assert {row[0] for row in before} == set(Base.metadata.tables)
     for name, attack in ATTACKS[repository].items():
         stranger = repository(db, STRANGER)
@@ -327,7 +328,7 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, repository: typ
             # A fresh tenant, so that rows which the stranger made do not count.
             result = await attack(repository(db, "initech"), victim)
             assert result in NOTHING, name
-        assert await owned_rows(db) == before, name
+        assert await rows_of(db, OWNER) == before, name
 
 
 async def test_a_job_carries_the_tenant_of_its_call(db: Database) -> None:

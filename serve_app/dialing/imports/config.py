@@ -26,6 +26,7 @@ Target = Literal[
     "consent",
     "consent_at",
     "consent_source",
+    "scrubbed_at",
 ]
 TARGETS: tuple[Target, ...] = get_args(Target)
 

@@ -29,7 +29,17 @@ _COLUMNS = (
     "time_zone",
     "region",
 )
-_RESULT_COLUMNS = ("lead_id", "state", "result", "reason", "attempts", "last_called_at", "next_at", "consent_at")
+_RESULT_COLUMNS = (
+    "lead_id",
+    "state",
+    "result",
+    "reason",
+    "attempts",
+    "last_called_at",
+    "next_at",
+    "consent_at",
+    "scrubbed_at",
+)
 
 
 def safe_cell(text: str) -> str:
@@ -105,6 +115,7 @@ def _cells(lead: LeadRow, keys: Sequence[str]) -> list[str]:
         _time(lead.last_called_at),
         _time(lead.next_at),
         _time(lead.consent_at),
+        _time(lead.scrubbed_at),
     ]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class ImportOptions:
     encoding: str | None = None
     delimiter: str | None = None
     sheet: str | None = None
+    scrubbed_at: datetime | None = None
+    """When the whole file was compared with the do-not-call registries; a column of it wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ async def make_ready(path: Path, kind: ImportKind, options: ImportOptions) -> Re
     if await asyncio.to_thread(is_workbook, path):
         text = path.with_name(f"{path.name}.csv")
         await to_csv(path, text, config.limits, options.sheet)
-        options = ImportOptions(options.mapping, options.region, "utf-8", ",", options.sheet)
+        options = replace(options, encoding="utf-8", delimiter=",")
         path = text
     return await asyncio.to_thread(_inspect, path, kind, options, config, sha256)
 
@@ -82,23 +85,39 @@ def too_large(config: ImportConfig) -> ImportRefused:
 
 def preview(ready: ReadyFile, now: datetime) -> RowResult:
     """How the first rows would be read; nothing is written."""
-    config = import_config()
+    limits = import_config().limits
+    with RowSource(ready.path, ready.form, longest_cell=limits.row_bytes) as source:
+        chunk = next(source.chunks(limits.preview_rows, header=ready.columns.has_header), None)
+    return _reader(ready, now).read(*((chunk.first_row, chunk.rows) if chunk is not None else (1, [])))
+
+
+def numbers_of(ready: ReadyFile, now: datetime) -> tuple[set[str], Counter[str]]:
+    """All numbers of a list of numbers that are not to be called, and why rows are none: code -> rows."""
+    limits = import_config().limits
+    reader, numbers, refused = _reader(ready, now), set[str](), Counter[str]()
+    with RowSource(ready.path, ready.form, longest_cell=limits.row_bytes) as source:
+        for chunk in source.chunks(limits.chunk_rows, header=ready.columns.has_header):
+            result = reader.read(chunk.first_row, chunk.rows)
+            numbers.update(row.number for row in result.accepted)
+            refused.update(fault.code for fault in result.faults)
+    return numbers, refused
+
+
+def _reader(ready: ReadyFile, now: datetime) -> RowReader:
     columns = ready.columns
-    layout = make_layout(
-        names=list(columns.names),
-        fields=dict(columns.fields),
-        custom=list(columns.custom),
-        region=ready.options.region,
-        to_call=ready.kind == "leads",
-        source="",
-        now=now.isoformat(),
-        config=config,
+    return RowReader(
+        make_layout(
+            names=list(columns.names),
+            fields=dict(columns.fields),
+            custom=list(columns.custom),
+            region=ready.options.region,
+            to_call=ready.kind == "leads",
+            source="",
+            now=now.isoformat(),
+            scrubbed_at=_utc(ready.options.scrubbed_at),
+            config=import_config(),
+        )
     )
-    with RowSource(ready.path, ready.form, longest_cell=config.limits.row_bytes) as source:
-        if columns.has_header:
-            source.rows(1)
-        rows = source.rows(config.limits.preview_rows)
-    return RowReader(layout).read(1 + columns.has_header, rows)
 
 
 async def create_import(
@@ -121,6 +140,7 @@ async def create_import(
         "skip_lines": form.skip_lines,
         "region": options.region,
         "sheet": options.sheet,
+        "scrubbed_at": _utc(options.scrubbed_at),
     }
     told = json.dumps([ready.sha256, ready.kind, campaign_id, mapping, reading], sort_keys=True)
     fingerprint = hashlib.sha256(told.encode()).hexdigest()
@@ -159,6 +179,10 @@ def _inspect(path: Path, kind: ImportKind, options: ImportOptions, config: Impor
             "split it; each part is an import of its own",
         )
     return ReadyFile(path, sha256, path.stat().st_size, form, columns, options, kind)
+
+
+def _utc(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat()
 
 
 def _sha256(path: Path, config: ImportConfig) -> str:

@@ -17,6 +17,7 @@ def layout_of(row: ImportRow, config: ImportConfig) -> Layout:
         to_call=row.kind == "leads",
         source=row.filename,
         now=row.created_at.isoformat(),
+        scrubbed_at=row.options["scrubbed_at"],
         config=config,
     )
 
@@ -30,6 +31,7 @@ def make_layout(
     to_call: bool,
     source: str,
     now: str,
+    scrubbed_at: str | None = None,
     config: ImportConfig,
 ) -> Layout:
     regions: dict[str, str] = {}
@@ -46,4 +48,5 @@ def make_layout(
         regions=regions,
         source=source,
         now=now,
+        scrubbed_at=scrubbed_at,
     )

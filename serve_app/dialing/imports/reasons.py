@@ -19,6 +19,7 @@ REASONS = {
     "country_unknown": "a country is told by two letters (ISO 3166-1), such as US",
     "consent_invalid": "consent is express, written or transactional; yes and no are read as express and none",
     "consent_at_invalid": "the time of a consent is a date such as 2026-01-31, and not in the future",
+    "scrubbed_at_invalid": "the time of the comparison with a list is a date such as 2026-01-31, and not in the future",
     "duplicate_in_file": "an earlier row of the file has the same number",
     "duplicate_existing": "the number was there before this import",
 }

@@ -52,6 +52,8 @@ class Layout(TypedDict):
     """Where a consent came from, if no column says so."""
     now: str
     """ISO 8601: a consent is not from the future."""
+    scrubbed_at: str | None
+    """ISO 8601 in UTC: when the whole file was compared with the do-not-call registries."""
 
 
 class _Refused(Exception):  # noqa: N818
@@ -107,7 +109,8 @@ class RowReader:
         fields = self._fields
         if fields.keys() <= _PLAIN:
             email = self._email(cells)
-            return LeadValues(row_no, number, first, last, email, custom_fields=custom, notes=tuple(self._notes))
+            rest: dict[str, Any] = {"scrubbed_at": layout["scrubbed_at"], "notes": tuple(self._notes)}
+            return LeadValues(row_no, number, first, last, email, custom_fields=custom, **rest)
         kind, given_at, source = self._consent(cells)
         return LeadValues(
             row_no,
@@ -124,6 +127,7 @@ class RowReader:
             kind,
             given_at,
             source,
+            self._moment(cells, "scrubbed_at") or layout["scrubbed_at"],
             tuple(self._notes),
         )
 
@@ -215,25 +219,25 @@ class RowReader:
         kind = "express" if kind in _YES else "" if kind in _NO else kind
         if kind and kind not in _CONSENTS:
             raise _Refused("consent", "consent_invalid", kind)
-        given_at = self._consent_at(cells)
+        given_at = self._moment(cells, "consent_at")
         if kind and given_at is not None:
             return kind, given_at, self._cell(cells, "consent_source") or self._layout["source"]
         if kind:
             self._notes.append("consent_without_date")
         return None, None, None
 
-    def _consent_at(self, cells: list[str]) -> str | None:
-        text = self._cell(cells, "consent_at")
+    def _moment(self, cells: list[str], target: str) -> str | None:
+        text = self._cell(cells, target)
         if not text:
             return None
         try:
-            given_at = datetime.fromisoformat(text)
-            given_at = given_at.astimezone(UTC) if given_at.tzinfo else given_at.replace(tzinfo=UTC)
+            at = datetime.fromisoformat(text)
+            at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
         except (ValueError, OverflowError):  # the first and the last day of time have no UTC everywhere
-            raise _Refused("consent_at", "consent_at_invalid", text) from None
-        if given_at > self._now:
-            raise _Refused("consent_at", "consent_at_invalid", text)
-        return given_at.isoformat()
+            raise _Refused(target, f"{target}_invalid", text) from None
+        if at > self._now:
+            raise _Refused(target, f"{target}_invalid", text)
+        return at.isoformat()
 
     def _custom(self, cells: list[str]) -> str:
         width = len(cells)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serve_app.dialing.rules.hours import Week, parse_week
+from serve_app.dialing.texts import PLAIN_TEXT
 
 Purpose = Literal["marketing", "informational"]
 ConsentKind = Literal["express", "written", "transactional"]
@@ -34,7 +35,9 @@ class ConsentRule(Document):
     """Whether a recorded consent is needed: `by_law` (of the callee's place), or `none` for a stated reason."""
 
     required: Literal["by_law", "none"] = "by_law"
-    reason: str = Field("", max_length=500, description="why calls without a recorded consent are lawful")
+    reason: str = Field(
+        "", max_length=500, pattern=PLAIN_TEXT, description="why calls without a recorded consent are lawful"
+    )
     max_age_days: int | None = Field(None, ge=1, le=3650)
 
     @model_validator(mode="after")
@@ -56,7 +59,9 @@ class CallingRules(Document):
     max_lifetime: int | None = Field(8, ge=1, le=1000, description="to one number, by this campaign")
     purpose: Purpose = "marketing"
     consent: ConsentRule = ConsentRule()
-    consent_scope: str = Field("", max_length=100, description="what consents must name, besides those for everything")
+    consent_scope: str = Field(
+        "", max_length=100, pattern=PLAIN_TEXT, description="what consents must name, besides those for everything"
+    )
     scrub_max_age_days: int | None = Field(None, ge=1, le=365, description="stricter than the law; empty: the law's")
 
     @field_validator("hours")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -217,13 +217,26 @@ class VonageEvent(BaseModel):
     @property
     def occurred_at(self) -> datetime | None:
         """`timestamp` as aware UTC, or None where it is missing or unreadable."""
-        if self.timestamp is None:
-            return None
-        try:
-            moment = datetime.fromisoformat(self.timestamp)
-        except ValueError:
-            return None
+        return _moment(self.timestamp)
+
+    @property
+    def talk_began_at(self) -> datetime | None:
+        """Of a `completed` event: when the talk began that is charged for; None: there was none, or it does not tell.
+
+        A call that nobody answered has a duration of 0, or none.
+        """
+        return _moment(self.start_time) if self.duration is not None and self.duration.strip("0.") else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Aware UTC; None for what is missing or unreadable."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_event(raw_body: bytes, query_items: Sequence[tuple[str, str]] = ()) -> VonageEvent:
@@ -236,6 +249,11 @@ def parse_event(raw_body: bytes, query_items: Sequence[tuple[str, str]] = ()) ->
             raise MalformedEvent("the webhook's body is not JSON") from error
     if not isinstance(document, dict):
         raise MalformedEvent("the webhook's body is not a JSON object")
+    return read_event(document)
+
+
+def read_event(document: Mapping[str, Any]) -> VonageEvent:
+    """An event from its fields, as they were sent. Raises MalformedEvent."""
     try:
         return VonageEvent.model_validate({key: value for key, value in document.items() if value not in (None, "")})
     except ValidationError as error:

@@ -29,6 +29,7 @@ TABLES = (
 ATTEMPT_INDEXES = (
     "one_attempt",
     "ix_attempts_unsettled",
+    "ix_attempts_given_up",
     "ix_attempts_tenant_id_to_number_created_at",
     "ix_attempts_tenant_id_campaign_id_created_at",
     "ix_attempts_tenant_id_from_number_created_at",
@@ -57,9 +58,15 @@ def upgrade() -> None:
     _kill_switches()
     _usage()
     _attempts()
+    _call_events()
+    op.create_index("ix_calls_carrier_call_id", "calls", ["carrier_call_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_calls_carrier_call_id", "calls")
+    op.drop_index("ix_call_events_unfolded", "call_events")
+    for column in ("attempt_id", "unfolded_since"):
+        op.drop_column("call_events", column)
     for index in ATTEMPT_INDEXES:
         op.drop_index(index, "attempts")
     for column in ATTEMPT_COLUMNS:
@@ -343,6 +350,14 @@ def _attempts() -> None:
     _partial_index("one_attempt", "attempts", ["lead_id", "number_in_lead"], of_a_lead, unique=True)
     unsettled = f"{of_a_lead} AND status = 'ended' AND settled_at IS NULL"
     _partial_index("ix_attempts_unsettled", "attempts", ["ended_at"], unsettled)
+    given_up = "status = 'ended' AND carrier_call_id IS NULL AND placing_at IS NOT NULL"
+    _partial_index("ix_attempts_given_up", "attempts", ["ended_at"], given_up)
     for column_name in ("to_number", "campaign_id", "from_number"):
         index = f"ix_attempts_tenant_id_{column_name}_created_at"
         op.create_index(index, "attempts", ["tenant_id", column_name, "created_at"])
+
+
+def _call_events() -> None:
+    op.add_column("call_events", _text("attempt_id", 36, nullable=True))
+    op.add_column("call_events", _time("unfolded_since", nullable=True))
+    _partial_index("ix_call_events_unfolded", "call_events", ["unfolded_since"], "unfolded_since IS NOT NULL")

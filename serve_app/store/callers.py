@@ -1,0 +1,82 @@
+"""Who is on the line: what is known of a callee, or of somebody who calls one of our numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Select, and_, case, select
+
+from serve_app.store.campaign_models import Campaign, Lead, OwnNumber
+from serve_app.store.campaign_rows import LeadRow
+from serve_app.store.db import Database
+from serve_app.store.models import Attempt
+from serve_app.store.rows import to_row
+from serve_app.store.scope import TenantScope
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLead:
+    """A lead and what its campaign says of it."""
+
+    lead: LeadRow
+    campaign_name: str
+    goal: str
+    agent_name: str
+    agent_version: int | None
+    """None: the newest."""
+
+
+class Callers(TenantScope):
+    async def lead(self, lead_id: str) -> KnownLead | None:
+        """The lead for whose sake a call is. None: it was erased."""
+        query = self._leads().where(Lead.tenant_id == self.tenant_id, Lead.id == lead_id)
+        async with self.db.session() as session:
+            found = (await session.execute(query)).first()
+            return None if found is None else _known(*found)
+
+    async def last_called(self, caller: str, dialled: str) -> KnownLead | None:
+        """The lead of the campaign that called this number last, from the number that was dialled if any did.
+
+        Only calls that were asked of the network count.
+        """
+        query = (
+            self._leads()
+            .join(Attempt, and_(Attempt.tenant_id == Lead.tenant_id, Attempt.lead_id == Lead.id))
+            .where(
+                Attempt.tenant_id == self.tenant_id,
+                Attempt.to_number == caller,
+                Attempt.placing_at.is_not(None),
+                Lead.state != "deleted",
+            )
+            .order_by(case((Attempt.from_number == dialled, 0), else_=1), Attempt.created_at.desc())
+            .limit(1)
+        )
+        async with self.db.session() as session:
+            found = (await session.execute(query)).first()
+            return None if found is None else _known(*found)
+
+    def _leads(self) -> Select[Lead, Campaign]:
+        return select(Lead, Campaign).join(
+            Campaign, and_(Campaign.tenant_id == Lead.tenant_id, Campaign.id == Lead.campaign_id)
+        )
+
+
+def _known(lead: Lead, campaign: Campaign) -> KnownLead:
+    return KnownLead(to_row(LeadRow, lead), campaign.name, campaign.goal, campaign.agent_name, campaign.agent_version)
+
+
+async def owner_of(db: Database, *numbers: str | None) -> str | None:
+    """The tenant to whom one of these numbers belongs, in their order: a webhook without our link names numbers only.
+
+    A retired number is still answered, unless another tenant has it now. None: to nobody, or to more than one.
+    """
+    asked = [number for number in numbers if number is not None]
+    query = select(OwnNumber.e164, OwnNumber.tenant_id, OwnNumber.state).where(OwnNumber.e164.in_(asked))
+    async with db.session() as session:
+        owners = (await session.execute(query)).all()
+    for number in asked:
+        in_use = {tenant for e164, tenant, state in owners if e164 == number and state != "retired"}
+        tenants = in_use or {tenant for e164, tenant, _ in owners if e164 == number}
+        if len(tenants) == 1:
+            return str(tenants.pop())
+    return None
