@@ -4,7 +4,7 @@ UV := .tools/bin/uv
 PARLEY := .venv/bin/parley
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 
-.PHONY: run demo test check bench bench-windows bench-imports bench-claims bench-dialer bench-codec bench-calls bench-scale bench-soak setup clean
+.PHONY: run demo test check bench bench-windows bench-imports bench-webhooks bench-claims bench-dialer bench-codec bench-calls bench-scale bench-soak setup clean
 
 run: setup          ## start the platform, place the demo call, keep serving until Ctrl-C
 	$(PARLEY) up --demo
@@ -30,11 +30,18 @@ bench-windows: setup ## calling windows against the wall clock, every minute of 
 bench-imports: setup ## 100,000 and 1,000,000 leads into SQLite, in time and memory, undisturbed and killed half way (5 min)
 	.venv/bin/python -m load_tests.imports $(ARGS)
 
+bench-webhooks: setup ## webhooks at 300/s against the API: how fast they are acknowledged, and opt-outs meanwhile (SQLite; half a minute)
+	.venv/bin/python -m load_tests.webhooks $(ARGS)
+
 bench-claims: setup ## claims of leads: durable decisions a second, and 1,000,000 leads against 10,000 (SQLite, PostgreSQL; 10 min)
 	.venv/bin/python -m load_tests.claims
 
-bench-dialer: setup ## feeder and dialer die at 100,000 points on simulated time: no lead lost, nothing dialed twice (hours)
-	PARLEY_CRASH_ROUNDS=900 .venv/bin/python -m pytest -q -s -p no:xdist --timeout 0 -k sqlite tests/unit/test_feeder_crashes.py
+bench-dialer: setup ## the dialer dies at 100,000 points on simulated time and 1,000 times as a process; pace, switches, FLUSHALL (hours)
+	.venv/bin/python -m load_tests.crash_points
+	.venv/bin/python -m load_tests.dialer kills
+	.venv/bin/python -m load_tests.dialer --sql postgresql pace
+	.venv/bin/python -m load_tests.dialer switches
+	.venv/bin/python -m load_tests.dialer redis
 
 bench-codec: setup  ## a 20 ms frame transcoded in process, by one pool call per frame, by one per tick (one minute)
 	.venv/bin/python -m load_tests.micro.codec_pool

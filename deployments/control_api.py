@@ -46,8 +46,13 @@ class ControlApi:
                 describe_runtime=self._describe,
             )
         )
+        self._sweeping = asyncio.create_task(self._app.state.inbox.run())
         await first_start(self._runtime.settings, self._runtime.db)
         prefer_calls(WEBHOOK_NICENESS)
+
+    async def check_health(self) -> None:
+        if self._sweeping.done():
+            raise RuntimeError(f"the loop that folds what was left behind ended: {self._sweeping}")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app

@@ -2,7 +2,8 @@
 
 A decision is a lead that was looked at with all that SQL knows of its number, decided on by the calling rules, and
 given its call and its attempt, durably: SQLite commits with `synchronous=FULL`, PostgreSQL with its defaults. What the
-disk itself can do is printed beside it.
+disk itself can do is printed beside it. The claims of one tenant wait for each other, so each claimer has one of its
+own; the calls of a round end before the next. Whether it matters how many wait is asked in turns of the two campaigns.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, update
 
 from load_tests.micro.figures import ROUNDS, Figure, print_figures
 from serve_app.dialing.lead_choice import CallerNumber, LeadChooser, Terms
@@ -33,8 +34,10 @@ from serve_app.store.db import Database
 from serve_app.store.lead_claims import LeadClaims
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.migrate import upgrade
+from serve_app.store.models import Attempt
 
 TENANT = "bench"
+"""And a number, for each claimer."""
 OWN = "+12025550100"
 RULES = {
     "countries": ["US"],
@@ -72,59 +75,72 @@ def number(index: int) -> str:
     return f"+1212{2_000_000 + index:07d}"
 
 
-async def campaign(db: Database, name: str) -> str:
-    await Agents(db, TENANT).apply("front-desk", {"a": 1})
-    row = await Campaigns(db, TENANT).create(name, "front-desk", calling_rules=RULES)
-    await Campaigns(db, TENANT).start(row.id)
+async def campaign(db: Database, name: str, tenant: str = TENANT) -> str:
+    await Agents(db, tenant).apply("front-desk", {"a": 1})
+    row = await Campaigns(db, tenant).create(name, "front-desk", calling_rules=RULES)
+    await Campaigns(db, tenant).start(row.id)
     return row.id
 
 
-async def claim(db: Database, campaign_id: str, limit: int) -> int:
-    claims = LeadClaims(db, TENANT)
+async def claim(db: Database, campaign_id: str, limit: int, tenant: str = TENANT) -> float:
+    """Milliseconds of one claim."""
+    claims, began = LeadClaims(db, tenant), time.perf_counter()
     claimed = await claims.claim(campaign_id, chooser(), owner="bench", limit=limit, lease_s=600, now=NOON)
+    took_ms = (time.perf_counter() - began) * 1e3
     if len(claimed.leads) != limit:
         raise RuntimeError(f"{len(claimed.leads)} of {limit} leads were claimed: {claimed}")
-    return len(claimed.leads)
+    return took_ms
 
 
 async def decisions(db: Database, *, at_once: int) -> list[float]:
-    """Decisions per second, once per round, by `at_once` claimers of a campaign each."""
+    """Decisions per second, once per round, by `at_once` claimers of a tenant each."""
     per_campaign = BATCH * BATCHES * (ROUNDS + 1)
-    ids = [await campaign(db, f"rate {index}") for index in range(at_once)]
-    for index, campaign_id in enumerate(ids):
-        first = index * per_campaign
-        for start in range(first, first + per_campaign, 1000):
-            leads = [NewLead(number(i)) for i in range(start, min(start + 1000, first + per_campaign))]
-            await Leads(db, TENANT).add(campaign_id, leads)
+    ids = {}
+    for index in range(at_once):
+        tenant = f"{TENANT}{index}"
+        ids[tenant] = await campaign(db, "rate", tenant)
+        for start in range(0, per_campaign, 1000):
+            leads = [NewLead(number(i)) for i in range(start, min(start + 1000, per_campaign))]
+            await Leads(db, tenant).add(ids[tenant], leads)
 
-    async def some(campaign_id: str) -> None:
+    async def some(tenant: str) -> None:
         for _ in range(BATCHES):
-            await claim(db, campaign_id, BATCH)
+            await claim(db, ids[tenant], BATCH, tenant)
 
     rates = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for campaign_id in ids:
-                group.create_task(some(campaign_id))
+            for tenant in ids:
+                group.create_task(some(tenant))
         rates.append(at_once * BATCH * BATCHES / (time.perf_counter() - began))
+        await end_calls(db)
     return rates[1:]  # the first warms the caches of statements
 
 
-async def depth(db: Database, name: str, leads: int, first: int) -> list[float]:
-    """Milliseconds to claim one lead of a campaign with `leads` of which all but `READY` wait for later."""
-    campaign_id = await campaign(db, name)
-    await fill(db, campaign_id, leads, first)
-    times = []
+async def end_calls(db: Database) -> None:
+    ended = update(Attempt).where(Attempt.status != "ended").values(status="ended", disposition="busy", ended_at=NOON)
+    async with db.transaction() as session:
+        await session.execute(ended.execution_options(synchronize_session=False))
+
+
+async def depths(db: Database) -> tuple[list[float], list[float]]:
+    """Milliseconds to claim one lead of a campaign with `SHALLOW` leads, and of one with `DEEP`.
+
+    All but `READY` of each wait for later. In turns, so that both see the same machine.
+    """
+    shallow, deep = await campaign(db, "shallow"), await campaign(db, "deep")
+    await fill(db, shallow, SHALLOW, 0)
+    await fill(db, deep, DEEP, SHALLOW)
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(READY):
-        began = time.perf_counter()
-        await claim(db, campaign_id, 1)
-        times.append((time.perf_counter() - began) * 1e3)
+        times[0].append(await claim(db, shallow, 1))
+        times[1].append(await claim(db, deep, 1))
     return times
 
 
 async def fill(db: Database, campaign_id: str, leads: int, first: int) -> None:
-    later = NOON + timedelta(days=1)
+    later, every = NOON + timedelta(days=1), leads // READY
     for start in range(0, leads, 20_000):
         rows = [
             {
@@ -136,9 +152,9 @@ async def fill(db: Database, campaign_id: str, leads: int, first: int) -> None:
                 "high_value": False,
                 "tags": [],
                 "custom_fields": {},
-                "state": "deferred",
-                "next_at": later,
-                "queue_at": later,
+                "state": "deferred" if index % every else "ready",
+                "next_at": later if index % every else NOON,
+                "queue_at": later if index % every else NOON,
                 "attempts": 0,
                 "epoch": 0,
                 "created_at": NOON,
@@ -148,13 +164,6 @@ async def fill(db: Database, campaign_id: str, leads: int, first: int) -> None:
         ]
         async with db.transaction() as session:
             await (await session.connection()).execute(insert(Lead), rows)
-    every = leads // READY
-    async with db.transaction() as session:
-        mine = select(Lead.id, func.row_number().over(order_by=Lead.id).label("n"))
-        numbered = mine.where(Lead.campaign_id == campaign_id).subquery()
-        some = select(numbered.c.id).where(numbered.c.n % every == 0)
-        ready = update(Lead).where(Lead.id.in_(some)).values(state="ready", next_at=NOON, queue_at=NOON)
-        await session.execute(ready.execution_options(synchronize_session=False))
 
 
 def fsyncs_per_s(folder: Path) -> float:
@@ -179,16 +188,15 @@ def postgres(folder: Path) -> Iterator[str]:
 
 
 async def measure(url: str, kind: str, *, aim: float, at_once: int) -> list[Figure]:
-    upgrade(url)
+    await asyncio.to_thread(upgrade, url)
     db = await Database.connect(url)
     try:
         rates = await decisions(db, at_once=at_once)
-        shallow = await depth(db, "shallow", SHALLOW, 1_000_000)
-        deep = await depth(db, "deep", DEEP, 2_000_000)
+        shallow, deep = await depths(db)
     finally:
         await db.aclose()
     ratio = statistics.median(deep) / statistics.median(shallow)
-    who = "one claimer" if at_once == 1 else f"{at_once} claimers"
+    who = "one claimer" if at_once == 1 else f"{at_once} tenants at once"
     return [
         Figure(f"{kind}: durable decisions, batches of {BATCH}, {who}", aim, "/s", rates, at_least=True),
         Figure(f"{kind}: claim of one lead, {SHALLOW:,} in the campaign", 20, "ms p50", shallow),
@@ -202,8 +210,10 @@ def main() -> int:
     # Where the program's own database would be: a temporary folder may be memory.
     folder = Path(tempfile.mkdtemp(prefix=".bench-claims-", dir=Path.cwd()))
     try:
-        Console().print(f"the disk does {fsyncs_per_s(folder):,.0f} fsyncs/s of 4 KB")
+        console = Console()
+        console.print(f"SQLite; the disk does {fsyncs_per_s(folder):,.0f} fsyncs/s of 4 KB")
         figures = asyncio.run(measure(f"sqlite:///{folder}/parley.db", "SQLite", aim=300, at_once=1))
+        console.print(f"PostgreSQL; the disk does {fsyncs_per_s(folder):,.0f} fsyncs/s of 4 KB")
         with postgres(folder / "pg") as url:
             figures += asyncio.run(measure(url, "PostgreSQL", aim=1500, at_once=4))
         print_figures("Claims of leads", figures)

@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from load_tests.control_cost.__main__ import a_redis
 from load_tests.micro.figures import Figure, print_figures
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
+from serve_app.conversation.opt_out_keeper import OptOutKeeper
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.log import configure_logging
 from serve_app.settings import LogSettings, Settings
@@ -50,6 +53,7 @@ from serve_app.store.live import LiveState
 from serve_app.store.migrate import upgrade
 from serve_app.store.models import Call, CallEvent
 from serve_app.store.objects import ObjectStore
+from serve_app.store.parked_opt_outs import HeardOptOut
 from serve_app.store.repositories import ApiKeys, Attempts
 
 SECRET = "signature-secret-of-the-webhook-bench"
@@ -58,8 +62,9 @@ FROM = "+12025550100"
 ACK_MS, OPT_OUT_MS = 50.0, 1000.0
 STORIES = (("started", "ringing", "busy", "completed"), ("started", "ringing", "timeout"), ("ringing", "completed"))
 OPT_OUTS = 20
-WAITING_LEADS = 20_000
+WAITING_LEADS = 5_000
 START_TIMEOUT_S = 60.0
+DRAIN_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +185,35 @@ async def send_all(session: aiohttp.ClientSession, every: list[Delivery], rate: 
     return took
 
 
-async def opt_outs(session: aiohttp.ClientSession, db: Database, base: str, key: str, seconds: float) -> list[float]:
-    """Milliseconds from the request to list a number until its commit is seen, all leads of it closed with it."""
+async def opt_outs(
+    db: Database, first: int, seconds: float, list_number: Callable[[str], Awaitable[None]]
+) -> list[float]:
+    """Milliseconds until a number is seen to be listed, all leads of it closed with it; one after the other."""
     took = []
-    for index in range(OPT_OUTS):
+    for index in range(first, first + OPT_OUTS):
         await asyncio.sleep(seconds / OPT_OUTS)
         listed = number(1_000_000 + index)
         began = time.perf_counter()
-        document = {"number": listed, "text": "by the benchmark"}
-        url, headers = f"{base}/api/v1/do-not-call", {"Authorization": f"Bearer {key}"}
-        async with session.post(url, json=document, headers=headers) as response:
-            response.raise_for_status()
+        await list_number(listed)
         async with db.session() as reading:
             states = list(await reading.scalars(select(Lead.state).where(Lead.number == listed)))
         took.append((time.perf_counter() - began) * 1000)
         if states != ["barred", "barred"]:
             raise RuntimeError(f"the leads of a listed number are {states}")
     return took
+
+
+async def _by_api(session: aiohttp.ClientSession, base: str, key: str, listed: str) -> None:
+    document = {"number": listed, "text": "by the benchmark"}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with session.post(f"{base}/api/v1/do-not-call", json=document, headers=headers) as response:
+        response.raise_for_status()
+
+
+async def _by_words(db: Database, live: LiveState, listed: str) -> None:
+    """What a session does once it has understood the words."""
+    heard = HeardOptOut(TENANT, "no call of this benchmark", listed, "phrase", "stop calling me", datetime.now(UTC))
+    await OptOutKeeper(db, live).write(heard)
 
 
 async def waiting_leads(db: Database) -> None:
@@ -213,7 +230,7 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
     key, _ = await ApiKeys(db, TENANT).create("bench")
     port = 18_000 + os.getpid() % 10_000
     command = [sys.executable, "-m", "load_tests.webhooks", "--serve", sql, redis, str(folder), str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             base = f"http://127.0.0.1:{port}"
@@ -225,11 +242,13 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
             every = deliveries(port, measured, random.Random(1))[: round(rate * seconds)]
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(send_all(session, every, rate))
-                listing = group.create_task(opt_outs(session, db, base, key, seconds * 0.9))
+                by_api = group.create_task(opt_outs(db, 0, seconds * 0.9, partial(_by_api, session, base, key)))
+                by_words = group.create_task(opt_outs(db, OPT_OUTS, seconds * 0.9, partial(_by_words, db, live)))
+            behind_s = await _drained(db)
             await _check(db, every)
     finally:
         server.terminate()
-        server.wait(10)
+        await server.wait()
     await live.aclose()
     await db.aclose()
     acks = sorted(sending.result())
@@ -237,6 +256,7 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
     print(
         f"{len(acks)} webhooks at {rate:g}/s: p50 {tail[49]:.1f} ms, p99 {tail[98]:.1f} ms, longest {acks[-1]:.1f} ms"
     )
+    print(f"the last of them was folded {behind_s:.1f} s after the last was sent")
     seconds_of = [sorted(sending.result()[i : i + round(rate)]) for i in range(0, len(acks), round(rate))]
     return [
         Figure(
@@ -245,8 +265,21 @@ async def measure(sql: str, redis: str, folder: Path, rate: float, seconds: floa
             "ms",
             [part[-max(1, len(part) // 100)] for part in seconds_of],
         ),
-        Figure("opt-out: committed and its leads closed", OPT_OUT_MS, "ms", listing.result()),
+        Figure("opt-out heard in a call: committed, its leads closed", OPT_OUT_MS, "ms", by_words.result()),
+        Figure("opt-out by the API: committed, its leads closed", OPT_OUT_MS, "ms", by_api.result()),
     ]
+
+
+async def _drained(db: Database) -> float:
+    """Seconds until everything that was acknowledged is folded."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < DRAIN_TIMEOUT_S:
+        async with db.session() as session:
+            waiting = select(func.count()).select_from(CallEvent).where(CallEvent.unfolded_since.is_not(None))
+            if not await session.scalar(waiting):
+                return time.perf_counter() - began
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"acknowledged webhooks were not folded within {DRAIN_TIMEOUT_S:g} s")
 
 
 async def _check(db: Database, sent: list[Delivery]) -> None:
@@ -261,9 +294,9 @@ async def _check(db: Database, sent: list[Delivery]) -> None:
         raise RuntimeError(f"{kept} of {len(sent)} webhooks are on record; {len(over - ended)} ends were lost")
 
 
-async def _until_up(session: aiohttp.ClientSession, base: str, server: subprocess.Popen[bytes]) -> None:
+async def _until_up(session: aiohttp.ClientSession, base: str, server: asyncio.subprocess.Process) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and server.returncode is None:
         try:
             async with session.get(f"{base}/api/v1/agents"):
                 return

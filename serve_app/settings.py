@@ -7,12 +7,14 @@ defaults below. An unknown key is an error that names the nearest valid one; so 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import platformdirs
 import yaml
@@ -82,6 +84,11 @@ class ObjectSettings(Section):
     url: OptionalText = None
 
 
+def false_is_off(value: object) -> object:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class VonageSettings(Section):
     api_key: OptionalText = None
     application_id: OptionalText = None
@@ -102,10 +109,26 @@ class VonageSettings(Section):
         None, description="calls that the account carries at once, ringing or answered; empty: it states no limit"
     )
     request_timeout_s: float = Field(8, gt=0)
+    machine_detection: Annotated[Literal["off", "continue", "hangup"], BeforeValidator(false_is_off)] = Field(
+        "off",
+        description="whether the network listens for answering machines, which it charges for: off, or what follows "
+        "when it hears one: the call goes on, or is ended",
+    )
 
     @property
     def configured(self) -> bool:
         return all((self.application_id, self.private_key, self.signature_secret, self.from_number))
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Plain HTTP to a loopback address: a simulator that somebody runs alone (`parley simulators`)."""
+        url = urlsplit(self.base_url)
+        if url.scheme != "http" or url.hostname is None:
+            return False
+        try:
+            return url.hostname == "localhost" or ipaddress.ip_address(url.hostname).is_loopback
+        except ValueError:
+            return False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -294,7 +317,8 @@ def check_fallbacks(settings: Settings) -> None:
 def check_mode(settings: Settings) -> None:
     """Refuse what could place a call that should not be placed, or run production on a stand-in."""
     simulated = settings.simulated
-    if settings.dialing.simulated_clock is not None and "vonage" not in simulated:
+    real = settings.mode == "production" or not settings.telephony.vonage.on_this_machine
+    if settings.dialing.simulated_clock is not None and "vonage" not in simulated and real:
         raise SettingsError(
             "dialing.simulated_clock: telephony.vonage is a real phone network, and real people are called by the real "
             "time only. Remove the clock, or the Vonage keys."

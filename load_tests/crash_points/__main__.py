@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,7 +20,8 @@ from pathlib import Path
 from rich.console import Console
 
 from load_tests.crash_points.carrier import ContractBroken
-from load_tests.crash_points.world import Tally, play, quiet
+from load_tests.crash_points.rounds import end_with_parent, play
+from load_tests.crash_points.world import Tally
 from load_tests.micro.figures import Figure, print_figures
 from serve_app.store.migrate import upgrade
 
@@ -38,6 +41,12 @@ def main() -> int:
     options = arguments.parse_args()
     fast = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="crash-points-", dir=fast if fast.is_dir() else None))
+
+    def stop(*_: object) -> None:
+        shutil.rmtree(folder)
+        os._exit(128 + signal.SIGTERM)  # the processes of the pool see that, and end too
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         template = folder / "template.db"
         upgrade(f"sqlite:///{template}")
@@ -52,7 +61,7 @@ def main() -> int:
 def _play_all(template: Path, folder: Path, seeds: object, options: argparse.Namespace) -> tuple[Tally, list[str]]:
     tally, broken = Tally(), list[str]()
     told_at, began_at = time.monotonic(), time.monotonic()
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"), quiet) as pool:
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         running: set[Future[Tally]] = set()
         while True:
             enough = not options.rounds and tally.deaths.total() >= options.points

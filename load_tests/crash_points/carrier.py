@@ -89,7 +89,15 @@ class Carrier:
     # --- what the platform asks for
 
     async def create_call(
-        self, to: str, from_: str, *, event_url: str, answer_url: str, ringing_timer: int, length_timer: int
+        self,
+        to: str,
+        from_: str,
+        *,
+        event_url: str,
+        answer_url: str,
+        ringing_timer: int,
+        length_timer: int,
+        on_machine: str | None,
     ) -> PlacedCall:
         attempt_id = parse_qs(urlsplit(event_url).query)["attempt"][0]
         fate = self._rng.choices(list(FATES), list(FATES.values()))[0]
@@ -131,7 +139,9 @@ class Carrier:
             lambda: _snapshot(line) if (line := self.lines.get(carrier_call_id)) is not None else None
         )
 
-    async def list_calls(self, date_start: datetime, date_end: datetime) -> list[CallSnapshot]:
+    async def list_calls(
+        self, date_start: datetime, date_end: datetime, turn: Callable[[], Awaitable[None]] | None = None
+    ) -> list[CallSnapshot]:
         def listed() -> list[CallSnapshot]:
             now = self._clock.monotonic()
             return [
@@ -140,6 +150,8 @@ class Carrier:
                 if date_start <= line.started_at <= date_end and line.listed_from <= now
             ]
 
+        if turn is not None:
+            await turn()
         return await self._asked(listed)
 
     async def _asked(self, act: Callable[[], Any]) -> Any:

@@ -34,10 +34,11 @@ _running: contextvars.ContextVar[Process | None] = contextvars.ContextVar("_runn
 
 
 class Process:
-    """One life of a process. It dies at its `points`-th point; None: never."""
+    """One life of a process. It dies at its `points`-th point (None: never), or at the first one of name `fatal`."""
 
-    def __init__(self, rng: Random, points: int | None) -> None:
+    def __init__(self, rng: Random, points: int | None, fatal: str | None = None) -> None:
         self._rng = rng
+        self._fatal = fatal
         self._left = points
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self.alive = True
@@ -70,7 +71,7 @@ class Process:
             raise asyncio.CancelledError
         if self._left is not None:
             self._left -= 1
-            if self._left <= 0:
+            if self._left <= 0 or what == self._fatal:
                 self._die(what)
                 raise asyncio.CancelledError
 

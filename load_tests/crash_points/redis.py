@@ -27,7 +27,7 @@ class SimulatedRedis:
         self._slots: dict[str, float] = {}
         self._kept: dict[str, tuple[str, float]] = {}
         self._leases: dict[str, tuple[float, float]] = {}
-        self._rate_s = 0.0
+        self._rates_s: dict[str, float] = {}
         self._capacity_from = self._clock.monotonic() + back_after_s
 
     def reachable(self) -> AbstractContextManager[None]:
@@ -49,12 +49,12 @@ class SimulatedRedis:
     async def release(self, slot_id: str) -> None:
         await exchange("redis", lambda: self._slots.pop(slot_id, None))
 
-    async def throttle(self, _key: str, per_second: float, *, longest_s: float | None = None) -> float:
+    async def throttle(self, key: str, per_second: float, *, longest_s: float | None = None) -> float:
         def next_slot() -> float:
             now = self._clock.monotonic()
-            wait_s = max(0.0, self._rate_s - now)
+            wait_s = max(0.0, self._rates_s.get(key, 0.0) - now)
             if longest_s is None or wait_s <= longest_s:
-                self._rate_s = now + wait_s + RATE_MARGIN / per_second
+                self._rates_s[key] = now + wait_s + RATE_MARGIN / per_second
             return wait_s
 
         return await exchange("redis", next_slot)

@@ -7,63 +7,43 @@ the reconciler of the workers. Simulated are time, Redis and the phone network, 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import logging
 import math
-import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
-from urllib.parse import urlsplit
-
-import jwt
-import structlog
-import uuid_utils
-from starlette.requests import Request
 
 from load_tests.crash_points.carrier import Carrier, ContractBroken, Line
-from load_tests.crash_points.processes import Process, outside, sql_engine
+from load_tests.crash_points.processes import Process, outside
 from load_tests.crash_points.redis import SimulatedRedis
+from load_tests.crash_points.session import TENANT, converse
+from load_tests.crash_points.webhooks import SECRET, WebhookServer
 from serve_app.api.deps import ApiDeps
-from serve_app.api.problems import ProblemError
-from serve_app.api.webhooks import answer_webhook, event_webhook
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer
 from serve_app.dialing.feeder import Feeder
-from serve_app.dialing.links import ANSWER_PATH
 from serve_app.dialing.plans import Plans
-from serve_app.dialing.settling import settle_lead
-from serve_app.errors import UnavailableError
 from serve_app.jobs.finalize import RECONCILE_EVERY_S, reconcile
-from serve_app.scenarios.virtual_time import run_virtual
 from serve_app.settings import Settings
 from serve_app.store.agents import Agents
-from serve_app.store.attempts import Attempts
-from serve_app.store.calls import Calls
 from serve_app.store.campaign_models import CLOSED_LEAD
 from serve_app.store.campaigns import Campaigns, CampaignStateConflict
 from serve_app.store.db import Database
-from serve_app.store.do_not_call import DoNotCall
 from serve_app.store.leads import Leads, NewLead
 
-TENANT = "acme"
 START = datetime(2026, 11, 23, 15, tzinfo=UTC)  # a Monday, ten in the morning where the leads are
 SESSIONS = 8
 DIALERS = 2
-MOST_POINTS = 160
+MOST_POINTS = 250
 """A process lives for at most so many points. Most live for far fewer: each order of magnitude is as likely."""
+AT_THE_REQUEST = 0.1
+"""Of the lives: those that end at the request of a call, if they come to one."""
 LONGEST_ROUND_S = 8 * 3600.0
-SETTLE_S = 300.0
-SECRET = "signature-secret-of-the-simulation-0123456789"
+SETTLE_S = 120.0
 AGENT = {
     "name": "front-desk",
     "business": "Riverside Dental",
@@ -125,54 +105,6 @@ class SimulatedClock(SystemClock):
         return START + timedelta(seconds=self.monotonic())
 
 
-def quiet() -> None:
-    """What a process logs in its troubles is what they are about."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-
-def play(template: Path, folder: Path, seed: int, *, leads: int) -> Tally:
-    """One round, on a copy of the migrated database `template`. Raises ContractBroken, which names the seed."""
-    database = folder / f"round-{seed}.db"
-    database.write_bytes(template.read_bytes())
-    try:
-        with _one_clock(), _ids_in_order():
-            return run_virtual(_play(database, seed, leads))
-    finally:
-        for file in folder.glob(f"{database.name}*"):
-            file.unlink()
-
-
-@contextmanager
-def _one_clock() -> Iterator[None]:
-    """Also where a clock is not handed in."""
-    with (
-        patch.object(SystemClock, "now", SimulatedClock.now),
-        patch.object(SystemClock, "monotonic", SimulatedClock.monotonic),
-    ):
-        yield
-
-
-@contextmanager
-def _ids_in_order() -> Iterator[None]:
-    """The same ids whenever a round is played again."""
-    numbers = count(1)
-    with patch.object(uuid_utils, "uuid7", lambda: uuid.UUID(int=next(numbers))):
-        yield
-
-
-async def _play(database: Path, seed: int, leads: int) -> Tally:
-    engine = sql_engine(database)
-    db = Database(engine.url, engine)
-    try:
-        world = World(db, Random(seed), leads)
-        await world.run()
-        return world.tally
-    except ContractBroken as error:
-        raise ContractBroken(f"seed {seed}, {leads} leads: {error}") from error
-    finally:
-        await db.aclose()
-
-
 class World:
     """One campaign from its start to its end."""
 
@@ -182,7 +114,7 @@ class World:
         self.tally = Tally(leads=leads)
         self.clock = SimulatedClock()
         self.redis: Any = SimulatedRedis(self.clock, SESSIONS)
-        self.carrier: Any = Carrier(rng, self.clock, self._webhook, self._converse)
+        self.carrier: Any = Carrier(rng, self.clock, self._deliver, self._converse)
         self.settings = Settings.model_validate(
             {
                 "server": {"public_url": "https://parley.example"},
@@ -197,17 +129,17 @@ class World:
                 },
             }
         )
-        self._deps = ApiDeps(
-            settings=self.settings,
-            db=db,
-            live=self.redis,
-            objects=SimpleNamespace(),  # type: ignore[arg-type]  # no webhook stores an object
-            control=self.carrier,
-            simulated_network=True,
-            clock=self.clock,
+        self._api = WebhookServer(
+            ApiDeps(
+                settings=self.settings,
+                db=db,
+                live=self.redis,
+                objects=SimpleNamespace(),  # type: ignore[arg-type]  # no webhook stores an object
+                control=self.carrier,
+                simulated_network=True,
+                clock=self.clock,
+            )
         )
-        self._app = SimpleNamespace(state=SimpleNamespace(deps=self._deps, links=self._deps.links()))
-        self._api: Process | None = None
         self._lives = 0
         self._mortal = True
         asyncio.get_running_loop().set_exception_handler(self._fault)
@@ -222,7 +154,7 @@ class World:
         await campaigns.start(row.id)
         platform = [
             *(outside(self._supervise(self._dialer)) for _ in range(DIALERS)),
-            outside(self._supervise(self._serve_webhooks)),
+            outside(self._supervise(self._api.serve)),
             outside(self._supervise(self._workers)),
             outside(self._meddle(row.id)),
         ]
@@ -272,6 +204,12 @@ class World:
         self.tally.calls = sum(self.carrier.sent.values())
         self.tally.ends = Counter(f"{lead.state}: {lead.last_result or lead.last_reason}" for lead in leads)
 
+    async def _deliver(self, url: str, document: dict[str, Any]) -> str | None:
+        return await self._api.deliver(url, document)
+
+    async def _converse(self, line: Line, call_id: str) -> None:
+        await converse(self.db, self.redis, self.rng, self.clock, line, call_id)
+
     def _fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A task failed that nobody waits for."""
         if self.carrier.broken is None:
@@ -283,7 +221,7 @@ class World:
     async def _supervise(self, life: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
         """Start a process, and another one whenever it has died."""
         while True:
-            process = Process(self.rng, self._life() if self._mortal else None)
+            process = self._process()
             self._lives += 1
             main = process.start(life(process))
             try:
@@ -297,8 +235,12 @@ class World:
             self.tally.deaths[died_at] += 1
             await self.clock.sleep(self.rng.uniform(0, 2))
 
-    def _life(self) -> int:
-        return math.ceil(MOST_POINTS ** self.rng.random())
+    def _process(self) -> Process:
+        if not self._mortal:
+            return Process(self.rng, None)
+        if self.rng.random() < AT_THE_REQUEST:
+            return Process(self.rng, MOST_POINTS, self.rng.choice(["before POST", "after POST"]))
+        return Process(self.rng, math.ceil(MOST_POINTS ** self.rng.random()))
 
     async def _dialer(self, _process: Process) -> None:
         owner = f"dialer-{self._lives}"
@@ -336,80 +278,6 @@ class World:
         while True:
             await reconcile(self.db, self.redis, self.carrier, self.clock.now(), token_life_s=token_life_s)
             await self.clock.sleep(RECONCILE_EVERY_S)
-
-    async def _serve_webhooks(self, process: Process) -> None:
-        self._api = process
-        await asyncio.Event().wait()
-
-    # --- the outside
-
-    async def _webhook(self, url: str, document: dict[str, Any]) -> str | None:
-        process = self._api
-        if process is None or not process.alive:
-            return None
-        parts = urlsplit(url)
-        body = json.dumps(document).encode()
-        claims = {
-            "iat": int(self.clock.now().timestamp()),
-            "jti": hashlib.sha256(body).hexdigest(),
-            "application_id": self.settings.telephony.vonage.application_id,
-            "payload_hash": hashlib.sha256(body).hexdigest(),
-        }
-        token = jwt.encode(claims, SECRET, algorithm="HS256")
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": parts.path,
-            "query_string": parts.query.encode(),
-            "headers": [(b"authorization", f"Bearer {token}".encode())],
-            "app": self._app,
-        }
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        handler = answer_webhook if parts.path == ANSWER_PATH else event_webhook
-        handled = process.start(handler(Request(scope, receive), self._deps))
-        await asyncio.wait([handled])
-        if handled.cancelled():
-            return None
-        try:
-            return bytes(handled.result().body).decode()
-        except (UnavailableError, TimeoutError):
-            return None
-        except ProblemError as error:
-            if error.status == 404:
-                return None
-            raise
-
-    async def _converse(self, line: Line, call_id: str) -> None:
-        """A session: it does not die here, for that is another story."""
-        calls = Calls(self.db, TENANT, clock=self.clock)
-        started_at = self.clock.now()
-        await calls.in_progress(call_id, started_at)
-        talk_s = self.rng.uniform(2, 60)
-        while talk_s > 0 and not line.hung_up.is_set():
-            self.redis.lease(call_id, 10)
-            await self.clock.sleep(min(3.0, talk_s))
-            talk_s -= 3
-        if self.rng.random() < 0.05:
-            await DoNotCall(self.db, TENANT, clock=self.clock).opt_out(call_id, line.to, "phrase", "stop")
-        elif self.rng.random() < 0.5:
-            await Attempts(self.db, TENANT, clock=self.clock).report(call_id, "success")
-        ended_at = self.clock.now()
-        await calls.finish(
-            call_id,
-            status="completed",
-            outcome="completed" if self.rng.random() < 0.5 else "callee_hung_up",
-            detail=None,
-            started_at=started_at,
-            ended_at=ended_at,
-            duration_s=(ended_at - started_at).total_seconds(),
-            sample_rate_hz=16000,
-            # Some leave it to the upkeep.
-            verdict=settle_lead if self.rng.random() < 0.7 else None,
-        )
-        await self.redis.release(line.attempt_id)
 
     async def _meddle(self, campaign_id: str) -> None:
         """Redis forgets everything now and then; people pause the campaign."""

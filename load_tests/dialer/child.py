@@ -13,6 +13,8 @@ from typing import Any
 import uvloop
 
 START_S = 60.0
+CONNECT_S = 30.0
+"""To SQL and Redis, on a machine that these runs keep busy."""
 Work = Callable[..., Coroutine[Any, Any, None]]
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -73,6 +75,13 @@ class Child:
         """SIGKILL, and wait until it is gone."""
         self._process.kill()
         await self.dead(START_S)
+
+
+async def prepare() -> None:
+    """Have what all children are forked from import its modules, which would hold up this loop for seconds."""
+    first = _FORKS.Process(target=int)
+    await asyncio.to_thread(first.start)
+    await asyncio.to_thread(first.join)
 
 
 def say_ready(pipe: Connection, port: int = 0) -> None:

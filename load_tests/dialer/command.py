@@ -25,7 +25,7 @@ from serve_app.log import configure_logging
 from serve_app.settings import LogSettings
 
 say = partial(print, flush=True)
-KILLS_PER_RUN = 150
+KILLS_PER_RUN = 100
 REAL_TIME = 4
 """Every so many runs one waits for leases and doubts as they are."""
 FAST = 20
@@ -36,7 +36,9 @@ RESUMED_WITHIN_S = 10
 LEAST_USED = 85
 
 
-async def run_kills(stores: Databases, kills: int, leads: int, lanes: int, seed: int) -> list[Killing]:
+async def run_kills(
+    stores: Databases, kills: int, leads: int, lanes: int, seed: int, rest: int | None
+) -> list[Killing]:
     """Runs until there were so many kills, `lanes` at once: while one waits for its doubts to end, another kills.
 
     All but every fourth are hurried.
@@ -55,7 +57,9 @@ async def run_kills(stores: Databases, kills: int, leads: int, lanes: int, seed:
                 terms = Terms(leads=leads, calls_per_second=FAST, network_limit=10 * FAST, seed=mine)
                 async with open_world(url, redis.url, stores.folder, terms) as world:
                     hurried = mine % REAL_TIME != 0
-                    found = await kill_often(world, kills=ours, leads=leads, seed=mine, hurried=hurried, show=say)
+                    found = await kill_often(
+                        world, kills=ours, leads=leads, seed=mine, hurried=hurried, rest=rest, show=say
+                    )
             done.append(found)
             under_way -= ours
 
@@ -127,7 +131,7 @@ async def run_redis(stores: Databases, rounds: int) -> list[Figure]:
 async def measure(chosen: argparse.Namespace) -> list[Figure]:
     with databases(chosen.sql) as stores:
         if chosen.what == "kills":
-            runs = await run_kills(stores, chosen.kills, chosen.leads, chosen.lanes, chosen.seed)
+            runs = await run_kills(stores, chosen.kills, chosen.leads, chosen.lanes, chosen.seed, chosen.rest)
             return kill_figures(runs)
         if chosen.what == "pace":
             return [figure for cps in chosen.cps for figure in await run_pace(stores, cps, chosen.seconds)]
@@ -152,6 +156,7 @@ def arguments() -> argparse.Namespace:
     killing.add_argument("--leads", type=int, default=2000, help="of each run")
     killing.add_argument("--lanes", type=int, default=2, help="runs at once")
     killing.add_argument("--seed", type=int, default=1)
+    killing.add_argument("--rest", type=int, help="pause each campaign so many calls after its last kill")
     rate = what.add_parser("pace", help="four dialers share a rate")
     rate.add_argument("--cps", type=int, nargs="+", default=[3, 30])
     rate.add_argument("--seconds", type=float, default=300)

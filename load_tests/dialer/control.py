@@ -1,7 +1,8 @@
-"""What a dialer needs of the rest of the platform, in one process: the real API, and sessions that talk for a moment.
+"""What a dialer needs of the rest of the platform, in one process.
 
-The network delivers its webhooks to the API, which folds them and settles leads. A session stand-in offers slots, takes
-the media socket of an answered call, and writes the call's end as a session does.
+The real API, the workers' reconciler of calls, and sessions that talk for a moment. The network delivers its webhooks
+to the API, which folds them and settles leads. A session stand-in offers slots, takes the media socket of an answered
+call, and writes the call's end as a session does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 from fastapi.websockets import WebSocketState
 
-from load_tests.dialer.child import say_ready
+from load_tests.dialer.child import CONNECT_S, say_ready
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
 from serve_app.clock import SystemClock
@@ -27,6 +28,7 @@ from serve_app.conversation.lease import CallLease, CallResult
 from serve_app.conversation.sql_journal import SqlJournal
 from serve_app.dialing.settling import settle_lead
 from serve_app.errors import UnavailableError
+from serve_app.jobs.finalize import run_reconciler
 from serve_app.log import configure_logging
 from serve_app.settings import Settings
 from serve_app.store.db import Database
@@ -47,8 +49,8 @@ async def serve(pipe: Connection, document: Mapping[str, Any], sessions: int, fo
         settings = Settings(**with_addresses(document, port))
         configure_logging(settings.log)
         assert settings.database.url is not None and settings.redis.url is not None
-        db = await Database.connect(settings.database.url)
-        live = await LiveState.connect(settings.redis.url)
+        db = await Database.connect(settings.database.url, connect_timeout_s=CONNECT_S)
+        live = await LiveState.connect(settings.redis.url, connect_timeout_s=CONNECT_S)
         objects = ObjectStore.open(None, folder)
         control = VonageClient(settings.telephony.vonage)
         app = create_app(ApiDeps(settings=settings, db=db, live=live, objects=objects, control=control))
@@ -57,6 +59,8 @@ async def serve(pipe: Connection, document: Mapping[str, Any], sessions: int, fo
         say_ready(pipe, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(_offer(live, sessions))
+            token_life_s = settings.telephony.vonage.ringing_timer_s + 30
+            group.create_task(run_reconciler(db, live, control, token_life_s=token_life_s))
             group.create_task(server.serve(sockets=[listener]))
 
 

@@ -12,7 +12,7 @@ from datetime import date
 from multiprocessing.connection import Connection
 from typing import Any
 
-from load_tests.dialer.child import say_ready
+from load_tests.dialer.child import CONNECT_S, say_ready
 from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer
 from serve_app.dialing.feeder import Feeder
@@ -55,8 +55,8 @@ async def dial(pipe: Connection, options: DialerOptions) -> None:
     configure_logging(settings.log)
     assert settings.database.url is not None and settings.redis.url is not None
     clock = SystemClock()
-    db = await Database.connect(settings.database.url)
-    live = await LiveState.connect(settings.redis.url)
+    db = await Database.connect(settings.database.url, connect_timeout_s=CONNECT_S)
+    live = await LiveState.connect(settings.redis.url, connect_timeout_s=CONNECT_S)
     network = VonageClient(settings.telephony.vonage)
     core = Dialer(db, live, network, settings, clock, options.owner, moved=lambda: feeder.wake())  # noqa: PLW0108  made below
     feeder = Feeder(db, live, settings, clock, options.owner, fed=core.wake, pressure=core.pressure, law=NO_NIGHT)

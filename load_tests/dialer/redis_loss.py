@@ -15,7 +15,7 @@ DIALERS = 2
 FLOW = 30
 """Requests between two losses."""
 WITHIN_S = 60.0
-QUIET_WITHIN_S = 300.0
+QUIET_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def lose_redis(world: World, redis: OwnRedis, rounds: int) -> RedisLoss:
         redis.restart()
         await world.more_posts(FLOW, WITHIN_S)
     losses.append(time.time())
-    quiet = await world.until_quiet(QUIET_WITHIN_S)
+    quiet = await world.until_called(None, QUIET_WITHIN_S) and await world.until_quiet(QUIET_WITHIN_S)
     await world.stop_dialers()
     times = sorted(post.at for post in (await world.seen()).posts)
     pauses = [longest_pause(times, since, until) for since, until in pairwise(losses)]

@@ -6,6 +6,7 @@ One tenant with one campaign. Everything is on loopback and ends with it.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select, update
 
 from load_tests.dialer import control, network
-from load_tests.dialer.child import Child
+from load_tests.dialer.child import CONNECT_S, Child, prepare
 from load_tests.dialer.control import with_addresses
 from load_tests.dialer.network import Post, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
@@ -166,6 +167,16 @@ class World:
             while await self._posts() < target:  # noqa: ASYNC110  they arrive in another process
                 await asyncio.sleep(POLL_S)
 
+    async def until_called(self, rest: int | None, timeout_s: float) -> bool:
+        """Wait until no lead waits to be called, or so many more were. False: it took longer."""
+        target = math.inf if rest is None else await self._posts() + rest
+        deadline = time.monotonic() + timeout_s
+        while await self.waiting_leads() and await self._posts() < target:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
     async def _posts(self) -> int:
         return int((await self._http.get("/count")).json())
 
@@ -176,10 +187,13 @@ class World:
         async with self.db.session() as session:
             return (await session.scalar(ready) or 0) + (await session.scalar(intended) or 0)
 
+    async def pause(self) -> None:
+        await Campaigns(self.db, TENANT).pause(self.campaign.id)
+
     async def until_quiet(self, timeout_s: float) -> bool:
-        """Wait until no lead is ready or leased, and no attempt lives or waits to be settled. False: it took longer."""
+        """Wait until no lead is leased, and no attempt lives or waits to be settled. False: it took longer."""
         busy = [
-            select(func.count()).where(Lead.tenant_id == TENANT, Lead.state.in_(("ready", "leased"))),
+            select(func.count()).where(Lead.tenant_id == TENANT, Lead.state == "leased"),
             select(func.count()).where(Attempt.tenant_id == TENANT, ONE_LIVE),
             select(func.count()).where(Attempt.tenant_id == TENANT, UNSETTLED),
         ]
@@ -196,6 +210,7 @@ class World:
 async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -> AsyncIterator[World]:
     """A migrated database, a Redis of its own and a folder are given; what it starts, it stops."""
     numbers = [number(index) for index in range(terms.leads)]
+    await prepare()
     async with AsyncExitStack() as stack:
         account, public_key = _account()
         callees = _callees(numbers, terms)
@@ -228,9 +243,9 @@ async def open_world(sql_url: str, redis_url: str, folder: Path, terms: Terms) -
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False))
         platform = Child(control.serve, document, terms.sessions, folder)
         stack.push_async_callback(platform.kill)
-        db = await Database.connect(sql_url)
+        db = await Database.connect(sql_url, connect_timeout_s=CONNECT_S)
         stack.push_async_callback(db.aclose)
-        live = await LiveState.connect(redis_url)
+        live = await LiveState.connect(redis_url, connect_timeout_s=CONNECT_S)
         stack.push_async_callback(live.aclose)
         world = World(db, live, await _campaign(db, numbers), with_addresses(document, await platform.ready()), http)
         stack.push_async_callback(world.stop_dialers)

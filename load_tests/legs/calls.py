@@ -142,8 +142,10 @@ class WorkerCall:
             ncco=None,
             event_url=opening.event_url,
         )
-        call = self._call = SimCall(request, self._callee)
-        await CallLife(call, config, sender, CallEvents(sender, faults), None).run()
+        luck = config.conduct.luck(request.to_number, 1)
+        call = self._call = SimCall(request, self._callee, luck)
+        events = CallEvents(sender, faults, luck)
+        await CallLife(call, config, config.conduct.speed, sender, events, None).run()
 
 
 def _verdict(call: SimCall) -> tuple[str | None, int | None, bool]:

@@ -19,9 +19,10 @@ from serve_app.api.deps import ApiDeps
 from serve_app.api.folding import fold_again, tenant_of
 from serve_app.api.problems import ProblemError
 from serve_app.conversation.agent import AgentDefinition
-from serve_app.conversation.lease import CallLease
+from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.conversation.variables import values_of
 from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.media_address import media_uri
 from serve_app.metrics import CALLS_INBOUND
@@ -65,6 +66,13 @@ class _Party:
         lead = self.lead.lead
         return values_of(lead.first_name, lead.last_name, lead.custom_fields, self.lead.goal)
 
+    @property
+    def lead_zone(self) -> str | None:
+        """Where the lead is for whose sake we called; of several zones that it may be in, always the same one."""
+        if self.lead is None or self.ref is None:
+            return None
+        return zones_of(self.lead.lead)[0]
+
 
 class Answering:
     """Answers for one API process."""
@@ -102,7 +110,9 @@ class Answering:
             log.error("agent_missing", call_id=party.call.id, agent=party.call.agent_name)
             return await self._apologise(key, party, NO_AGENT, "failed", f"no agent named {party.call.agent_name}")
         if not await self._deps.live.reserve(party.slot_id, self._token_life_s):
-            return await self._apologise(key, party, NO_CAPACITY, "no_capacity", "no session was free at the answer")
+            # Whom we called has been called: that counts, for caps and retries, as a call that came to nothing.
+            outcome: Outcome = "no_capacity" if party.ref is None else "media_failure"
+            return await self._apologise(key, party, NO_CAPACITY, outcome, "no session was free at the answer")
         return await self._connect(key, party, party.agent, event)
 
     async def _outbound(self, event: VonageEvent, ref: AttemptRef, raw: RawEvent) -> _Party | None:
@@ -155,7 +165,7 @@ class Answering:
             event=raw,
         )
         # The caller may have hung up before the question arrived here.
-        if not call.over and await fold_again(self._deps, call, raw) == "folded":
+        if not call.over and await fold_again(self._deps, call, raw):
             call = await calls.get(call.id) or call
         return _Party(call, agent, call.id, None, lead)
 
@@ -187,6 +197,7 @@ class Answering:
             agent=AgentDefinition.model_validate(agent.document).for_call(party.variables, inbound=party.ref is None),
             agent_version=agent.version,
             slot_id=party.slot_id,
+            lead_zone=party.lead_zone,
         )
         ours = json.dumps(self._ncco(call, token, party.ref))
         # The token first: whoever gets the answer can use it. If another request of the same question was faster,
@@ -205,7 +216,7 @@ class Answering:
             CALLS_INBOUND.labels("answered").inc()
         return ours
 
-    async def _apologise(self, key: str, party: _Party, text: str, outcome: str, detail: str) -> str:
+    async def _apologise(self, key: str, party: _Party, text: str, outcome: Outcome, detail: str) -> str:
         ours = json.dumps(talk(text))
         kept = await self._deps.live.remember_answer(key, ours, self._memory_s)
         if kept != ours:
@@ -215,7 +226,7 @@ class Answering:
             self._deps.live,
             party.call.tenant_id,
             party.call.id,
-            outcome="no_capacity" if outcome == "no_capacity" else "failed",
+            outcome=outcome,
             detail=detail,
             slot_id=party.slot_id,
             at=self._deps.clock.now(),

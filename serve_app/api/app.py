@@ -16,9 +16,12 @@ from serve_app.api import (
     imports,
     kill_switches,
     leads,
+    numbers,
+    results,
     webhooks,
 )
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import install_problem_handlers
 from serve_app.api.request_log import RequestLog
 
@@ -34,10 +37,24 @@ def create_app(deps: ApiDeps) -> FastAPI:
     )
     app.state.deps = deps
     app.state.links = deps.links()
+    app.state.inbox = Inbox(deps)
     app.state.watchers = 0
     app.add_middleware(RequestLog)
     install_problem_handlers(app)
-    for room in (calls, campaigns, leads, imports, agents, consents, do_not_call, kill_switches, webhooks, health):
+    for room in (
+        calls,
+        results,
+        campaigns,
+        leads,
+        imports,
+        agents,
+        consents,
+        do_not_call,
+        kill_switches,
+        numbers,
+        webhooks,
+        health,
+    ):
         app.include_router(room.router)
     return app
 

@@ -98,8 +98,13 @@ async def record_consent(body: ConsentGiven, caller: Caller, deps: Deps) -> Cons
 
 @router.post("/revoke", response_model=RevokedView)
 async def revoke_consents(body: ConsentTakenBack, caller: Caller, deps: Deps) -> RevokedView:
-    """The owner of a number takes every consent back. Who is never to be called again belongs on that list."""
-    return RevokedView(revoked=await Consents(deps.db, caller.tenant_id, clock=deps.clock).revoke(body.number))
+    """The owner of a number takes every consent back: no campaign's call that still waits is placed.
+
+    Who is never to be called again belongs on the do-not-call list.
+    """
+    revoked = await Consents(deps.db, caller.tenant_id, clock=deps.clock).revoke(body.number)
+    await deps.call_placed()
+    return RevokedView(revoked=revoked)
 
 
 def _view(row: ConsentRow) -> ConsentView:

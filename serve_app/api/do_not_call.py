@@ -79,7 +79,10 @@ async def list_numbers(
 @router.post("", status_code=201, response_model=DoNotCallView)
 async def list_number(body: Listing, caller: Caller, deps: Deps) -> DoNotCallView:
     """List a number: from now on no call to it is placed, also none that waits. One that is listed stays as it is."""
-    return _view(await DoNotCall(deps.db, caller.tenant_id).add(body.number, body.text))
+    row = await DoNotCall(deps.db, caller.tenant_id).add(body.number, body.text)
+    # The dialer ends what waits for this number.
+    await deps.call_placed()
+    return _view(row)
 
 
 @router.post("/remove", response_model=DoNotCallView)

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 
 from serve_app.api.answering import Answering
 from serve_app.api.deps import ApiDeps, Deps
-from serve_app.api.folding import fold
+from serve_app.api.folding import call_of
+from serve_app.api.inbox import Inbox
 from serve_app.api.problems import ProblemError
 from serve_app.dialing.links import ANSWER_PATH, EVENT_PATH, AttemptLinks, AttemptRef
 from serve_app.metrics import ANSWER_SECONDS, WEBHOOKS
@@ -53,7 +54,8 @@ async def event_webhook(request: Request, deps: Deps) -> Response:
     """Something happened to a call. The body of the response is empty: anything else could be taken for an NCCO."""
     async with asyncio.timeout(EVENT_DEADLINE_S):
         webhook = await _receive(request, deps, "event")
-        result = await fold(deps, webhook.event, webhook.ref, webhook.raw)
+        inbox: Inbox = request.app.state.inbox
+        result = await inbox.take(webhook.event, webhook.ref, webhook.raw)
     WEBHOOKS.labels("event", result).inc()
     return Response(status_code=200)
 
@@ -90,9 +92,10 @@ async def _receive(request: Request, deps: ApiDeps, kind: str) -> _Webhook:
         dedupe_key=_dedupe_key(kind, claims, payload),
         source="vonage",
         kind=kind if event.status is None else f"{kind}:{event.status}"[:64],
-        carrier_call_id=event.uuid[:128] if event.uuid is not None else None,
+        carrier_call_id=call_of(event),
         body=document,
         received_at=deps.clock.now(),
+        attempt_id=ref.attempt_id if ref is not None else None,
     )
     return _Webhook(event, ref, raw)
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from serve_app.cli.campaign_input import campaign_spec, campaign_status, utc_time
 from serve_app.cli.client import ApiClient, api_key
-from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.cli.common import clear_errors, err, out, print_table, with_database
 from serve_app.cli.platform import probe
 from serve_app.dialing.campaign_report import capacity_of, report_of
 from serve_app.dialing.campaign_spec import CampaignSpec, stored
@@ -127,17 +127,17 @@ def stats(name: Name) -> None:
 
         row, counts, tenant = asyncio.run(with_database(read))
         url, network = _platform_url(), load_settings().telephony.vonage
-        sessions = ((probe(url) or {}).get("capacity") or {}).get("slots")
+        sessions = ((probe(url, timeout_s=5) or {}).get("capacity") or {}).get("slots")
         if sessions is None:
             err.print(f"no platform answers at {url} (PARLEY_URL): how long a pass takes is not known", soft_wrap=True)
             report = report_of(counts)
         else:
             report = report_of(counts, capacity_of(row, tenant, shipped_plans(), network, sessions))
         out.print(f"{row.name}: {row.status}", markup=False)
-        out.print(_counts("leads", report.leads))
-        out.print(_counts("attempts", report.results))
+        print_table(_counts("leads", report.leads))
+        print_table(_counts("attempts", report.results))
         figures = report.model_dump(exclude={"leads", "results"})
-        out.print(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
+        print_table(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
 
 
 @app.command()
@@ -176,7 +176,7 @@ def list_campaigns(
             table.add_row(
                 Text(row.name), row.status, row.agent_name, _at(row.created_at), _at(row.scheduled_at), row.id
             )
-        out.print(table)
+        print_table(table)
         _tell_more(more, limit)
 
 
@@ -221,7 +221,7 @@ def jobs(
                 row.call_id,
                 Text(row.detail or ""),
             )
-        out.print(table)
+        print_table(table)
         _tell_more(more, limit)
 
 

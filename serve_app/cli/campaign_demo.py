@@ -27,7 +27,7 @@ from serve_app.cli.campaign_audit import (
     zones_of,
 )
 from serve_app.cli.campaign_demo_file import DemoFile, surroundings
-from serve_app.cli.client import ApiClient, SimulatorClient, api_key
+from serve_app.cli.client import ApiClient, ApiError, SimulatorClient, api_key
 from serve_app.cli.common import with_database
 from serve_app.cli.importing import import_file, options_of
 from serve_app.cli.platform import Platform
@@ -166,28 +166,20 @@ def _first(file: Path, leads: int, folder: Path) -> Path:
 async def _run(demo: DemoFile, url: str, simulators: str, file: Path, whole_file: bool, show: Show) -> DemoResult:
     async def work(db: Database, tenant: str) -> DemoResult:
         async with ApiClient(url, await api_key()) as api, SimulatorClient(simulators) as network:
-            await network.set_conduct(dict(demo.network))
-            for number, behaviour in demo.callees.items():
-                await network.set_callee(number, dict(behaviour))
-            await Tenants(db, tenant).put("Riverside Dental", demo.plan)
-            for number in demo.do_not_call:
-                await api.post("/api/v1/do-not-call", {"number": number, "text": "asked by letter"})
-            document = demo.campaign.model_dump(mode="json", exclude_unset=True)
-            path = f"/api/v1/campaigns/{(await api.post('/api/v1/campaigns', document))['id']}"
-            campaign_id = path.rpartition("/")[2]
+            campaign_id = await _prepare(demo, api, network, db, tenant)
             options = options_of(None, demo.region, None, None, None)
             imported = await import_file(db, tenant, file, "leads", options, campaign_id=campaign_id)
             show(f"imported {imported.counts['accepted']} leads from {imported.counts['rows']} rows")
-            started = (await api.post(f"{path}/start"))["campaign"]["started_at"]
-            begun = time.monotonic()
-            watch = _Watch(demo, demo.clock.since(datetime.fromisoformat(started)), show)
+            path = f"/api/v1/campaigns/{campaign_id}"
+            started_at = datetime.fromisoformat((await api.post(f"{path}/start"))["campaign"]["started_at"])
+            watch = _Watch(demo, demo.clock.since(started_at), show)
             await watch.until_over(db, tenant, campaign_id)
-            await api.post(f"{path}/pause")
+            real_s = (datetime.now(UTC) - started_at).total_seconds()
+            await _pause(api, path)
             await watch.until_quiet(db, tenant, campaign_id)
-            real_s = time.monotonic() - begun
             leads = await _leads(db, tenant, campaign_id)
-            documents = await network.calls()
-            calls = network_calls(documents["calls"])
+            record = await network.calls()
+            calls = network_calls(record["calls"])
             listed, _ = await DoNotCall(db, tenant).list(limit=PAGE)
             rules, by_number = demo.campaign.calling_rules, {lead.number: lead for lead in leads}
             return DemoResult(
@@ -200,7 +192,7 @@ async def _run(demo: DemoFile, url: str, simulators: str, file: Path, whole_file
                 leads=leads,
                 attempts=await _attempts(db, tenant, campaign_id),
                 calls=calls,
-                throttled=documents["throttled"],
+                throttled=record["throttled"],
                 webhook_faults=await network.webhook_faults(),
                 seen=watch.seen,
                 opted_out=[row.number for row in listed if row.source in OPT_OUTS],
@@ -208,6 +200,27 @@ async def _run(demo: DemoFile, url: str, simulators: str, file: Path, whole_file
             )
 
     return await with_database(work)
+
+
+async def _prepare(demo: DemoFile, api: ApiClient, network: SimulatorClient, db: Database, tenant: str) -> str:
+    """The network, the tenant, its do-not-call list and the campaign, whose id it returns."""
+    await network.set_conduct(dict(demo.network))
+    for number, behaviour in demo.callees.items():
+        await network.set_callee(number, dict(behaviour))
+    await Tenants(db, tenant).put("Riverside Dental", demo.plan)
+    for number in demo.do_not_call:
+        await api.post("/api/v1/do-not-call", {"number": number, "text": "asked by letter"})
+    created = await api.post("/api/v1/campaigns", demo.campaign.model_dump(mode="json", exclude_unset=True))
+    return str(created["id"])
+
+
+async def _pause(api: ApiClient, path: str) -> None:
+    try:
+        await api.post(f"{path}/pause")
+    except ApiError:
+        # A campaign that has nobody left to call has ended by itself.
+        if (await api.get(path))["status"] != "completed":
+            raise
 
 
 class _Watch:

@@ -98,6 +98,7 @@ def surroundings(demo: DemoFile, folder: Path) -> Iterator[None]:
         {
             "PARLEY_CONFIG": str(shipped),
             "PARLEY_DATA_DIR": str(folder),
+            "PARLEY_TELEPHONY__VONAGE__MACHINE_DETECTION": "continue",
             "PARLEY_DIALING__SIMULATED_CLOCK__BEGINS": demo.clock.begins.isoformat(),
             "PARLEY_DIALING__SIMULATED_CLOCK__SPEED": str(demo.clock.speed),
         }

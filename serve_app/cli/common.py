@@ -10,6 +10,7 @@ from typing import TypeVar
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from serve_app.errors import ParleyError
 from serve_app.local_endpoints import sqlite_url
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+_wide = Console(highlight=False, width=10_000)
 
 
 @contextmanager
@@ -47,6 +49,11 @@ async def with_database(work: Callable[[Database, str], Awaitable[T]]) -> T:
         return await work(db, settings.tenant)
     finally:
         await db.aclose()
+
+
+def print_table(table: Table) -> None:
+    """Whole, however narrow the terminal is or whatever reads it: an id that is cut short is of no use."""
+    _wide.print(table)
 
 
 def user_name() -> str:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.campaign_input import past_time
-from serve_app.cli.common import err, out
+from serve_app.cli.common import err, out, print_table
 from serve_app.clock import SystemClock
 from serve_app.dialing.imports.header import targets_of
 from serve_app.dialing.imports.intake import ImportOptions, ReadyFile, create_import, make_ready, numbers_of, preview
@@ -91,7 +91,7 @@ async def show_preview(file: Path, kind: ImportKind, options: ImportOptions) -> 
     columns.add_column("is read as")
     for name, target in ready.columns.targets().items():
         columns.add_row(Text(name), target)
-    out.print(columns)
+    print_table(columns)
     rows: dict[int, tuple[Text, Text]] = {}
     for lead in result.accepted:
         told = {name: value for name, value in lead.shown().items() if name != "number"}
@@ -103,7 +103,7 @@ async def show_preview(file: Path, kind: ImportKind, options: ImportOptions) -> 
         table.add_column(title, no_wrap=title != "what is read")
     for row_no in sorted(rows):
         table.add_row(str(row_no), *rows[row_no])
-    out.print(table)
+    print_table(table)
 
 
 async def import_file(
@@ -150,7 +150,7 @@ def print_import(row: ImportRow) -> None:
         table.add_row(str(rows), f"refused: {code}", REASONS.get(code, ""))
     for code, rows in counts["notes"].items():
         table.add_row(str(rows), f"of the accepted: {code}", NOTES.get(code, ""))
-    out.print(table)
+    print_table(table)
     ignored = [name for name, target in _targets(row).items() if target == "ignore"]
     if ignored:
         out.print(f"columns that were left out: {', '.join(ignored)}", markup=False)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.campaign import find_campaign
-from serve_app.cli.common import clear_errors, out, user_name, with_database
+from serve_app.cli.common import clear_errors, out, print_table, user_name, with_database
 from serve_app.dialing.numbers import parse_e164
 from serve_app.errors import ParleyError
 from serve_app.store.campaign_models import EVERYBODY
@@ -83,7 +83,7 @@ def list_switches(
             off_at = "" if row.off_at is None else f"{row.off_at:%Y-%m-%d %H:%M} {row.off_by}"
             cells = [row.scope, row.key, f"{row.on_at:%Y-%m-%d %H:%M}", row.on_by, row.reason, off_at]
             table.add_row(*(Text(cell) for cell in cells[: 6 if lifted else 5]))
-        out.print(table)
+        print_table(table)
 
 
 async def _switch(

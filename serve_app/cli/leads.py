@@ -17,7 +17,7 @@ from rich.text import Text
 
 from serve_app.cli.campaign import find_campaign
 from serve_app.cli.campaign_input import past_time
-from serve_app.cli.common import clear_errors, err, out, with_database
+from serve_app.cli.common import clear_errors, err, out, print_table, with_database
 from serve_app.cli.importing import (
     Delimiter,
     Encoding,
@@ -97,7 +97,7 @@ def imports(limit: Annotated[int, typer.Option(min=1, max=PAGE, help="How many, 
             done = f"{min(1.0, row.counts['bytes_read'] / max(1, row.size_bytes)):.0%}"
             cells = (row.kind, row.status, done, str(row.counts["rows"]), str(row.counts["accepted"]))
             table.add_row(row.id, Text(row.filename), *cells)
-        out.print(table)
+        print_table(table)
 
 
 @app.command()
@@ -217,7 +217,7 @@ def list_leads(
             name = " ".join(part for part in (row.first_name, row.last_name) if part)
             tail = (str(row.attempts), row.last_result or "", row.last_reason or "", f"{row.next_at:%Y-%m-%d %H:%M}")
             table.add_row(row.id, row.number, Text(name), row.state, *tail)
-        out.print(table)
+        print_table(table)
         if more is not None:
             err.print(f"there are more than {limit}; see --limit, and `parley leads export` for all of them")
 

@@ -23,7 +23,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from serve_app.cli import campaign, do_not_call, kill_switch, leads
+from serve_app.cli import campaign, do_not_call, kill_switch, leads, number, tenant
 from serve_app.cli.client import ApiClient, api_key
 from serve_app.cli.common import clear_errors, err, out, with_database
 from serve_app.cli.placing import Expectations, PlacedCall, place_call
@@ -55,6 +55,8 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(do_not_call.app, name="do-not-call")
 app.add_typer(leads.app, name="leads")
 app.add_typer(kill_switch.app, name="kill-switch")
+app.add_typer(number.app, name="number")
+app.add_typer(tenant.app, name="tenant")
 app.command()(simulate)
 
 DEMO_NUMBER = "+12025550123"

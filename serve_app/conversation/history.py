@@ -9,7 +9,7 @@ from typing import Literal
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.phrases import Language
 from serve_app.conversation.speculation import estimate_tokens
-from serve_app.conversation.tools import tools_for
+from serve_app.conversation.tools import Tool, tools_for
 from serve_app.providers.base import ChatRequest, Message, ToolCall
 
 TOKENS_PER_MESSAGE = 4
@@ -23,8 +23,10 @@ the request would change each time, and the provider could not reuse what it com
 class History:
     """The talk so far. The agent's side holds what the callee heard: what was cut off was not said."""
 
-    def __init__(self, agent: AgentDefinition) -> None:
+    def __init__(self, agent: AgentDefinition, tools: Sequence[Tool] = ()) -> None:
+        """`tools`: what this call offers besides what every call does."""
         self._agent = agent
+        self._own_tools = tuple(tools)
         self._languages: tuple[Language, ...] = (agent.language, *agent.languages)
         self._messages: list[Message] = []
         self._calls = 0
@@ -33,7 +35,7 @@ class History:
     def switch_language(self, language: Language) -> None:
         """From now on the model is told to speak this language."""
         self._system = Message("system", self._agent.instructions(language))
-        self._tools = tools_for(language, self._languages)
+        self._tools = (*tools_for(language, self._languages), *self._own_tools)
 
     def add_callee(self, text: str) -> None:
         """A callee's turn. Two in a row (the reply between was cancelled before a sound) become one message."""

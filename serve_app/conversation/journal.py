@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from serve_app.conversation.latency import TurnLatency
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.results import Report
 from serve_app.conversation.turn_types import OptOutSource
 
 TurnRole = Literal["agent", "callee"]
@@ -47,6 +48,10 @@ class CallJournal(Protocol):
 
         Idempotent; it may return late, and whoever stops waiting does not stop the writing.
         """
+        ...
+
+    async def report(self, lease: CallLease, report: Report) -> None:
+        """What came of the conversation; the last report stays. Idempotent."""
         ...
 
     async def finished(self, lease: CallLease, result: CallResult) -> None: ...

@@ -11,6 +11,7 @@ import structlog
 
 from serve_app.conversation.journal import CallJournal, TurnRecord
 from serve_app.conversation.lease import CallLease
+from serve_app.conversation.results import Report
 from serve_app.conversation.turn_types import OptOutSource
 
 WRITE_TIMEOUT_S = 12.0
@@ -35,6 +36,8 @@ class JournalWriter:
         self._wake = asyncio.Event()
         self._closing = False
         self._opting_out: asyncio.Task[None] | None = None
+        self._reported: Report | None = None
+        self._stored: Report | None = None
         self.dropped = 0
 
     def started(self, at: datetime) -> None:
@@ -46,6 +49,16 @@ class JournalWriter:
     def live(self, event: dict[str, object]) -> None:
         if len(self._queue) < QUEUE_LIVE:
             self._add(lambda: self._journal.live(self._lease, event))
+
+    def report(self, report: Report) -> None:
+        """What came of the conversation. Entries that wait are written at once, so each writes the newest report."""
+        self._reported = report
+        self._add(self._write_report)
+
+    @property
+    def unwritten_report(self) -> Report | None:
+        """The newest report, if it could not be written."""
+        return None if self._reported is self._stored else self._reported
 
     def opt_out(self, source: OptOutSource, text: str) -> None:
         """Ahead of everything that waits, and tried until it is written. A second wish of a call adds nothing."""
@@ -94,6 +107,11 @@ class JournalWriter:
         except Exception as error:  # noqa: BLE001  root of the writer's loop: any store, any fault
             self.dropped += 1
             self._log.warning("a journal entry was not written", error=repr(error))
+
+    async def _write_report(self) -> None:
+        if (report := self._reported) is not None:
+            await self._journal.report(self._lease, report)
+            self._stored = report
 
     async def _write_opt_out(self, source: OptOutSource, text: str) -> None:
         retry_s = FIRST_RETRY_S

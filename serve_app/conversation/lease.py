@@ -27,6 +27,7 @@ Outcome = Literal[
     "rejected",
     "no_capacity",
     "not_allowed",
+    "not_placed",  # the network proved that it took no call
     "failed",
 ]
 
@@ -49,6 +50,8 @@ class CallLease(BaseModel):
     agent_version: int
     slot_id: str
     epoch: int = 1
+    lead_zone: str | None = None
+    """IANA name: where the lead is for whose sake the call is. None: no lead waits for what comes of it."""
 
     @property
     def callee_number(self) -> str:

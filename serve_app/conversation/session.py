@@ -31,9 +31,11 @@ from serve_app.conversation.phrases import Language
 from serve_app.conversation.player import Player
 from serve_app.conversation.playout import Notice, Playout
 from serve_app.conversation.recorder import PartStore, Recorder
+from serve_app.conversation.results import Results
 from serve_app.conversation.speaker import Speaker
 from serve_app.conversation.speculation import Speculation
 from serve_app.conversation.timers import CallTimers
+from serve_app.conversation.tools import REPORT_RESULT
 from serve_app.conversation.transcript import Transcript
 from serve_app.conversation.turn import TurnMachine
 from serve_app.errors import ProviderError
@@ -126,8 +128,9 @@ class CallSession:
             lease.agent,
             ladder=DeadlineLadder(settings.filler_after_s, settings.failover_after_s, settings.give_up_after_s),
         )
-        self._history = History(lease.agent)
         self._writer = JournalWriter(journal, lease)
+        self._results = None if lease.lead_zone is None else Results(lease.lead_zone, clock, self._writer.report)
+        self._history = History(lease.agent, () if self._results is None else (self._results.tool,))
         self._report = CallReport(lease, clock)
         self._recorder = Recorder(lease.tenant_id, lease.call_id, parts, part_s=settings.recording_part_s, clock=clock)
         self._media: _Media | None = None
@@ -414,6 +417,10 @@ class CallSession:
 
     def _dispatch(self, event: t.TurnEvent) -> None:
         called = isinstance(event, t.ToolCalled) and event.generation == self._machine.generation
+        if isinstance(event, t.ToolCalled) and event.name == REPORT_RESULT and self._results is not None:
+            if called:
+                self._history.add_tool_call(event.name, event.arguments, self._results.called(event.arguments))
+            return
         commands = self._machine.handle(event)
         # Other names than those of the tools are the model's invention, and some providers refuse a request with one.
         if isinstance(event, t.ToolCalled) and called and event.name in _TOOL_NAMES:
@@ -558,6 +565,9 @@ class CallSession:
             return
         try:
             async with asyncio.timeout(FINISH_TIMEOUT_S):
+                if (report := self._writer.unwritten_report) is not None:
+                    # Before the end, which decides what becomes of the lead.
+                    await self._journal.report(self._lease, report)
                 await self._journal.live(self._lease, {"type": "ended", "outcome": result.outcome})
                 await self._journal.finished(self._lease, result)
         except Exception as error:  # noqa: BLE001  root of the call: the reconciler finishes what is left here

@@ -15,13 +15,14 @@ from serve_app.clock import SystemClock
 from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.lease import CallLease, CallResult, Outcome
 from serve_app.conversation.opt_out_keeper import OptOutKeeper
+from serve_app.conversation.results import Report
 from serve_app.conversation.turn_batch import WRITE_TIMEOUT_S, TurnBatch
 from serve_app.conversation.turn_types import OptOutSource
 from serve_app.errors import UnavailableError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.parked_opt_outs import HeardOptOut
-from serve_app.store.repositories import Calls
+from serve_app.store.repositories import Attempts, Calls
 from serve_app.store.rows import TurnRow
 from serve_app.store.settlement import Verdict
 
@@ -84,6 +85,11 @@ class SqlJournal:
         """Returns once it is in SQL, however long that takes; the keeper goes on when nobody waits any more."""
         at = SystemClock().now()
         await self._opt_outs.write(HeardOptOut(lease.tenant_id, lease.call_id, lease.callee_number, source, text, at))
+
+    async def report(self, lease: CallLease, report: Report) -> None:
+        async with _deadline(WRITE_TIMEOUT_S):
+            attempts = Attempts(self._db, lease.tenant_id)
+            await attempts.report(lease.call_id, report.result, callback_at=report.callback_at)
 
     async def live(self, lease: CallLease, event: dict[str, object]) -> None:
         events = self._unsent.setdefault(lease.call_id, [])

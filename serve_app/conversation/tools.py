@@ -1,4 +1,5 @@
-"""What the model may ask for besides speech. The turn machine carries it out, or refuses.
+"""What the model may ask for besides speech. The turn machine carries it out, or refuses; but a result is reported to
+`conversation.results`.
 
 No tool takes anything back: above all, an opt-out cannot be undone by the model.
 """
@@ -12,9 +13,11 @@ from serve_app.conversation.phrases import Language, phrases_of
 from serve_app.providers.base import ToolCall
 
 Tool = dict[str, object]
+REPORT_RESULT = "report_result"
 
 
-def _function(name: str, description: str, properties: dict[str, object], required: tuple[str, ...] = ()) -> Tool:
+def function(name: str, description: str, properties: dict[str, object], required: tuple[str, ...] = ()) -> Tool:
+    """A tool in the form that OpenAI and Groq take."""
     parameters = {
         "type": "object",
         "properties": properties,
@@ -24,14 +27,14 @@ def _function(name: str, description: str, properties: dict[str, object], requir
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
-OPT_OUT = _function(
+OPT_OUT = function(
     "opt_out",
     "Call this at once, without saying anything, when the other person does not want to be called again by us, in "
     "whatever words: for example, wants to be left alone, to be taken off the list, or the number to be forgotten. Not "
     "when they only have no time now, or want to be called at another time. It cannot be undone.",
     {"reason": {"type": "string", "description": "their words"}},
 )
-END_CALL = _function(
+END_CALL = function(
     "end_call",
     "Call this, after your own goodbye, when the conversation is over: what it was for is done or refused, or the "
     "other person says goodbye.",
@@ -43,7 +46,7 @@ def switch_language(languages: Iterable[Language]) -> Tool:
     """To one of these languages."""
     offered = list(languages)
     names = ", ".join(phrases_of(language).name for language in offered)
-    return _function(
+    return function(
         "switch_language",
         "Call this, without saying anything, when the other person asks for, or goes on in, another language "
         f"({names}).",

@@ -71,6 +71,8 @@ class CallFacts:
     by_callee: bool = False
     media_failed_at: datetime | None = None
     media_detail: str = ""
+    machine: bool = False
+    """The network heard a machine: also where it says elsewhere that it heard a person."""
 
     def join(self, other: CallFacts) -> CallFacts:
         """The least that says all that both say."""
@@ -82,6 +84,7 @@ class CallFacts:
             by_callee=self.by_callee or other.by_callee,
             media_failed_at=_first(self.media_failed_at, other.media_failed_at),
             media_detail=max(self.media_detail, other.media_detail),
+            machine=self.machine or other.machine,
         )
 
     @property
@@ -121,7 +124,7 @@ def facts_of(event: CarrierEvent) -> CallFacts:
     if status in RINGING:
         return CallFacts(reached=Reached.RINGING if status == "ringing" else Reached.NOTHING)
     if status in ANSWERED:
-        return CallFacts(reached=Reached.ANSWERED, answered_at=event.at)
+        return CallFacts(reached=Reached.ANSWERED, answered_at=event.at, machine=status == "machine")
     if status not in TERMINAL:
         return CallFacts()
     told = event.detail if event.detail is not None and status != "completed" else ""

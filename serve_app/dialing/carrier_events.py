@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 from types import MappingProxyType
 
 from serve_app.dialing.call_facts import CallFacts, CarrierEvent, Reached, facts_of
@@ -57,29 +58,28 @@ def facts_in(raw: RawEvent, direction: str) -> CallFacts:
     return CallFacts() if event is None else facts_of(event)
 
 
-def judge(call: CallRow, events: Sequence[RawEvent], *, newest: str) -> CallState | None:
-    """The end of a call without a conversation, by all its events; `newest`: the dedupe key of the one just come.
+def judge(call: CallRow, events: Sequence[RawEvent]) -> CallState | None:
+    """The end of a call without a conversation, by all its events.
 
     None: it goes on; or a session has or had it, and writes its end; or it was ended by somebody else (a person, the
     dialer, the reconciler, want of capacity), which stays.
     """
     if call.started_at is not None:
         return None
-    before = _row_facts(call)
-    for raw in events:
-        if raw.dedupe_key != newest:
-            before = before.join(facts_in(raw, call.direction))
-    if call.over and call.detail not in VAGUE:
-        told = before.ending
-        if told is None or (told.outcome, told.detail) != (call.outcome, call.detail):
-            return None
-    now = before
-    for raw in events:
-        if raw.dedupe_key == newest:
-            now = now.join(facts_in(raw, call.direction))
-    if now.ending is None or now.ended_at is None:
+    said = [facts_in(raw, call.direction) for raw in events]
+    if call.over and call.detail not in VAGUE and (call.outcome, call.detail) not in _endings(said):
         return None
-    return CallState(now.ending.outcome, now.ending.detail, now.ended_at, now.answered_at)
+    facts = reduce(CallFacts.join, said, _row_facts(call))
+    if facts.ending is None or facts.ended_at is None:
+        return None
+    return CallState(facts.ending.outcome, facts.ending.detail, facts.ended_at, facts.answered_at)
+
+
+def _endings(said: Sequence[CallFacts]) -> set[tuple[str, str]]:
+    """What may have been made of some of the events: an end that is none of it was not theirs."""
+    answered = CallFacts(reached=Reached.ANSWERED)
+    every = [facts.join(more) for facts in said for more in (CallFacts(), answered)]
+    return {(facts.ending.outcome, facts.ending.detail) for facts in every if facts.ending is not None}
 
 
 def _row_facts(call: CallRow) -> CallFacts:

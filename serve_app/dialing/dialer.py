@@ -19,6 +19,7 @@ import structlog
 
 from serve_app.clock import Clock
 from serve_app.conversation.lease import Outcome
+from serve_app.dialing.dispositions import DEAD_NUMBER
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
@@ -34,7 +35,7 @@ from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts, ClaimRow
-from serve_app.telephony.vonage.rest import NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
+from serve_app.telephony.vonage.rest import NoSuchNumber, NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
 
 # How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
 # next dialer takes over soon, and yet nobody loses the place in the queue.
@@ -50,6 +51,12 @@ FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 15.0
 # Ended in one look, so that many of them do not hold up those that may be placed.
 MOST_BARRED = 20
+# Every request leaves this long after its slot of the rate: the time that its fence may take. It is the same for all,
+# so the rate is kept; a request that would be later still goes back instead of leaving together with the next ones.
+AFTER_SLOT_S = 0.25
+MOST_LATE_S = 0.05
+# Key, balance, rights: as long as that is so, the network refuses every call.
+OF_ACCOUNT = (401, 402, 403)
 # After a 429 that names no time. It means that somebody else uses the account, or that our own pacing is wrong.
 RATE_LIMITED_S = 2.0
 
@@ -107,6 +114,8 @@ class Dialer:
         self._most_in_flight = most_waiting(network.calls_per_second)
         self._slots = SlotQueue(live, clock, owner)
         self._openings = Openings(prepare, clock)
+        self._fence_s = 0.0
+        """What the last fences took at most, forgotten slowly."""
         self._in_flight = 0
         self._waiting: dict[str, Claim] = {}
         self._stopping = False
@@ -232,7 +241,7 @@ class Dialer:
         attempt = claim.attempt
         decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
-            return await self._not_allowed(attempt, decision)
+            return await self._decline(attempt, "not_allowed", _explained(decision))
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
@@ -246,27 +255,51 @@ class Dialer:
                 return "waiting"
             waited = f"no session became free within {self._queue_timeout_s:g} s; the call was not placed"
             return await self._decline(attempt, "no_capacity", waited)
+        # Before the rate's slot is taken: those that wait for the same thing after it would leave together.
+        await self._openings.wait(agent)
+        return await self._in_its_slot(claim, decision)
+
+    async def _in_its_slot(self, claim: Claim, decision: Allow) -> str:
+        """Take the rate's next slot, and send the request in it: fenced just before, and not later."""
+        attempt = claim.attempt
+        asked_at = self._clock.monotonic()
         pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second, longest_s=LONGEST_PACE_S)
         if pace_s > LONGEST_PACE_S:
             return await self._too_early(attempt, pace_s)
-        await self._clock.sleep(pace_s)
-        await self._openings.wait(agent)
+        # Between these two was the slot given: not before the one, and not too late after the other.
+        send_at = self._clock.monotonic() + pace_s + AFTER_SLOT_S
+        latest_at = asked_at + pace_s + AFTER_SLOT_S + MOST_LATE_S
+        await self._clock.sleep(pace_s + AFTER_SLOT_S - self._fence_s)
+        fencing_at = self._clock.monotonic()
         if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"
-        if decision.until is not None and self._clock.now() >= decision.until:
-            return await self._not_allowed(attempt, Defer(decision.until, Reason.OUTSIDE_WINDOW))
-        if attempt.campaign_id is not None and self._clock.now() >= attempt.give_up_at:
-            return await self._decline(attempt, "no_capacity", "its time was over before it could be placed")
-        repository = self._attempts(attempt)
-        if not await repository.fence_placing(attempt.id, attempt.epoch):
+        if (over := self._over(attempt, decision)) is not None:
+            return await self._decline(attempt, *over)
+        if not await self._attempts(attempt).fence_placing(attempt.id, attempt.epoch):
             await self._lost(attempt)
             return "lost_claim"
-        if self._late(claim):
-            # The commit took so long that the lease may be over, and nothing was sent: say so.
+        self._fence_s = min(AFTER_SLOT_S, max(self._clock.monotonic() - fencing_at, 0.9 * self._fence_s))
+        await self._clock.sleep(max(0.0, send_at - self._clock.monotonic()))
+        if self._late(claim) or self._clock.monotonic() > latest_at:
+            # The commit took long: the lease may be over, or the slot is. Nothing was sent: say so.
+            log.warning("slot_missed", late_s=round(self._clock.monotonic() - send_at, 3))
             await self._keep_place(attempt)
             return "waiting"
+        if (over := self._over(attempt, decision)) is not None:
+            # Past its fence, so it is this dialer's to end.
+            await self._end(attempt, *over)
+            return over[0]
         return await self._request(attempt)
+
+    def _over(self, attempt: AttemptRow, decision: Allow) -> tuple[Outcome, str] | None:
+        """Why it is too late to call now, as an end of the attempt; None: it is not."""
+        now = self._clock.now()
+        if decision.until is not None and now >= decision.until:
+            return "not_allowed", _explained(Defer(decision.until, Reason.OUTSIDE_WINDOW))
+        if attempt.campaign_id is not None and now >= attempt.give_up_at:
+            return "no_capacity", "its time was over before it could be placed"
+        return None
 
     async def _decide(self, attempt: AttemptRow) -> Decision:
         """A campaign's call was decided on in the claim of its lead, for the time until its `give_up_at`.
@@ -275,7 +308,8 @@ class Dialer:
         """
         if attempt.campaign_id is not None:
             return Allow()
-        return await self._single_calls.decide(self._db, attempt.tenant_id, attempt.to_number, self._clock.now())
+        rules, now = self._single_calls, self._clock.now()
+        return await rules.decide(self._db, attempt.tenant_id, attempt.to_number, now, queued=True)
 
     async def _too_early(self, attempt: AttemptRow, pace_s: float) -> str:
         """The account's rate has no room within the claim: come back when it has, if that is before the deadline."""
@@ -318,14 +352,14 @@ class Dialer:
                 event_url=self._links.event_url(ref),
                 ringing_timer=self._network.ringing_timer_s,
                 length_timer=self._network.length_timer_s,
+                on_machine=None if self._network.machine_detection == "off" else self._network.machine_detection,
             )
         except ValueError as error:
             # No request can be made of it, so none was.
-            await self._end(attempt, "failed", f"the call cannot be asked for: {error}")
+            self.pressure.failed(self._clock.monotonic())
+            await self._end(attempt, "not_placed", f"the call cannot be asked for: {error}")
             return "refused"
         except NotPlaced as error:
-            if error.retryable:
-                self.pressure.failed(self._clock.monotonic())
             return await self._refused(attempt, error)
         except OutcomeUnknown as error:
             self.pressure.failed(self._clock.monotonic())
@@ -347,20 +381,27 @@ class Dialer:
         return "ended_meanwhile"
 
     async def _refused(self, attempt: AttemptRow, error: NotPlaced) -> str:
-        """Proven not placed. What may pass (rate, no connection) is tried until the call's deadline."""
+        """Proven not placed, which counts for nothing. What may pass (rate, no connection) is tried until the deadline.
+
+        Only the callee's number can be to blame by itself; all else would befall the next call as well.
+        """
+        if isinstance(error, NoSuchNumber):
+            await self._end(attempt, "not_placed", DEAD_NUMBER)
+            return "refused"
+        if error.status in OF_ACCOUNT:
+            self.pressure.account_refused(str(error), self._clock.monotonic())
+        else:
+            self.pressure.failed(self._clock.monotonic())
         if not error.retryable:
-            await self._end(attempt, "failed", f"the network refused the call: {error}")
+            await self._end(attempt, "not_placed", f"the network refused the call: {error}")
             return "refused"
         delay_s = error.retry_after_s if error.retry_after_s is not None else RATE_LIMITED_S
         if self._clock.now() + timedelta(seconds=delay_s) >= attempt.give_up_at:
-            await self._end(attempt, "failed", f"the network did not take the call before its deadline: {error}")
+            await self._end(attempt, "not_placed", f"the network did not take the call before its deadline: {error}")
             return "refused"
         await self._live.release(attempt.id)
         await self._release(attempt, delay_s)
         return "not_placed"
-
-    async def _not_allowed(self, attempt: AttemptRow, refusal: Defer | Deny) -> str:
-        return await self._decline(attempt, "not_allowed", f"{refusal.reason}: {refusal.explanation}")
 
     async def _decline(self, attempt: AttemptRow, outcome: Outcome, detail: str) -> str:
         """End an attempt that was not sent. Fenced like a request: a paused dialer must not end another one's call."""
@@ -399,3 +440,7 @@ class Dialer:
 
     def _attempts(self, attempt: AttemptRow) -> Attempts:
         return Attempts(self._db, attempt.tenant_id, clock=self._clock)
+
+
+def _explained(refusal: Defer | Deny) -> str:
+    return f"{refusal.reason}: {refusal.explanation}"

@@ -18,7 +18,8 @@ HUMAN_SHORT_S = 6.0
 """A callee who leaves sooner than this has not heard what the call is about."""
 
 # Causes with which a network says that nobody has this number, which busy, rejected and failed alone never say.
-DEAD_NUMBER_CAUSES = frozenset({"number_out_of_service", "unallocated_number", "invalid_number"})
+DEAD_NUMBER = "invalid_number"
+DEAD_NUMBER_CAUSES = frozenset({"number_out_of_service", "unallocated_number", DEAD_NUMBER})
 
 
 class Disposition(StrEnum):
@@ -83,6 +84,7 @@ _BEFORE_ANSWER: Mapping[str, Disposition] = MappingProxyType(
         "unknown": Disposition.UNKNOWN,
         "no_capacity": Disposition.NOT_PLACED,
         "not_allowed": Disposition.NOT_PLACED,
+        "not_placed": Disposition.NOT_PLACED,
     }
 )
 
@@ -109,6 +111,9 @@ def disposition_of(
         return Disposition(reported)
     if outcome in ("no_capacity", "not_allowed") or not sent:
         return Disposition.NOT_PLACED
+    if outcome == "not_placed":
+        # Nothing rang, whatever else is claimed; a number that the network refuses as such is dead all the same.
+        return Disposition.INVALID_NUMBER if cause in DEAD_NUMBER_CAUSES else Disposition.NOT_PLACED
     if cause in DEAD_NUMBER_CAUSES and outcome in _BEFORE_ANSWER:
         # Also where another event claims that it was answered: what closes a lead does not depend on what comes later.
         return Disposition.INVALID_NUMBER

@@ -49,6 +49,9 @@ MOST_PROMOTED = 500
 MOST_HEALED = 200
 # A campaign, tenant or platform that must not dial now is asked again after this; the question is one small claim.
 HALTED = timedelta(seconds=10)
+# Nothing that a person does here mends the account at the network; a few calls try it, and are not counted.
+ACCOUNT_HALTED = timedelta(seconds=30)
+ACCOUNT = "/account"  # no tenant's name
 # Ready leads are looked at in batches: as many as may be called, then more where they turn out not to be callable.
 LEAST_LOOK = 8
 MOST_LOOK = 128
@@ -72,8 +75,23 @@ class _Halts:
         self.until[key] = now + HALTED
         log.info("campaign_halted", campaign_id=flow.campaign_id, reason=reason, concerns=concerns)
 
+    def account(self, why: str, now: datetime) -> None:
+        """The network refuses the account: an alarm, for every call of every campaign would be refused."""
+        self.until[ACCOUNT] = now + ACCOUNT_HALTED
+        log.error(
+            "dialing_halted",
+            reason=why,
+            concerns="platform",
+            remedy="check the application's key, the balance and the rights of the account at the network",
+        )
+
+    def ask_again(self) -> None:
+        """Forget all that a person may have changed."""
+        self.until = {key: until for key, until in self.until.items() if key == ACCOUNT}
+
     def covers(self, flow: Flow) -> bool:
-        return not self.until.keys().isdisjoint({"", flow.tenant_id, f"{flow.tenant_id}/{flow.campaign_id}"})
+        covering = {"", ACCOUNT, flow.tenant_id, f"{flow.tenant_id}/{flow.campaign_id}"}
+        return not self.until.keys().isdisjoint(covering)
 
     def next(self, now: datetime) -> datetime | None:
         """Forget what is over; when the next one will be."""
@@ -132,7 +150,7 @@ class Feeder:
 
     def changed(self) -> None:
         """A person did something: started a campaign, lifted a switch, added leads. What was halted is asked again."""
-        self._halts.until.clear()
+        self._halts.ask_again()
         self._woken.set()
 
     async def run(self) -> None:
@@ -162,6 +180,8 @@ class Feeder:
         more = False
         if due_at is not None and due_at <= now:
             more = await promote(self._db, now, limit=MOST_PROMOTED) == MOST_PROMOTED
+        if (refusal := self._pressure.take_refusal()) is not None:
+            self._halts.account(refusal, now)
         halted_until = self._halts.next(now)
         wait_s = await self._feed(now)
         if more or not wait_s:

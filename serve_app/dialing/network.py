@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 from serve_app.settings import Settings
 
 
@@ -16,12 +13,4 @@ def network_is_simulated(settings: Settings) -> bool:
     """
     if "vonage" in settings.simulated:
         return True
-    if settings.mode == "production":
-        return False
-    url = urlsplit(settings.telephony.vonage.base_url)
-    if url.scheme != "http" or url.hostname is None:
-        return False
-    try:
-        return url.hostname == "localhost" or ipaddress.ip_address(url.hostname).is_loopback
-    except ValueError:
-        return False
+    return settings.mode != "production" and settings.telephony.vonage.on_this_machine

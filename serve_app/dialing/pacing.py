@@ -65,6 +65,7 @@ class Backpressure:
     def __init__(self) -> None:
         self._share = 1.0
         self._at_s = -math.inf
+        self._refusal: str | None = None
 
     def share(self, now_s: float) -> float:
         """Of the capacity, from `LEAST_SHARE` to 1. `now_s` is monotonic."""
@@ -78,6 +79,16 @@ class Backpressure:
             return
         self._share = max(LEAST_SHARE, self.share(now_s) * DECREASE)
         self._at_s = now_s
+
+    def account_refused(self, why: str, now_s: float) -> None:
+        """The network takes no call of this account at all (key, balance, rights): a failure, and told once more."""
+        self._refusal = why
+        self.failed(now_s)
+
+    def take_refusal(self) -> str | None:
+        """Why the account was refused since this was last asked; None: it was not."""
+        why, self._refusal = self._refusal, None
+        return why
 
 
 USUAL_ANSWER_RATE = 0.3

@@ -6,7 +6,7 @@ is for the rest. All decisions are in SQL, so any number of reconcilers may run 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,8 +16,9 @@ from serve_app.clock import Clock
 from serve_app.conversation.lease import Outcome
 from serve_app.dialing.carrier_status import ending_of
 from serve_app.dialing.endings import end_without_media
-from serve_app.dialing.strays import WINDOW_AFTER, WINDOW_BEFORE, hang_up_strays
-from serve_app.dialing.tenants import tenants_with_live_attempts
+from serve_app.dialing.looks import together, window_of
+from serve_app.dialing.strays import hang_up_strays
+from serve_app.dialing.tenants import is_bound, tenants_with_live_attempts
 from serve_app.errors import ProviderError, UnavailableError
 from serve_app.settings import Settings
 from serve_app.store.db import Database
@@ -32,8 +33,6 @@ SWEEP_S = 5.0
 WEBHOOK_GRACE_S = 15.0
 SECOND_LOOK_S = 60.0
 NETWORK_DOWN_S = 30.0
-# Attempts that were placed this close to each other are looked for in one list: at 30 calls a second it has 38 pages.
-TOGETHER = timedelta(seconds=30)
 # Of the 15 requests a second that the account has for all but new calls (Vonage): the others are for hanging up.
 LOOKS_PER_S = 10
 # A phone that rings for nobody: rare enough, and soon enough.
@@ -93,7 +92,7 @@ class AttemptReconciler:
                     await attempts.unknown(attempt.id, reason, check_after_s=WEBHOOK_GRACE_S)
                 else:
                     doubts.append(_Doubt(attempts, attempt, attempt.placing_at))
-        for some in _together(doubts):
+        for some in together(doubts, _placing_at):
             await self._ask(some)
         for tenant in tenants:
             await self._close_silent(tenant)
@@ -104,9 +103,8 @@ class AttemptReconciler:
     async def _ask(self, doubts: Sequence[_Doubt]) -> None:
         """Look for attempts of one time in the network's list of calls."""
         try:
-            calls = await self._vonage.list_calls(
-                doubts[0].placing_at - WINDOW_BEFORE, doubts[-1].placing_at + WINDOW_AFTER, self._turn
-            )
+            since, until = window_of(doubts[0].placing_at, doubts[-1].placing_at)
+            calls = await self._vonage.list_calls(since, until, self._turn)
         except ProviderError:
             for doubt in doubts:
                 await doubt.attempts.unknown(doubt.attempt.id, doubt.attempt.detail or "", check_after_s=NETWORK_DOWN_S)
@@ -134,12 +132,14 @@ class AttemptReconciler:
                 await self._end(attempt.tenant_id, attempt.call_id, attempt.id, "failed", detail)
 
     async def _find(self, attempt: AttemptRow, calls: Sequence[CallSnapshot]) -> CallSnapshot | None:
-        """The network's call that must be this attempt: same numbers, same time, and nobody else's."""
+        """The network's call that must be this attempt: same numbers, same time, and nobody else's.
+
+        Tenants may call from one number, so another one's call can look the same.
+        """
         for call in calls:
             if (call.to, call.from_) != (attempt.to_number, attempt.from_number) or call.direction == "inbound":
                 continue
-            owner = await Calls(self._db, attempt.tenant_id).by_carrier(call.uuid)
-            if owner is None or owner.id == attempt.call_id:
+            if not await is_bound(self._db, call.uuid, other_than=attempt.call_id):
                 return call
         return None
 
@@ -188,13 +188,5 @@ class AttemptReconciler:
         )
 
 
-def _together(doubts: Sequence[_Doubt]) -> Iterator[Sequence[_Doubt]]:
-    """In the order in which they were placed, those of one time together."""
-    some: list[_Doubt] = []
-    for doubt in sorted(doubts, key=lambda one: one.placing_at):
-        if some and doubt.placing_at - some[0].placing_at > TOGETHER:
-            yield some
-            some = []
-        some.append(doubt)
-    if some:
-        yield some
+def _placing_at(doubt: _Doubt) -> datetime:
+    return doubt.placing_at

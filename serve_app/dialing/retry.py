@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from serve_app.conversation.results import LATEST_CALLBACK
 from serve_app.dialing.dispositions import BARS_LEAD, BARS_NUMBER, DONE, TERMINAL, Disposition
 
 JITTER = (0.8, 1.2)
@@ -25,7 +26,6 @@ CALLBACK_JITTER_S = 120.0
 OPENING_SPREAD_S = 600.0
 """Leads that wait for the same part of a day do not all come in its first minute."""
 NOT_PLACED_AFTER_S = 60.0
-LATEST_CALLBACK = timedelta(days=90)
 DAY_PARTS = (time(8), time(12), time(17), time(21))
 """Morning, afternoon and evening, in the callee's time."""
 

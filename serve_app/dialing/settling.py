@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock
 from serve_app.dialing.dispositions import Disposition, disposition_of
+from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, RetryPolicy, next_step, policy_from
-from serve_app.dialing.rules import is_zone, place_of
 from serve_app.store.settlement import EndedAttempt, LeadStep
 
 _clock = REAL_TIME
@@ -52,7 +52,7 @@ def settle_lead_by(clock: CampaignClock, ended: EndedAttempt) -> LeadStep:
         attempts=attempts,
         counts={Disposition(name): times for name, times in counts.items()},
         called_at=time.shows(attempt.placing_at or attempt.created_at),
-        zones=sorted(filter(is_zone, lead.zones or ())) or sorted(place_of(lead.number).zones),
+        zones=zones_of(lead),
         # Said in the conversation, which goes by real time.
         callback_at=None if attempt.callback_at is None else time.shows(attempt.callback_at),
     )

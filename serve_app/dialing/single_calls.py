@@ -1,16 +1,19 @@
 """May a call by itself, of no campaign, be placed now?
 
 Asked by the API before it queues one, and by the dialer before it dials. On a real network such a call goes to a number
-that the operator allowed by name, which states the owner's consent; the law's hours and caps, the kill switches and a
-cap of calls per day apply. On a simulated network it may be placed at any time.
+that the operator allowed by name, which states the owner's consent; the law's hours and caps, public registries, the
+kill switches, what the tenant's plan and limits leave, and a cap of calls per day apply. On a simulated network it may
+be placed at any time, as often as one likes; but not for a tenant that is suspended, nor to a number on a registry.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from serve_app.dialing.network import network_is_simulated
+from serve_app.dialing.plans import Plans, shipped_plans
 from serve_app.dialing.rules import (
     CallingRules,
     Candidate,
@@ -25,10 +28,23 @@ from serve_app.dialing.rules import (
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.repositories import Attempts
+from serve_app.store.standing import Standing, standing_of
 
 # No number of a country's own: its rules are never asked for, because the number is not on the list of allowed ones.
 NOWHERE = "ZZ"
 COMMIT_S = 5  # and a busy event loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What is left; None: without limit."""
+
+    minutes: float | None = None
+    spend_minor: int | None = None
+    calls: int | None = None
+
+
+_NO_LIMIT = _Means()
 
 
 def ringing_margin_s(settings: Settings) -> int:
@@ -38,14 +54,20 @@ def ringing_margin_s(settings: Settings) -> int:
 
 
 class SingleCalls:
-    """The rules for calls by themselves, with what the settings say. `simulated_network` None: derived from them."""
+    """The rules for calls by themselves, with what the settings say.
 
-    def __init__(self, settings: Settings, *, simulated_network: bool | None = None) -> None:
+    `simulated_network` None: derived from them. `plans` None: those that come with Parley.
+    """
+
+    def __init__(
+        self, settings: Settings, *, simulated_network: bool | None = None, plans: Plans | None = None
+    ) -> None:
         dialing = settings.dialing
         self.simulated_network = network_is_simulated(settings) if simulated_network is None else simulated_network
         self._allowed = frozenset(dialing.allowed_numbers)
         self._ringing_s = ringing_margin_s(settings)
         self._law = shipped()
+        self._plans = plans or shipped_plans()
         self._rules = CallingRules(
             countries=tuple(sorted({place_of(number).country or NOWHERE for number in self._allowed})) or (NOWHERE,),
             hours={"mon-sun": ("00:00-24:00",)},
@@ -57,8 +79,10 @@ class SingleCalls:
             consent=ConsentRule(required="none", reason="the number is allowed by name in dialing.allowed_numbers"),
         )
 
-    async def decide(self, db: Database, tenant_id: str, number: str, now: datetime) -> Decision:
-        """Decide on one E.164 number. Raises UnavailableError.
+    async def decide(
+        self, db: Database, tenant_id: str, number: str, now: datetime, *, queued: bool = False
+    ) -> Decision:
+        """Decide on one E.164 number; `queued`: of a call that waits already. Raises UnavailableError.
 
         Do-not-call list and kill switches are not asked here: the store asks for them in the transactions that queue,
         claim and place a call.
@@ -68,6 +92,8 @@ class SingleCalls:
             needed = history(self._rules, self._law)
             since = now - timedelta(hours=needed.hours)
             attempted_at = await Attempts(db, tenant_id).placed_at(number, since=since, limit=needed.calls)
+        standing = await standing_of(db, tenant_id, number, now)
+        means = _NO_LIMIT if self.simulated_network else self._means(standing, queued=queued)
         facts = Facts(
             rules=self._rules,
             law=self._law,
@@ -75,18 +101,33 @@ class SingleCalls:
             simulated_network=self.simulated_network,
             allowed_numbers=self._allowed,
             switches=frozenset(),
-            tenant_active=True,
+            tenant_active=standing.status in (None, "active"),
             campaign_running=None,
             listed=False,
-            listed_globally=False,
+            listed_globally=standing.registered,
             consents=(),
             scrubbed_at=None,
             attempted_at=attempted_at,
             campaign_attempts=0,
-            minutes_left=None,
-            spend_left_minor=None,
-            reserve_minor=0,
-            calls_left_today=None,
+            minutes_left=means.minutes,
+            spend_left_minor=means.spend_minor,
+            reserve_minor=self._plans.reserve_minor,
+            calls_left_today=means.calls,
             caller_free_at=now,
         )
         return decide(Candidate(number), facts, now)
+
+    def _means(self, standing: Standing, *, queued: bool) -> _Means:
+        """What plan and limits leave; each call that lives, but for this one, is taken to need its reserve."""
+        others = standing.live - queued
+        plan, plans = self._plans.of(standing.plan), self._plans
+        minutes: float | None = 0.0  # a plan that is not known allows nothing
+        if plan is not None:
+            reserved = others * plans.reserve_minutes
+            minutes = None if plan.minutes is None else plan.minutes - standing.talk_s / 60 - reserved
+        spend, calls = standing.spend_cap_minor, standing.daily_calls
+        if spend is not None:
+            spend -= plans.cost_minor(standing.talk_s) + others * plans.reserve_minor
+        if calls is not None:
+            calls -= standing.calls_today + others
+        return _Means(minutes, spend, calls)

@@ -10,7 +10,7 @@ from sqlalchemy import case, exists, func, select
 from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.barring import is_barred
 from serve_app.store.db import Database
-from serve_app.store.models import GIVEN_UP, ONE_LIVE, Attempt
+from serve_app.store.models import GIVEN_UP, ONE_LIVE, Attempt, Call
 from serve_app.store.rows import AttemptRow, to_row
 
 
@@ -69,3 +69,10 @@ async def is_being_called(db: Database, number: str) -> bool:
     """Whether any tenant has a live attempt to a number. Raises UnavailableError."""
     async with db.session() as session:
         return bool(await session.scalar(select(exists().where(ONE_LIVE, Attempt.to_number == number))))
+
+
+async def is_bound(db: Database, carrier_call_id: str, *, other_than: str) -> bool:
+    """Whether a call of the network is that of any tenant's call `other_than` this one. Raises UnavailableError."""
+    async with db.session() as session:
+        bound = exists().where(Call.carrier_call_id == carrier_call_id, Call.id != other_than)
+        return bool(await session.scalar(select(bound)))

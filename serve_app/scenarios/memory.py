@@ -8,6 +8,7 @@ from datetime import datetime
 
 from serve_app.conversation.journal import TurnRecord
 from serve_app.conversation.lease import CallLease, CallResult
+from serve_app.conversation.results import Report
 from serve_app.errors import UnavailableError
 
 
@@ -22,6 +23,7 @@ class Memory:
     results: list[CallResult] = field(default_factory=list)
     opt_outs: list[tuple[str, str]] = field(default_factory=list)
     """Source and text."""
+    reports: list[Report] = field(default_factory=list)
     starts: int = 0
 
     def _check(self) -> None:
@@ -50,6 +52,10 @@ class Memory:
     async def opt_out(self, lease: CallLease, source: str, text: str) -> None:
         self._check()
         self.opt_outs.append((source, text))
+
+    async def report(self, lease: CallLease, report: Report) -> None:
+        self._check()
+        self.reports.append(report)
 
     async def finished(self, lease: CallLease, result: CallResult) -> None:
         self._check()

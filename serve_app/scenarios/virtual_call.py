@@ -58,6 +58,8 @@ class VirtualCall:
     confirms: bool = True
     connects: bool = True
     settings: CallSettings = field(default_factory=CallSettings)
+    lead_zone: str | None = None
+    """Of a lead for whose sake the call is."""
     leftover_tasks: int = -1
     net: VirtualNetwork = field(init=False)
     record: CallRecord = field(init=False)
@@ -100,7 +102,7 @@ class VirtualCall:
         opened_at = self.net.opened_at
         self.record = CallRecord(self.agent.language, lambda: now() - opened_at, self.net.silence)
         self.session = CallSession(
-            lease=lease_of(self.agent, "c1"),
+            lease=lease_of(self.agent, "c1").model_copy(update={"lead_zone": self.lead_zone}),
             leg=VonageLeg(RATE_HZ),
             port=self.net,
             providers=Providers(

@@ -25,6 +25,11 @@ _LEAVE_ME_ALONE = re.compile(
     r"|fichez[- ]moi la paix|arrêtez de me déranger|oubliez mon numéro)\b",
     re.I,
 )
+_RESULTS = (
+    ("wrong_number", re.compile(r"\b(wrong number|nobody of that name|no one by that name)\b", re.I)),
+    ("callback", re.compile(r"\b(call (me )?(back|again)|another time|in a meeting|driving)\b", re.I)),
+    ("not_interested", re.compile(r"\bnot interested\b", re.I)),
+)
 _LANGUAGES = {
     "en": re.compile(r"\b(english|inglés|anglais)\b", re.I),
     "es": re.compile(r"\b(spanish|español|castellano|espagnol)\b", re.I),
@@ -115,6 +120,10 @@ def wanted_tool(
         for language, named in _LANGUAGES.items():
             if language in offered and named.search(asked):
                 return "switch_language", {"language": language}
+    if "report_result" in parameters:
+        for result, told in _RESULTS:
+            if told.search(asked):
+                return "report_result", {"result": result}
     if "end_call" in parameters and _GOODBYE.search(asked):
         return "end_call", {}
     return None

@@ -161,7 +161,7 @@ def _answer(body: _ChatBody, config: SimulatorConfig) -> tuple[str, Call | None]
     if wanted is None:
         return brain.answer(body.messages), None
     name, arguments = wanted
-    return brain.answer(body.messages) if name == "end_call" else "", Call(name, arguments)
+    return brain.answer(body.messages) if name in ("end_call", "report_result") else "", Call(name, arguments)
 
 
 @dataclass(slots=True)

@@ -92,6 +92,7 @@ async def post_call(request: web.Request) -> web.StreamResponse:
             ringing_timer_s=document.ringing_timer,
             length_timer_s=document.length_timer,
             machine_detection=_detection(document),
+            ends_at_machine=_ends_at_machine(document),
             region_url=f"{request.scheme}://{request.host}",
         ),
         request.app,
@@ -115,6 +116,12 @@ def _detection(document: _CreateCall) -> Literal["standard", "advanced"] | None:
     if document.advanced_machine_detection is not None:
         return "advanced"
     return "standard" if document.machine_detection is not None else None
+
+
+def _ends_at_machine(document: _CreateCall) -> bool:
+    if document.advanced_machine_detection is not None:
+        return document.advanced_machine_detection.get("behavior") == "hangup"
+    return document.machine_detection == "hangup"
 
 
 async def put_call(request: web.Request) -> web.StreamResponse:

@@ -121,6 +121,9 @@ class CallLife:
             self._detected("human")
             return
         self._detected("machine")
+        if self.call.request.ends_at_machine:
+            self.call.hang_up.set()
+            return
         if self.call.request.machine_detection == "advanced":
             self.call.callee.on_beep = lambda: self._detected("machine", sub_state="beep_start")
 

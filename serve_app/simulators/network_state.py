@@ -29,6 +29,7 @@ class CallRequest:
     ringing_timer_s: int = 60
     length_timer_s: int = 7200
     machine_detection: Literal["standard", "advanced"] | None = None
+    ends_at_machine: bool = False
     region_url: str | None = None
 
 

@@ -21,11 +21,12 @@ from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
 from serve_app.store.rows import AttemptRow, ClaimRow, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, earliest
+from serve_app.store.settlement import Verdict, settle
 
 T = TypeVar("T")
 
-NEVER_ASKED = ("not_allowed", "no_capacity")
-"""Dispositions of attempts that passed the fence only to be ended: no request was sent."""
+NEVER_ASKED = ("not_allowed", "no_capacity", "not_placed")
+"""Dispositions of attempts that were no call: ended without a request, or the network proved that it took none."""
 # An attempt that is older than this when it is placed does not exist: it bounds what the index is read for.
 _LONGEST_QUEUE = timedelta(days=1)
 
@@ -194,16 +195,31 @@ class Attempts(TenantScope):
         async with self.db.transaction() as session:
             return bool(await changed(session, over.values(status="ended", **values)))
 
-    async def report(self, call_id: str, result: str, *, callback_at: datetime | None = None) -> bool:
+    async def report(
+        self,
+        call_id: str,
+        result: str,
+        *,
+        callback_at: datetime | None = None,
+        unless_told: bool = False,
+        verdict: Verdict | None = None,
+    ) -> bool:
         """What came of a call, as the conversation tells, or a person later: it decides what becomes of the lead.
 
-        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. After the end of the call
-        the upkeep of leads settles it anew. False: the call has no attempt.
+        `result`: one of `dialing.dispositions.REPORTABLE`; the last report stays. After the end of the call `verdict`
+        settles it anew, in the same transaction; without one, the upkeep of leads does. `unless_told`: what was
+        reported before stays. False: the call has no attempt, or that.
         """
         mine = update(Attempt).where(Attempt.tenant_id == self.tenant_id, Attempt.call_id == call_id)
+        if unless_told:
+            mine = mine.where(Attempt.reported.is_(None))
         async with self.db.transaction() as session:
             told = mine.values(reported=result, callback_at=callback_at, settled_at=None)
-            return bool(await changed(session, told))
+            if not await changed(session, told.execution_options(synchronize_session=False)):
+                return False
+            if verdict is not None:
+                await settle(session, self.tenant_id, verdict, Attempt.call_id == call_id, self.clock.now())
+            return True
 
     async def stale(self, now: datetime) -> list[AttemptRow]:
         """Attempts in `placing` or `unknown` whose time is up: to be looked up at the network."""

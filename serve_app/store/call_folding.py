@@ -45,12 +45,12 @@ Folded = Literal["repeated", "moved", "ended", "corrected", "stored"]
 
 class CallFolding(TenantScope):
     async def reach(
-        self, call_id: str, status: Literal["ringing", "answered"], at: datetime, event: RawEvent
+        self, call_id: str, status: Literal["ringing", "answered"], at: datetime, event: RawEvent | None
     ) -> Folded:
         """A live call is ringing, or was answered, at `at`: one statement beside the event's record.
 
-        Never backwards, and the earliest time stays. "stored": the call has ended meanwhile, or was as far; then
-        nothing was kept, and `fold` is to be asked.
+        Never backwards, and the earliest time stays. `event` None: it is kept already. "stored": the call has ended
+        meanwhile, or was as far; then nothing was kept, and `fold` is to be asked.
         """
         forward = Call.status.in_(_BEFORE[status])
         now = self.clock.now()
@@ -64,32 +64,34 @@ class CallFolding(TenantScope):
             news = or_(forward, Call.answered_at.is_(None), Call.answered_at > at)
         move = update(Call).where(*self._is(call_id), Call.status.in_(LIVE_CALL), news).values(values)
         async with self.db.transaction() as session:
-            if not await insert_event(session, self.tenant_id, event):
+            if event is not None and not await insert_event(session, self.tenant_id, event):
                 return "repeated"
             if await changed(session, move.execution_options(synchronize_session=False)):
                 return "moved"
             await session.rollback()
             return "stored"
 
-    async def fold(self, call_id: str, event: RawEvent | None, judge: Judge, verdict: Verdict) -> Folded:
+    async def fold(
+        self, call_id: str, event: RawEvent | None, judge: Judge, verdict: Verdict
+    ) -> tuple[Folded, CallState | None]:
         """Keep the event, and make of the call what all its events together say; all of it is one transaction.
 
         `event` None: it is kept already. `verdict`: settles the lead for whose sake the call was, or settles it anew.
-        A call that has ended keeps its end unless the judge says otherwise.
+        A call that has ended keeps its end unless the judge says otherwise. With what came of it, what the judge said.
         """
         async with self.db.transaction() as session:
             if event is not None and not await insert_event(session, self.tenant_id, event):
-                return "repeated"
+                return "repeated", None
             known = await self._known(session, call_id)
             if known is None:
                 await session.rollback()
-                return "stored"
+                return "stored", None
             call, events = known
             state = judge(call, events)
             if state is None:
-                return "stored"
+                return "stored", None
             if call.over:
-                return await self._correct(session, call, state, verdict)
+                return await self._correct(session, call, state, verdict), state
             end = CallEnd(
                 status="failed",
                 outcome=state.outcome,
@@ -98,7 +100,7 @@ class CallFolding(TenantScope):
                 answered_at=state.answered_at,
             )
             await end_call(session, self.tenant_id, call_id, end, verdict=verdict, now=self.clock.now())
-            return "ended"
+            return "ended", state
 
     async def _known(self, session: AsyncSession, call_id: str) -> tuple[CallRow, list[RawEvent]] | None:
         """The call and its events, which nobody else folds until the transaction is over. None: no such call."""

@@ -68,14 +68,15 @@ def _known(lead: Lead, campaign: Campaign) -> KnownLead:
 async def owner_of(db: Database, *numbers: str | None) -> str | None:
     """The tenant to whom one of these numbers belongs, in their order: a webhook without our link names numbers only.
 
-    None: to nobody, or to more than one.
+    A retired number is still answered, unless another tenant has it now. None: to nobody, or to more than one.
     """
     asked = [number for number in numbers if number is not None]
-    query = select(OwnNumber.e164, OwnNumber.tenant_id).where(OwnNumber.e164.in_(asked))
+    query = select(OwnNumber.e164, OwnNumber.tenant_id, OwnNumber.state).where(OwnNumber.e164.in_(asked))
     async with db.session() as session:
         owners = (await session.execute(query)).all()
     for number in asked:
-        tenants = {tenant for e164, tenant in owners if e164 == number}
+        in_use = {tenant for e164, tenant, state in owners if e164 == number and state != "retired"}
+        tenants = in_use or {tenant for e164, tenant, _ in owners if e164 == number}
         if len(tenants) == 1:
             return str(tenants.pop())
     return None

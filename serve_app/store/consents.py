@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from serve_app.store.base import new_id
 from serve_app.store.campaign_models import Consent, Lead
 from serve_app.store.campaign_rows import ConsentKind, ConsentRow
+from serve_app.store.do_not_call import lock_number
 from serve_app.store.leads import reopen_leads
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope
@@ -76,12 +77,13 @@ class Consents(TenantScope):
             return to_row(ConsentRow, consent)
 
     async def revoke(self, number: str, *, at: datetime | None = None) -> int:
-        """Take back every consent of a number; how many there were."""
+        """Take back every consent of a number; how many there were. From the commit on no campaign's call is placed."""
         back = update(Consent).where(
             Consent.tenant_id == self.tenant_id, Consent.number == number, Consent.revoked_at.is_(None)
         )
         revoked = back.values(revoked_at=at or self.clock.now()).returning(Consent.id)
         async with self.db.transaction() as session:
+            await lock_number(session, self.tenant_id, number)
             return len((await session.scalars(revoked.execution_options(synchronize_session=False))).all())
 
     async def of(self, number: str) -> list[ConsentRow]:

@@ -37,13 +37,19 @@ def listed(tenant_id: _Text, number: _Text) -> ColumnElement[bool]:
 
 
 async def wait_for_listing(session: AsyncSession, tenant_id: str, attempt_id: str) -> None:
-    """Before an attempt passes its point of no return: whoever is just listing its number commits first.
+    """Before an attempt passes its point of no return: whoever is just barring its number commits first.
 
     On PostgreSQL a statement does not see what commits while it runs. SQLite has one writer at a time anyway.
     """
     if session.get_bind().dialect.name == "postgresql":
         number = select(Attempt.to_number).where(Attempt.tenant_id == tenant_id, Attempt.id == attempt_id)
         await session.execute(_lock(tenant_id, number.scalar_subquery()))
+
+
+async def lock_number(session: AsyncSession, tenant_id: str, number: str) -> None:
+    """From here to the commit no attempt to the number passes its fence."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(_lock(tenant_id, number))
 
 
 def _lock(tenant_id: str, number: Any) -> Select[Any]:
@@ -65,8 +71,7 @@ async def list_number(
 
     One that is listed already stays as it is. The caller may hold locks of attempts and calls, but none of leads.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        await session.execute(_lock(tenant_id, number))
+    await lock_number(session, tenant_id, number)
     values = {
         "id": new_id(),
         "tenant_id": tenant_id,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Integer, Table, bindparam, func, insert, select, update
+from sqlalchemy import Integer, Table, Text, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -121,8 +121,8 @@ class LeadClaims(TenantScope):
         lease_s: float,
         now: datetime,
     ) -> Claimed:
-        await _wait_for_other_claims(session, self.tenant_id)
         connection = await session.connection()
+        await _wait_for_other_claims(connection, self.tenant_id)
         mine = {"tenant_id": self.tenant_id, "campaign_id": campaign_id}
         found = (await connection.execute(_OWN, mine)).one_or_none()
         if found is None or found.status != "running":
@@ -148,14 +148,13 @@ class LeadClaims(TenantScope):
         return Claimed(batch.claimed, len(leads), batch.put_off, batch.closed, halted)
 
 
-async def _wait_for_other_claims(session: AsyncSession, tenant_id: str) -> None:
+async def _wait_for_other_claims(connection: AsyncConnection, tenant_id: str) -> None:
     """Until the end of this transaction no other one claims for the tenant: what it places counts for the next.
 
     SQLite has one writer at a time anyway.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        key = func.hashtextextended(f"claims:{tenant_id}", 0)
-        await session.execute(select(func.pg_advisory_xact_lock(key)))
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_LOCK, {"name": f"claims:{tenant_id}"})
 
 
 class _Batch:
@@ -249,9 +248,10 @@ _OWN = (
     select(*_CAMPAIGN, *_TENANT)
     .outerjoin(Tenant, Tenant.tenant_id == Campaign.tenant_id)
     .where(Campaign.tenant_id == bindparam("tenant_id"), Campaign.id == bindparam("campaign_id"))
-    # Not a stronger lock: an import that adds leads to the campaign must not wait for it.
-    .with_for_update(of=Campaign, key_share=True)
+    # Not a stronger lock: an import must not wait that adds leads to the campaign.
+    .with_for_update(key_share=True, of=Campaign)
 )
+_LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name", type_=Text()), 0)))
 _READY = (
     select(*(getattr(Lead, column.name) for column in fields(LeadRow)))
     .where(READY_LEAD, Lead.tenant_id == bindparam("tenant_id"), Lead.campaign_id == bindparam("campaign_id"))

@@ -1,7 +1,4 @@
-"""The tables of calls. `tenant_id` is on every row; children reference (tenant_id, call_id): no row crosses tenants.
-
-The tables of campaigns are in `campaign_models`.
-"""
+"""The tables of calls; `campaign_models` has the others. Every row has a tenant; children refer to it and the call."""
 
 from __future__ import annotations
 
@@ -31,6 +28,7 @@ READY_JOB = text("status IN ('ready', 'leased')")
 LISTED = text("removed_at IS NULL")
 GIVEN_UP = text("status = 'ended' AND carrier_call_id IS NULL AND placing_at IS NOT NULL")
 OF_A_LEAD = text("lead_id IS NOT NULL")
+UNFOLDED = text("unfolded_since IS NOT NULL")
 UNSETTLED = text("lead_id IS NOT NULL AND status = 'ended' AND settled_at IS NULL")
 
 SCHEMA_REVISION = "0005"
@@ -61,6 +59,8 @@ class Call(Base):
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "carrier_call_id"),
         Index("ix_calls_tenant_id_status_updated_at", "tenant_id", "status", "updated_at"),
+        # Whose a call of the network is, of all tenants: asked only where a request got no answer.
+        Index("ix_calls_carrier_call_id", "carrier_call_id"),
         # What the reconciler reads every few seconds: live calls only, whatever the history.
         Index("ix_calls_open", "updated_at", sqlite_where=OPEN_CALL, postgresql_where=OPEN_CALL),
     )
@@ -174,10 +174,16 @@ class DoNotCallEntry(Base):
 
 
 class CallEvent(Base):
-    """A webhook as it came, once per dedupe key."""
+    """A webhook as it came, once per dedupe key. `unfolded_since`: it was kept before it was folded, and still waits.
+
+    `carrier_call_id`: of the call that it is about; our own id of it for the leg to our media socket.
+    """
 
     __tablename__ = "call_events"
-    __table_args__ = (Index("ix_call_events_tenant_id_carrier_call_id", "tenant_id", "carrier_call_id"),)
+    __table_args__ = (
+        Index("ix_call_events_tenant_id_carrier_call_id", "tenant_id", "carrier_call_id"),
+        Index("ix_call_events_unfolded", "unfolded_since", sqlite_where=UNFOLDED, postgresql_where=UNFOLDED),
+    )
     tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     dedupe_key: Mapped[str] = mapped_column(String(128), primary_key=True)
     source: Mapped[str] = mapped_column(String(32))
@@ -185,6 +191,8 @@ class CallEvent(Base):
     carrier_call_id: Mapped[str | None] = mapped_column(String(128))
     body: Mapped[dict[str, Any]]
     received_at: Mapped[datetime]
+    attempt_id: Mapped[str | None] = mapped_column(String(36))
+    unfolded_since: Mapped[datetime | None]
 
 
 class Turn(Base):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, select, true, update
+from sqlalchemy import case, exists, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.base import new_id
@@ -60,6 +60,10 @@ class NumberHealth:
     short: int
 
 
+class NumberTaken(LookupError):  # noqa: N818  what it means, not that it is an error
+    """Another tenant has the number."""
+
+
 class Numbers(TenantScope):
     async def put(
         self,
@@ -72,7 +76,7 @@ class Numbers(TenantScope):
         daily_cap: int = DAILY_CAP,
         warmup_from: datetime | None = None,
     ) -> NumberRow:
-        """Add a number, or change what is known of it; its state and history stay."""
+        """Add a number, or change what is known of it; its state and history stay. Raises NumberTaken."""
         now = self.clock.now()
         settings: dict[str, Any] = {
             "pool": pool,
@@ -85,6 +89,7 @@ class Numbers(TenantScope):
         }
         new = {"id": new_id(), "tenant_id": self.tenant_id, "e164": e164, "state": "active", "created_at": now}
         async with self.db.transaction() as session:
+            await self._refuse_taken(session, e164)
             if not await changed(session, insert_or_ignore(session, OwnNumber, new | settings)):
                 await session.execute(update(OwnNumber).where(*self._is(e164)).values(settings))
             return to_row(NumberRow, (await session.scalars(select(OwnNumber).where(*self._is(e164)))).one())
@@ -102,13 +107,18 @@ class Numbers(TenantScope):
     async def set_state(
         self, e164: str, state: NumberState, *, reason: str, cool_until: datetime | None = None
     ) -> NumberRow | None:
-        """Rest, retire or bring back a number. None: there is none such. Raises ValueError for a rest without end."""
+        """Rest, retire or bring back a number. None: there is none such.
+
+        Raises ValueError for a rest without end, NumberTaken for one that another tenant has since it was retired.
+        """
         if (state == "cooling") != (cool_until is not None):
             raise ValueError("cool_until: give it with the state cooling, and with no other")
         values = {"state": state, "cool_until": cool_until, "state_reason": reason, "updated_at": self.clock.now()}
         change = update(OwnNumber).where(*self._is(e164)).values(values).returning(OwnNumber)
         async with self.db.transaction() as session:
             found = await session.scalar(change.execution_options(synchronize_session=False))
+            if found is not None and state != "retired":
+                await self._refuse_taken(session, e164)
             return None if found is None else to_row(NumberRow, found)
 
     async def health(
@@ -152,6 +162,14 @@ class Numbers(TenantScope):
             query = query.where(OwnNumber.pool == pool)
         async with self.db.session() as session:
             return [to_row(NumberRow, number) for number in await session.scalars(query)]
+
+    async def _refuse_taken(self, session: AsyncSession, e164: str) -> None:
+        """Who calls a number back must reach one tenant, so a number has one owner; a retired one is free."""
+        others = exists().where(
+            OwnNumber.e164 == e164, OwnNumber.tenant_id != self.tenant_id, OwnNumber.state != "retired"
+        )
+        if await session.scalar(select(others)):
+            raise NumberTaken(e164)
 
     def _is(self, e164: str) -> tuple[Any, ...]:
         return (OwnNumber.tenant_id == self.tenant_id, OwnNumber.e164 == e164)

@@ -132,6 +132,8 @@ class RawEvent:
     carrier_call_id: str | None
     body: dict[str, Any]
     received_at: datetime
+    attempt_id: str | None = None
+    """The attempt that its signed link names."""
 
 
 @dataclass(frozen=True, slots=True)

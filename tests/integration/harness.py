@@ -128,6 +128,9 @@ class World:
             "VONAGE_PRIVATE_KEY": str(key_file),
             "VONAGE_SIGNATURE_SECRET": self.account.signature_secret,
             "VONAGE_FROM_NUMBER": self.account.from_number,
+            # Campaigns may call, whenever the tests run: a Monday, ten in the morning in New York.
+            "PARLEY_DIALING__SIMULATED_CLOCK__BEGINS": "2026-11-23T15:00:00Z",
+            "PARLEY_DIALING__SIMULATED_CLOCK__SPEED": "1",
         }
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from serve_app.api.app import create_app
 from serve_app.api.deps import ApiDeps
+from serve_app.api.inbox import Inbox
 from serve_app.clock import Clock, SystemClock
 from serve_app.settings import Settings
 from serve_app.store.base import Base
@@ -109,8 +110,9 @@ class FakeVonage:
         if behaviour == "throttle_once":
             self.behaviour = "place"
             return web.json_response({"title": "throttled"}, status=429, headers={"Retry-After": "0"})
-        statuses = {"429": 429, "401": 401, "400": 400, "500": 500, "502": 502}
-        return web.json_response({"title": "no"}, status=statuses.get(behaviour, 500))
+        if behaviour.startswith("400 "):
+            return web.json_response({"title": "no", "invalid_parameters": {behaviour[4:]: "invalid"}}, status=400)
+        return web.json_response({"title": "no"}, status=int(behaviour) if behaviour.isdigit() else 500)
 
     def add_call(self, to: str, from_: str, status: str = "started") -> dict[str, Any]:
         call = {
@@ -148,6 +150,7 @@ class Plane:
     key: str
     deps: ApiDeps
     woken: list[str]
+    inbox: Inbox
 
     @property
     def auth(self) -> dict[str, str]:
@@ -197,9 +200,10 @@ async def make_plane(
     key, _ = await ApiKeys(db, settings.tenant).create("test")
     await Agents(db, settings.tenant).apply("riverside-dental", AGENT)
     await live.beat("replica-1", 10, ttl_s=600)
-    transport = httpx.ASGITransport(create_app(deps), raise_app_exceptions=False)
+    app = create_app(deps)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     http = httpx.AsyncClient(transport=transport, base_url="http://api.local")
-    return Plane(settings, db, live, vonage, http, key, deps, woken), client
+    return Plane(settings, db, live, vonage, http, key, deps, woken, app.state.inbox), client
 
 
 def signed(

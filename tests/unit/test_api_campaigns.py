@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
+from serve_app.api.app import create_app
 from serve_app.api.campaign_calls import MOST_AT_ONCE
 from serve_app.cli.main import app as cli
 from serve_app.dialing.campaign_report import Capacity, capacity_of, report_of
@@ -361,11 +363,46 @@ def test_a_campaign_on_the_command_line(parley: Any, tmp_path: Path, monkeypatch
     assert "is draft" in parley("campaign", "schedule", "autumn", "--at", "never")[1]
     told = parley("campaign", "stats", "autumn")[1]
     assert "total leads" in told and "pass hours" not in told and "how long a pass takes is not known" in told
-    monkeypatch.setattr("serve_app.cli.campaign.probe", lambda url: {"capacity": {"slots": 10}})
+    monkeypatch.setattr("serve_app.cli.campaign.probe", lambda url, timeout_s: {"capacity": {"slots": 10}})
     assert "pass hours" in parley("campaign", "stats", "autumn")[1]
     assert parley("campaign", "jobs", "autumn")[0] == 0
     assert "0 leads" in parley("campaign", "reopen", "autumn", "--reason", "not_scrubbed")[1]
     assert parley("campaign", "reopen", "autumn")[0] == 1
+
+
+async def test_the_command_line_asks_the_platform_that_runs(
+    plane: Plane, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await create(plane)
+    await Leads(plane.db, "default").add(created["id"], [NewLead(number(i)) for i in range(2)])
+    await post(plane, created, "start")
+    ringing, _waiting = (await claim(plane.db, await row_of(plane, created))).leads
+    assert await send(plane.db, ringing.attempt_id, "default")
+    await Attempts(plane.db, "default").placed(ringing.attempt_id, "carrier-1", None)
+    config = uvicorn.Config(create_app(plane.deps), port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    monkeypatch.setenv("PARLEY_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("PARLEY_DATABASE__URL", sqlite_url)
+
+    async def parley(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(CliRunner().invoke, cli, list(arguments), env={"COLUMNS": "200"})
+        return result.exit_code, result.output
+
+    try:
+        code, output = await parley("campaign", "stats", "spring")
+        assert code == 0 and "pass hours" in output and "live calls" in output, output
+        code, output = await parley("campaign", "stop", "spring", "--end-live-calls")
+        assert code == 0 and "campaign spring is cancelled" in output, output
+        assert "2 live calls were told to end" in output and plane.vonage.hung_up == ["carrier-1"]
+        code, output = await parley("campaign", "stop", "spring", "--end-live-calls")
+        assert code == 0 and "cancelled already" in output and "0 live calls" in output, output
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from serve_app.jobs.import_file import ImportFile
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.imports import IMPORT_FILE
 from serve_app.store.leads import NewLead
-from serve_app.store.repositories import Agents, Jobs, Leads, Recordings, Turns
+from serve_app.store.repositories import Agents, Jobs, Leads, Numbers, Recordings, Turns
 from tests.unit.api_support import AGENT, Plane
 from tests.unit.campaign_support import claim
 from tests.unit.store_fixtures import finish, inbound, rows_of
@@ -24,6 +24,7 @@ OWNER = "default"
 SECRET = "xanadu"
 """In every text of the owner's, and in none of the stranger's requests."""
 NUMBER = "+12025550177"
+OWN_NUMBER = "+12025550101"
 NOBODY = {"Authorization": "Bearer pk_nobodys"}
 WITHOUT_KEY = re.compile(r"/(health|ready|metrics|webhooks/.*)")
 """For everybody: no tenant's data. Webhooks are signed, see their own tests."""
@@ -55,6 +56,11 @@ SPECIAL = {
     f"POST {CAMPAIGN}/leads/bulk": Request({"leads": [{"number": "+12025550188"}]}),
     f"POST {CAMPAIGN}/leads/scrubbed": Request({"at": "2026-11-20T00:00:00Z"}),
     f"POST {CAMPAIGN}/imports": Request(content=FILE),
+    "POST /api/v1/calls/{call_id}/result": Request({"result": "success"}),
+    # A number has one owner: who else asks for it is told no more than that.
+    "PUT /api/v1/numbers/{number}": Request({"pool": "mine"}, status=409, answer={"code": "number_taken"}),
+    "POST /api/v1/numbers/{number}/rest": Request({"until": "2100-01-01T00:00:00Z", "reason": "mine"}),
+    "POST /api/v1/numbers/{number}/retire": Request({"reason": "mine"}),
     # An agent's name is each tenant's own.
     "PUT /api/v1/agents/{name}": Request(AGENT | {"name": "front-desk"}, status=200, answer={"version": 1}),
     # Without an id: what comes back is the stranger's own, and that is nothing.
@@ -62,6 +68,7 @@ SPECIAL = {
     "GET /api/v1/calls": NOTHING,
     "POST /api/v1/calls": Request({"to": NUMBER, "agent": "front-desk"}, **NO_AGENT),
     "GET /api/v1/campaigns": NOTHING,
+    "GET /api/v1/numbers": Request(params={"pool": "default"}, status=200, answer={"items": []}),
     "POST /api/v1/campaigns": Request(
         {"name": "spring", "agent": "front-desk", "calling_rules": {"countries": ["US"]}}, **NO_AGENT
     ),
@@ -108,6 +115,7 @@ async def populate(plane: Plane) -> dict[str, str]:
     (job,) = await jobs.lease("w", kinds=[IMPORT_FILE], limit=1, lease_s=60)
     await ImportFile(db, plane.deps.objects, processes=1)(job)
     await post("kill-switches", json={"scope": "number", "number": NUMBER, "reason": SECRET})
+    await Numbers(db, OWNER).put(OWN_NUMBER, region="US-XX")
     given = {"number": NUMBER, "kind": "written", "source": SECRET, "given_at": "2026-01-05T12:00:00Z"}
     await post("consents", json=given)
     await post("do-not-call", json={"number": NUMBER, "text": SECRET})
@@ -118,6 +126,7 @@ async def populate(plane: Plane) -> dict[str, str]:
         over.id, key=SECRET, format="wav", channels=1, sample_rate_hz=8000, duration_s=1.0, bytes=1, peaks=[]
     )
     ids = {"campaign_id": campaign["id"], "lead_id": held.lead.id, "import_id": sent["id"], "name": "front-desk"}
+    ids |= {"number": OWN_NUMBER}
     return ids | {"call_id": held.call_id, "over_call_id": over.id}
 
 
@@ -174,7 +183,7 @@ async def test_a_stranger_sees_and_changes_nothing_on_any_route(plane: Plane) ->
 @pytest.mark.parametrize("headers", [{}, NOBODY], ids=["no key", "an unknown key"])
 async def test_nobody_gets_anything_without_a_key(plane: Plane, headers: dict[str, str]) -> None:
     unknown = dict.fromkeys(("campaign_id", "lead_id", "import_id"), "00000000-0000-7000-8000-000000000000")
-    ids = unknown | {"call_id": unknown["lead_id"], "name": "front-desk"}
+    ids = unknown | {"call_id": unknown["lead_id"], "name": "front-desk", "number": OWN_NUMBER}
     before = await rows_of(plane.db, OWNER)
     for method, path in await routes(plane):
         request = SPECIAL.get(f"{method} {path}", Request())

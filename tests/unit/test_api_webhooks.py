@@ -262,7 +262,7 @@ async def test_a_slot_lost_before_the_answer_is_taken_again_or_the_callee_hears_
     assert response.json()[0]["action"] == "talk"
     call = await Calls(plane.db, "default").get(attempt.call_id)
     assert call is not None
-    assert (call.status, call.outcome) == ("failed", "no_capacity")
+    assert (call.status, call.outcome) == ("failed", "media_failure"), "a phone rang, and somebody answered"
 
 
 async def test_a_second_call_of_the_network_for_one_attempt_is_not_connected(plane: Plane) -> None:

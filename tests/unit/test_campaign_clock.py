@@ -156,6 +156,8 @@ def test_only_a_simulated_network_may_be_called_by_it(monkeypatch: pytest.Monkey
         monkeypatch.setenv(f"{name}_API_KEY", "x")
     with pytest.raises(SettingsError, match=r"dialing\.simulated_clock: .*real people"):
         load_settings()
+    monkeypatch.setenv("PARLEY_TELEPHONY__VONAGE__BASE_URL", "http://127.0.0.1:9")
+    assert campaign_clock(load_settings()) == CLOCK
 
 
 def test_without_the_setting_time_is_real() -> None:

@@ -181,11 +181,11 @@ async def test_a_network_that_keeps_throttling_ends_the_call_at_its_deadline(ben
     call, attempt = await bench.call(wait_s=1)
     async with bench.dialing():
         ended = await bench.until_status(attempt.id, "ended")
-    assert ended.disposition == "failed"
+    assert ended.disposition == "not_placed"
     assert len(bench.vonage.posts) <= 2
     row = await bench.calls.get(call.id)
     assert row is not None
-    assert (row.status, row.outcome) == ("failed", "failed")
+    assert (row.status, row.outcome) == ("failed", "not_placed")
 
 
 async def test_no_connection_is_tried_again_until_the_deadline(bench: Bench) -> None:
@@ -195,7 +195,7 @@ async def test_no_connection_is_tried_again_until_the_deadline(bench: Bench) -> 
     _, attempt = await bench.call(wait_s=1)
     async with bench.dialing():
         ended = await bench.until_status(attempt.id, "ended")
-    assert ended.disposition == "failed"
+    assert ended.disposition == "not_placed"
     assert bench.vonage.posts == []
     bench.vonage.url = url
 
@@ -529,8 +529,8 @@ async def test_attempts_in_doubt_that_were_placed_together_are_looked_for_in_one
         await session.execute(apart)
     bench.clock.ahead_s = 90
     await bench.sweep()
-    # Two lists of the two times, and one for strays of the three that were given up.
-    assert len(looks) == 4
+    # Two lists of the two times, and two for strays of the three that were given up.
+    assert len(looks) == 5
     assert [(await bench.attempt(attempt.id)).status for attempt in attempts] == ["ended"] * 3 + ["placed"]
 
 

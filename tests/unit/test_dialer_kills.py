@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from load_tests.dialer.checks import busiest_second, overlapping
 from load_tests.dialer.kills import kill_often
 from load_tests.dialer.network import SeenCall
@@ -15,9 +17,10 @@ from load_tests.dialer.world import Terms, open_world
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
-LEADS, KILLS = 60, 6
+LEADS, KILLS = 60, 5
 
 
+@pytest.mark.timeout(400)  # a dozen processes start; on a machine that is busy with others that alone takes minutes
 async def test_killed_dialers_dial_nobody_twice_and_lose_no_lead(
     sqlite_url: str, redis_url: str, tmp_path: Path
 ) -> None:

@@ -163,6 +163,22 @@ async def test_no_call_is_decided_on_without_a_session_for_it(floor: Floor) -> N
     assert len(await floor.attempts(row)) == 9, "half of the sessions, while the network is in trouble"
 
 
+async def test_an_account_that_is_refused_halts_all_feeding_for_a_while(
+    floor: Floor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [await floor.campaign("spring", numbers(5), tenant=tenant) for tenant in (TENANT, "other")]
+    feeder = floor.feeder()
+    floor.pressure.account_refused("HTTP 402", floor.clock.monotonic())
+    await feeder.step()
+    feeder.changed()  # whatever a person changes here, the account is the network's
+    await feeder.step()
+    assert [await floor.attempts(row) for row in rows] == [[], []]
+    assert "dialing_halted" in capsys.readouterr().out
+    floor.move(seconds=31)
+    await feeder.step()
+    assert [len(await floor.attempts(row)) for row in rows] == [5, 5]
+
+
 async def test_no_call_is_decided_on_without_a_line_of_the_network(floor: Floor) -> None:
     row = await floor.campaign("spring", numbers(30))
     await floor.feeder(channels=3).step()

@@ -1,12 +1,12 @@
 """Feeder and dialer die at every point at which they wait for something: no lead is lost, nothing is dialed twice.
 
-The time of the records is simulated. `make bench-dialer` does many rounds of it, on SQLite.
+On both databases, whose locks a process leaves behind differently. `test_crash_points.py` is the same with the whole
+dialer, on simulated time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import types
 from collections import Counter
 from collections.abc import Coroutine, Generator
@@ -30,11 +30,9 @@ from tests.unit.test_feeder import RULES, UNLIMITED
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
-LEADS = 60
-DEATHS = 40
+LEADS = 30
+DEATHS = 30
 """At the first, second, ... wait of each process: more than the steps that any of them has."""
-ROUNDS = int(os.environ.get("PARLEY_CRASH_ROUNDS", "1"))
-"""Each with a tenant of its own."""
 ATTEMPT_LEASE_S = 20.0
 
 
@@ -158,14 +156,10 @@ async def _task(work: Any) -> None:
 
 async def test_whenever_a_process_dies_no_lead_is_lost_and_none_called_twice(db: Database, live: LiveState) -> None:
     await live.beat("replica-1", 50, ttl_s=3600)
-    deaths = 0
-    for turn in range(ROUNDS):
-        rules = {**RULES, "min_hours_between_calls": 0}
-        row = await campaign(db, tenant=f"tenant-{turn}", leads=[NewLead(number(n)) for n in range(LEADS)])
-        await Campaigns(db, row.tenant_id).update(row.id, calling_rules=rules)
-        world = World(db, live, row)
-        await world.die_often()
-        await world.come_to_an_end()
-        await world.check()
-        deaths += world.deaths
-    print(f"{deaths} deaths in {ROUNDS * LEADS} leads: 0 lost, 0 dialed twice")  # noqa: T201  (the figure of the benchmark)
+    rules = {**RULES, "min_hours_between_calls": 0}
+    row = await campaign(db, leads=[NewLead(number(n)) for n in range(LEADS)])
+    await Campaigns(db, row.tenant_id).update(row.id, calling_rules=rules)
+    world = World(db, live, row)
+    await world.die_often()
+    await world.come_to_an_end()
+    await world.check()

@@ -181,7 +181,8 @@ def ended(outcome: str, **changes: object) -> Disposition:
 
 
 AFTER_ANSWER = set(Outcome.__args__) - {  # type: ignore[attr-defined]
-    *("not_answered", "busy", "rejected", "failed", "no_capacity", "not_allowed", "agent_hung_up", "opted_out")
+    *("not_answered", "busy", "rejected", "failed", "no_capacity", "not_allowed", "not_placed"),
+    *("agent_hung_up", "opted_out"),
 }
 
 
@@ -192,12 +193,17 @@ def test_every_outcome_has_a_disposition(outcome: str, answered: bool, sent: boo
     found = ended(outcome, sent=sent, answered=answered)
     if outcome == "opted_out":
         assert found is Disposition.OPT_OUT
-    elif not sent or outcome in ("no_capacity", "not_allowed"):
+    elif not sent or outcome in ("no_capacity", "not_allowed", "not_placed"):
         assert found is Disposition.NOT_PLACED
     elif answered or outcome in AFTER_ANSWER:
         assert found in HUMAN
     else:
         assert found not in HUMAN and found not in TERMINAL, "no word of a network is terminal without a cause"
+
+
+def test_what_was_proven_not_placed_is_no_attempt_unless_the_number_is_dead() -> None:
+    assert ended("not_placed", cause="the network refused the call: HTTP 401") is Disposition.NOT_PLACED
+    assert ended("not_placed", cause="invalid_number") is Disposition.INVALID_NUMBER
 
 
 def test_how_long_the_callee_stayed_and_what_was_reported() -> None:

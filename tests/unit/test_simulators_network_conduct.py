@@ -131,6 +131,7 @@ async def test_a_voicemail_box_answers_greets_and_beeps() -> None:
             "voicemail",
             [("machine", None), ("machine", "beep_start")],
         ),
+        ({"advanced_machine_detection": {"mode": "default", "behavior": "hangup"}}, "voicemail", [("machine", None)]),
     ],
 )
 async def test_machine_detection_tells_what_it_was_asked_for(asked: Any, outcome: Any, told: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from serve_app.dialing.rules import Reason
 from serve_app.dialing.settling import settle_lead
 from serve_app.store.attempts import Attempts
+from serve_app.store.call_folding import CallFolding, CallState
 from serve_app.store.calls import Calls
 from serve_app.store.campaign_models import EVERYBODY
 from serve_app.store.campaign_rows import LeadRow
@@ -295,9 +296,9 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     await end(db, first.call_id, "busy", at=ended, detail="the network reported busy")
     await end(db, second.call_id, "not_answered", at=ended, detail=vague)
     assert (await lead_of(db, row, number(2))).last_reason == "retry_no_answer"
-    detail = "the network reported busy"
-    explain = Calls(db, TENANT).explain
-    assert await explain(second.call_id, vague={vague}, outcome="busy", detail=detail, verdict=settle_lead)
+    folding = CallFolding(db, TENANT)
+    busy = CallState("busy", "the network reported busy", ended, None)
+    assert (await folding.fold(second.call_id, None, lambda *_: busy, settle_lead))[0] == "corrected"
     one, two = [await lead_of(db, row, number(i)) for i in (1, 2)]
     assert (one.state, one.attempts, one.last_result, one.last_reason) == ("deferred", 1, "busy", "retry_busy")
     assert (two.state, two.attempts, two.last_result, two.last_reason) == ("deferred", 1, "busy", "retry_busy")
@@ -306,7 +307,8 @@ async def test_a_reason_that_comes_late_gives_the_same_state_as_one_that_comes_f
     await promote(db, later(hours=3), limit=9)
     again = {held.lead.id: held for held in (await claim(db, row)).leads}
     assert await Attempts(db, TENANT).get(again[two.id].attempt_id) is not None
-    await explain(second.call_id, vague={detail}, outcome="rejected", detail="late", verdict=settle_lead)
+    late = CallState("rejected", "late", ended, None)
+    assert (await folding.fold(second.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
     leased = await lead_of(db, row, number(2))
     assert (leased.state, leased.last_result, leased.attempts) == ("leased", "busy", 1)
 

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from serve_app.dialing.settling import settle_lead
 from serve_app.dialing.tenants import intended_work
 from serve_app.store.attempts import Attempts
-from serve_app.store.calls import Calls
+from serve_app.store.call_folding import CallFolding, CallState
 from serve_app.store.campaign_upkeep import complete_finished, start_scheduled
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
@@ -75,8 +75,8 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         await Attempts(db, TENANT).placed_at(number(0), since=now - timedelta(days=1), limit=3)
         await end(db, first.call_id, "busy")
         await end(db, second.call_id, "not_answered", settled=False)
-        explain = Calls(db, TENANT).explain
-        await explain(first.call_id, vague={"x"}, outcome="busy", detail="y", verdict=settle_lead)
+        late = CallState("rejected", "late", now, None)
+        assert (await CallFolding(db, TENANT).fold(first.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
         await settle_ended(db, settle_lead, now, limit=9)
         await heal(db, now + timedelta(days=1), limit=9)
         await promote(db, now + timedelta(days=1), limit=9)

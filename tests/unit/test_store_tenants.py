@@ -134,6 +134,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     },
     Tenants: {
         "put": lambda r, v: r.put("mine", "enterprise"),
+        "change": lambda r, v: r.change("enterprise", weight=9),
         "get": lambda r, v: r.get(),
     },
     Campaigns: {
@@ -230,9 +231,9 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
 }
 OWN = {
     (Tenants, "put"),
+    (Tenants, "change"),
     (Campaigns, "create"),
     (Consents, "record"),
-    (Numbers, "put"),
     (KillSwitches, "on"),
     (Imports, "create"),
     (Agents, "apply"),
@@ -243,9 +244,9 @@ OWN = {
     (DoNotCall, "add"),
     (ApiKeys, "create"),
 }
-REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add")}
+REFUSED = {(Turns, "put"), (Recordings, "put"), (Leads, "add"), (Numbers, "put")}
 NOTHING: tuple[object, ...] = (
-    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored"),
+    *(None, False, [], set(), (), {}, ([], None), (0, 0), "stored", ("stored", None)),
     CampaignStats({}, 0, {}, 0, 0.0),
     Claimed(halted="campaign_not_running"),
     NumberHealth(OWN_NUMBER, 0, 0, 0),

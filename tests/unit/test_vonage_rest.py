@@ -39,11 +39,12 @@ async def test_create_look_up_list_and_hang_up() -> None:
     async with vonage_network(default_callee=SILENT) as (url, network):
         client = VonageClient(vonage_settings(url))
         before = datetime.now(UTC) - timedelta(seconds=5)
-        placed = await place(client, ringing_timer=30, length_timer=600)
+        placed = await place(client, ringing_timer=30, length_timer=600, on_machine="continue")
         assert placed.status == "started" and placed.conversation_uuid is not None
         call = network.calls[placed.uuid]
         assert (call.request.to_number, call.request.from_number) == (CALLEE[1:], CALLER[1:])
         assert (call.request.ringing_timer_s, call.request.length_timer_s) == (30, 600)
+        assert (call.request.machine_detection, call.request.ends_at_machine) == ("advanced", False)
         assert call.request.answer_method == "POST"
         snapshot = await client.get_call(placed.uuid, region_url=url)
         assert snapshot is not None and (snapshot.to, snapshot.from_) == (CALLEE, CALLER) and not snapshot.over

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -40,6 +40,10 @@ class NotPlaced(ProviderError):  # noqa: N818 - an outcome that callers match on
     ) -> None:
         super().__init__("telephony", "vonage", message, retryable=retryable, status=status)
         self.retry_after_s = retry_after_s
+
+
+class NoSuchNumber(NotPlaced):
+    """Refused for the number that was to be called, and for nothing else."""
 
 
 class OutcomeUnknown(ProviderError):  # noqa: N818
@@ -86,12 +90,14 @@ class VonageClient:
         ncco: Sequence[Mapping[str, object]] | None = None,
         ringing_timer: int | None = None,
         length_timer: int | None = None,
+        on_machine: Literal["continue", "hangup"] | None = None,
     ) -> PlacedCall:
         """Place a call by exactly one POST. Give `answer_url` or `ncco`; both webhooks come by POST.
 
-        `to`, `from_`: E.164 with `+`; timers in seconds. Raises NotPlaced, OutcomeUnknown, or ValueError.
+        `to`, `from_`: E.164 with `+`; timers in seconds. `on_machine` None: nobody listens for a
+        machine; else `human` and `machine` events come. Raises NotPlaced, OutcomeUnknown, or ValueError.
         """
-        body = _create_body(to, from_, event_url, answer_url, ncco, ringing_timer, length_timer)
+        body = _create_body(to, from_, event_url, answer_url, ncco, ringing_timer, length_timer, on_machine)
         try:
             response = await self._request("POST", f"{self._base_url}/v1/calls", json=body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
@@ -207,6 +213,7 @@ def _create_body(
     ncco: Sequence[Mapping[str, object]] | None,
     ringing_timer: int | None,
     length_timer: int | None,
+    on_machine: Literal["continue", "hangup"] | None,
 ) -> dict[str, Any]:
     if (answer_url is None) == (ncco is None):
         raise ValueError("give either answer_url or ncco")
@@ -224,6 +231,9 @@ def _create_body(
         length_timer=length_timer,
     )
     body: dict[str, Any] = request.model_dump(by_alias=True, exclude_none=True, mode="json")
+    if on_machine is not None:
+        # The modes that wait for the verdict first (detect, detect_beep) would let a person listen to silence.
+        body["advanced_machine_detection"] = {"behavior": on_machine, "mode": "default", "beep_timeout": 45}
     if ncco is not None:
         body["ncco"] = [dict(action) for action in ncco]
     return body
@@ -235,7 +245,8 @@ def _placed(response: httpx.Response) -> PlacedCall:
         raise NotPlaced("throttled", retryable=True, status=429, retry_after_s=_retry_after(response))
     # 408 comes from a proxy that may have passed the request on.
     if 300 <= status < 500 and status != 408:
-        raise NotPlaced(f"HTTP {status}{_title(response)}", retryable=False, status=status)
+        kind = NoSuchNumber if status == 400 and _blames_callee(response) else NotPlaced
+        raise kind(f"HTTP {status}{_title(response)}", retryable=False, status=status)
     if not response.is_success:
         raise OutcomeUnknown(f"HTTP {status} to the create-call request", status=status)
     try:
@@ -265,6 +276,15 @@ def _title(response: httpx.Response) -> str:
         return ""
     title = (document.get("error_title") or document.get("title")) if isinstance(document, dict) else None
     return f" {title[:80]}" if isinstance(title, str) else ""
+
+
+def _blames_callee(response: httpx.Response) -> bool:
+    """The parameters that a 400 names (`invalid_parameters`) are the callee's and no other."""
+    try:
+        invalid = _json_object(response).get("invalid_parameters")
+    except ProviderError:
+        return False
+    return bool(invalid) and isinstance(invalid, dict) and all(re.match(r"to\b", name) for name in invalid)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

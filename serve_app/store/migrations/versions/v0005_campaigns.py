@@ -58,9 +58,15 @@ def upgrade() -> None:
     _kill_switches()
     _usage()
     _attempts()
+    _call_events()
+    op.create_index("ix_calls_carrier_call_id", "calls", ["carrier_call_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_calls_carrier_call_id", "calls")
+    op.drop_index("ix_call_events_unfolded", "call_events")
+    for column in ("attempt_id", "unfolded_since"):
+        op.drop_column("call_events", column)
     for index in ATTEMPT_INDEXES:
         op.drop_index(index, "attempts")
     for column in ATTEMPT_COLUMNS:
@@ -349,3 +355,9 @@ def _attempts() -> None:
     for column_name in ("to_number", "campaign_id", "from_number"):
         index = f"ix_attempts_tenant_id_{column_name}_created_at"
         op.create_index(index, "attempts", ["tenant_id", column_name, "created_at"])
+
+
+def _call_events() -> None:
+    op.add_column("call_events", _text("attempt_id", 36, nullable=True))
+    op.add_column("call_events", _time("unfolded_since", nullable=True))
+    _partial_index("ix_call_events_unfolded", "call_events", ["unfolded_since"], "unfolded_since IS NOT NULL")
