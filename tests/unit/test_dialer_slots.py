@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serve_app.clock import SystemClock
-from serve_app.dialing.dialer import AFTER_SLOT_S, MOST_LATE_S, Claim, Dialer
+from serve_app.dialing.dialer import AFTER_SLOT_S, FENCED_S, MOST_LATE_S, Claim, Dialer
 from serve_app.store.attempts import Attempts
 from serve_app.store.campaign_rows import CampaignRow, LeadRow
 from serve_app.store.db import Database
@@ -95,7 +95,28 @@ async def fixture_desk(db: Database, live: LiveState, vonage: FakeVonage, monkey
     return desk
 
 
-async def test_a_request_that_missed_its_slot_goes_back_and_takes_another(desk: Desk) -> None:
+def rate(monkeypatch: pytest.MonkeyPatch, *waits_s: float) -> list[float]:
+    """The waits until the slots that are asked for, in turn; what is left of them."""
+    left = list(waits_s)
+
+    async def throttle(*_: object, **__: object) -> float:
+        return left.pop(0)
+
+    monkeypatch.setattr(LiveState, "throttle", throttle)
+    return left
+
+
+async def test_a_request_that_missed_its_slot_takes_the_next_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = rate(monkeypatch, 0.0, FENCED_S / 2)
+    desk.fence_s = [AFTER_SLOT_S + 2 * MOST_LATE_S]
+    async with desk.dialer() as dialer:
+        assert await desk.dial(dialer) == "placed"
+    assert (left, len(desk.vonage.posts)) == ([], 1)
+
+
+async def test_where_the_next_slot_is_far_off_it_goes_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is forbidden meanwhile would not be seen any more."""
+    left = rate(monkeypatch, 0.0, FENCED_S * 1.1, 0.0)
     desk.fence_s = [AFTER_SLOT_S + 2 * MOST_LATE_S, AFTER_SLOT_S + MOST_LATE_S / 2]
     async with desk.dialer() as dialer:
         assert await desk.dial(dialer) == "waiting"
@@ -103,7 +124,7 @@ async def test_a_request_that_missed_its_slot_goes_back_and_takes_another(desk: 
         assert (back.status, back.placing_at, desk.vonage.posts) == ("intended", None, [])
         # It begins its fence earlier now, so one that takes as long as its time does not make it late.
         assert await desk.dial(dialer) == "placed"
-    assert len(desk.vonage.posts) == 1
+    assert (left, len(desk.vonage.posts)) == ([], 1)
 
 
 async def test_an_opening_is_waited_for_before_the_slot_is_taken(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
