@@ -20,7 +20,7 @@ from serve_app.api.folding import fold, tenant_of
 from serve_app.dialing.links import AttemptRef
 from serve_app.errors import UnavailableError
 from serve_app.metrics import WEBHOOKS
-from serve_app.store.call_events import keep_all, mark_folded, unfolded
+from serve_app.store.call_events import keep_all, mark, unfolded
 from serve_app.store.repositories import RawEvent
 from serve_app.telephony.vonage.webhooks import MalformedEvent, VonageEvent, read_event
 
@@ -30,7 +30,7 @@ MOST_AT_ONCE = 100
 MOST_WAITING = 20_000
 """In memory; what is beyond is found in SQL."""
 SWEEP_EVERY_S = 15.0
-LEFT_BEHIND_AFTER = timedelta(seconds=30)
+LEFT_BEHIND_AFTER = timedelta(minutes=2)
 """Longer than an event waits in a process that lives; one that is folded twice changes nothing."""
 
 log = structlog.get_logger(__name__)
@@ -79,27 +79,30 @@ class Inbox:
         """Look for what a process left behind, until cancelled."""
         while True:
             try:
-                await self.sweep()
+                while await self.sweep() == MOST_AT_ONCE:
+                    pass
             except UnavailableError as error:
                 log.warning("left_events_wait", error=str(error))
-            except Exception:  # the root of the loop: one odd event must not keep the others from being folded
+            except Exception:  # the root of the loop
                 log.exception("sweep_failed")
             await self._deps.clock.sleep(SWEEP_EVERY_S)
 
     async def sweep(self) -> int:
-        """Fold what has been waiting for long; how many. Raises UnavailableError."""
-        before = self._deps.clock.now() - LEFT_BEHIND_AFTER
-        left = await unfolded(self._deps.db, before=before, limit=MOST_AT_ONCE)
+        """Fold what has been waiting for long; how many there were. Raises UnavailableError.
+
+        One that cannot be folded is tried again after all others.
+        """
+        now = self._deps.clock.now()
+        left = await unfolded(self._deps.db, before=now - LEFT_BEHIND_AFTER, limit=MOST_AT_ONCE)
+        folded, failed = [], []
         for tenant_id, raw in left:
             ref = AttemptRef(tenant_id, raw.attempt_id) if raw.attempt_id is not None else None
-            try:
-                event = read_event(raw.body)
-            except MalformedEvent:
-                event = VonageEvent()
-            await fold(self._deps, event, ref, raw, tenant_id=tenant_id, kept=True)
-        await mark_folded(self._deps.db, [(tenant_id, raw.dedupe_key) for tenant_id, raw in left])
+            done = await self._fold_kept(_Arrived(tenant_id, _read(raw), ref, raw))
+            (folded if done else failed).append((tenant_id, raw.dedupe_key))
+        await mark(self._deps.db, folded, since=None)
+        await mark(self._deps.db, failed, since=now)
         if left:
-            log.warning("left_events_folded", count=len(left))
+            log.warning("left_events_folded", folded=len(folded), failed=len(failed))
         return len(left)
 
     async def _store(self) -> None:
@@ -131,16 +134,34 @@ class Inbox:
         try:
             while self._waiting:
                 one = self._waiting.popleft()
-                async with asyncio.timeout(FOLD_TIMEOUT_S):
-                    result = await fold(self._deps, one.event, one.ref, one.raw, tenant_id=one.tenant_id, kept=True)
-                WEBHOOKS.labels("event", f"waited_{result}").inc()
-                done.append((one.tenant_id, one.raw.dedupe_key))
+                if await self._fold_kept(one):
+                    done.append((one.tenant_id, one.raw.dedupe_key))
                 if len(done) >= MOST_AT_ONCE or not self._waiting:
-                    await mark_folded(self._deps.db, done)
+                    await mark(self._deps.db, done, since=None)
                     done = []
-        except Exception as error:  # the root of the loop: what is left stays marked in SQL, and is swept
-            log.exception("events_not_folded", waiting=len(self._waiting) + 1, error=str(error) or "timeout")
+        except UnavailableError as error:
+            # They are marked in SQL, and swept when it is back.
+            log.error("events_wait_for_sql", waiting=len(self._waiting), error=str(error))
+            self._waiting.clear()
         finally:
             self._folder = None
-            if self._waiting:
-                self._folder = asyncio.create_task(self._fold(), name="webhook-folder")
+
+    async def _fold_kept(self, one: _Arrived) -> bool:
+        """False: it could not be folded, and stays marked. Raises UnavailableError."""
+        try:
+            async with asyncio.timeout(FOLD_TIMEOUT_S):
+                result = await fold(self._deps, one.event, one.ref, one.raw, tenant_id=one.tenant_id, kept=True)
+        except UnavailableError:
+            raise
+        except Exception:  # the root of an event: it must not keep the others from being folded
+            log.exception("event_not_folded", kind=one.raw.kind, carrier_call_id=one.raw.carrier_call_id)
+            return False
+        WEBHOOKS.labels("event", f"waited_{result}").inc()
+        return True
+
+
+def _read(raw: RawEvent) -> VonageEvent:
+    try:
+        return read_event(raw.body)
+    except MalformedEvent:
+        return VonageEvent()

@@ -35,12 +35,12 @@ async def keep_all(db: Database, events: Sequence[tuple[str, RawEvent]], *, sinc
         return {(tenant_id, key) for tenant_id, key in found}
 
 
-async def mark_folded(db: Database, keys: Collection[tuple[str, str]]) -> None:
-    """(tenant, dedupe key) of events whose fold is committed."""
+async def mark(db: Database, keys: Collection[tuple[str, str]], *, since: datetime | None) -> None:
+    """Events, by tenant and dedupe key, are folded (`since` None), or wait since then."""
     if not keys:
         return
     mine = tuple_(CallEvent.tenant_id, CallEvent.dedupe_key).in_(list(keys))
-    folded = update(CallEvent).where(mine).values(unfolded_since=None)
+    folded = update(CallEvent).where(mine).values(unfolded_since=since)
     async with db.transaction() as session:
         await session.execute(folded.execution_options(synchronize_session=False))
 
