@@ -27,6 +27,7 @@ from serve_app.clock import SystemClock
 from serve_app.dialing.dialer import Dialer
 from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.plans import Plans
+from serve_app.errors import UnavailableError
 from serve_app.jobs.finalize import RECONCILE_EVERY_S, reconcile
 from serve_app.settings import Settings
 from serve_app.store.agents import Agents
@@ -231,7 +232,7 @@ class World:
                 await process.end()
             if died_at is None:
                 # Not even a fault may end a loop of the platform.
-                raise ContractBroken("a process came to its end by itself") from main.exception()
+                raise ContractBroken(f"a process came to its end by itself: {main!r}") from main.exception()
             self.tally.deaths[died_at] += 1
             await self.clock.sleep(self.rng.uniform(0, 2))
 
@@ -276,7 +277,8 @@ class World:
     async def _workers(self, _process: Process) -> None:
         token_life_s = self.settings.telephony.vonage.ringing_timer_s + 30
         while True:
-            await reconcile(self.db, self.redis, self.carrier, self.clock.now(), token_life_s=token_life_s)
+            with suppress(UnavailableError):  # as `run_reconciler` does
+                await reconcile(self.db, self.redis, self.carrier, self.clock.now(), token_life_s=token_life_s)
             await self.clock.sleep(RECONCILE_EVERY_S)
 
     async def _meddle(self, campaign_id: str) -> None:

@@ -12,7 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -31,6 +31,7 @@ from load_tests.dialer.network import Post, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
 from serve_app.clock import SystemClock
 from serve_app.dialing.reconcile import AttemptReconciler
+from serve_app.errors import ProviderError
 from serve_app.settings import Settings
 from serve_app.store.agents import Agents
 from serve_app.store.campaign_models import Lead
@@ -66,8 +67,8 @@ RULES = {
 RETRIES = {"rules": {"busy": {"after_minutes": [0.2], "most": 1}}}
 ADDED_AT_ONCE = 1000
 POLL_S = 0.25
-LOOKS = 3
-"""Of the reconciler, until an attempt is closed that the network does not know: it notes the doubt, and looks twice."""
+MOST_LOOKS = 20
+"""Of the reconciler. Three close an attempt that the network does not know: one notes the doubt, two ask."""
 
 MIXED: Sequence[Mapping[str, Any]] = (
     {"outcome": "answer"},
@@ -150,9 +151,12 @@ class World:
         vonage = VonageClient(settings.telephony.vonage)
         reconciler = AttemptReconciler(self.db, self.live, vonage, settings, SystemClock())
         try:
-            for _ in range(LOOKS):
+            for _ in range(MOST_LOOKS):
                 await self.end_leases()
-                await reconciler.sweep()
+                with suppress(ProviderError):  # the network is as busy as this machine is: asked again, as always
+                    await reconciler.sweep()
+                if not await self._doubts():
+                    break
         finally:
             await vonage.aclose()
 
@@ -189,6 +193,11 @@ class World:
 
     async def pause(self) -> None:
         await Campaigns(self.db, TENANT).pause(self.campaign.id)
+
+    async def _doubts(self) -> int:
+        doubtful = select(func.count()).where(Attempt.tenant_id == TENANT, Attempt.status.in_(("placing", "unknown")))
+        async with self.db.session() as session:
+            return await session.scalar(doubtful) or 0
 
     async def until_quiet(self, timeout_s: float) -> bool:
         """Wait until no lead is leased, and no attempt lives or waits to be settled. False: it took longer."""

@@ -98,6 +98,12 @@ def zones_of(lead: LeadRow) -> frozenset[str]:
     return told if told and told <= possible else told | possible
 
 
+def place(lead: LeadRow) -> str:
+    """Where a lead is, for a report: its zone, or how many it may be in."""
+    zones = sorted(zones_of(lead))
+    return zones[0] if len(zones) == 1 else f"{len(zones)} zones"
+
+
 def is_legal(lead: LeadRow, rules: CallingRules, law: Jurisdictions, moment: datetime) -> bool:
     regions = place_of(lead.number).regions | ({lead.region} if lead.region else frozenset())
     week = schedules(law, regions, rules.week, observe_holidays=rules.observe_holidays, with_holidays=True)

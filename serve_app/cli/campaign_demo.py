@@ -23,8 +23,8 @@ from serve_app.cli.campaign_audit import (
     double_dials,
     illegal_minutes,
     network_calls,
+    place,
     unknown_calls,
-    zones_of,
 )
 from serve_app.cli.campaign_demo_file import DemoFile, surroundings
 from serve_app.cli.client import ApiClient, ApiError, SimulatorClient, api_key
@@ -258,7 +258,9 @@ class _Watch:
     async def _look(self, db: Database, tenant: str, campaign_id: str) -> list[LeadRow]:
         leads = await _leads(db, tenant, campaign_id)
         for lead in leads:
-            if lead.last_reason not in list(Reason) or lead.state in ("ready", "leased"):
+            # Some results have the name of a reason: then the lead was called.
+            ruled = lead.last_reason in list(Reason) and lead.last_reason != lead.last_result
+            if not ruled or lead.state in ("ready", "leased"):
                 continue
             put_off = self.seen[(str(lead.last_reason), place(lead))]
             put_off.leads.add(lead.id)
@@ -275,12 +277,6 @@ class _Watch:
             f"{self._clock.told(now):%a %H:%M}  {called} called, {live} live, {states['ready']} ready, "
             f"{states['deferred']} deferred, {closed} closed"
         )
-
-
-def place(lead: LeadRow) -> str:
-    """Where a lead is, for a report: its zone, or how many it may be in."""
-    zones = sorted(zones_of(lead))
-    return zones[0] if len(zones) == 1 else f"{len(zones)} zones"
 
 
 async def _leads(db: Database, tenant: str, campaign_id: str) -> list[LeadRow]:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.cli.campaign_demo import OPEN, DemoResult, place
+from serve_app.cli.campaign_audit import place
+from serve_app.cli.campaign_demo import OPEN, DemoResult
 from serve_app.dialing.rules import Reason
 from serve_app.store.campaign_rows import LeadRow
 

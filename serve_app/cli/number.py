@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.campaign_input import utc_time
-from serve_app.cli.common import clear_errors, out, with_database
+from serve_app.cli.common import clear_errors, out, print_table, with_database
 from serve_app.clock import SystemClock
 from serve_app.dialing.number_rest import RESTED
 from serve_app.dialing.number_spec import NumberSpec
@@ -81,7 +81,7 @@ def list_numbers(pool: Annotated[str | None, typer.Option(help="Only those of th
             table.add_row(
                 *(Text(cell or "") for cell in (*cells, row.agent_name, _at(row.warmup_from), row.state_reason))
             )
-        out.print(table)
+        print_table(table)
 
 
 @app.command()

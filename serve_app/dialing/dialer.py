@@ -52,9 +52,11 @@ LONGEST_BACKOFF_S = 15.0
 # Ended in one look, so that many of them do not hold up those that may be placed.
 MOST_BARRED = 20
 # Every request leaves this long after its slot of the rate: the time that its fence may take. It is the same for all,
-# so the rate is kept; a request that would be later still goes back instead of leaving together with the next ones.
+# so the rate is kept; a request that would be later still takes another slot, instead of leaving together with the next
+# ones. `FENCED_S`: how old its fence may be when it takes one: what is forbidden meanwhile is called once more.
 AFTER_SLOT_S = 0.25
 MOST_LATE_S = 0.05
+FENCED_S = 0.7
 # Key, balance, rights: as long as that is so, the network refuses every call.
 OF_ACCOUNT = (401, 402, 403)
 # After a 429 that names no time. It means that somebody else uses the account, or that our own pacing is wrong.
@@ -241,7 +243,7 @@ class Dialer:
         attempt = claim.attempt
         decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
-            return await self._decline(attempt, "not_allowed", _refused(decision))
+            return await self._decline(attempt, "not_allowed", _explained(decision))
         if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
@@ -279,11 +281,22 @@ class Dialer:
         if not await self._attempts(attempt).fence_placing(attempt.id, attempt.epoch):
             await self._lost(attempt)
             return "lost_claim"
-        self._fence_s = min(AFTER_SLOT_S, max(self._clock.monotonic() - fencing_at, 0.9 * self._fence_s))
-        await self._clock.sleep(max(0.0, send_at - self._clock.monotonic()))
-        if self._late(claim) or self._clock.monotonic() > latest_at:
-            # The commit took long: the lease may be over, or the slot is. Nothing was sent: say so.
-            log.warning("slot_missed", late_s=round(self._clock.monotonic() - send_at, 3))
+        fenced_at = self._clock.monotonic()
+        self._fence_s = min(AFTER_SLOT_S, max(fenced_at - fencing_at, 0.9 * self._fence_s))
+        await self._clock.sleep(max(0.0, send_at - fenced_at))
+        while self._clock.monotonic() > latest_at:
+            # The commit took long, and the slot is over: the next one, while the fence is fresh.
+            asked_at = self._clock.monotonic()
+            left_s = fenced_at + FENCED_S - asked_at
+            pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second, longest_s=left_s)
+            if pace_s > left_s:
+                log.warning("slot_missed", late_s=round(asked_at - send_at, 3))
+                await self._keep_place(attempt)
+                return "waiting"
+            latest_at = asked_at + pace_s + AFTER_SLOT_S + MOST_LATE_S
+            await self._clock.sleep(pace_s + AFTER_SLOT_S)
+        if self._late(claim):
+            # The lease may be over, and nothing was sent: say so.
             await self._keep_place(attempt)
             return "waiting"
         if (over := self._over(attempt, decision)) is not None:
@@ -296,7 +309,7 @@ class Dialer:
         """Why it is too late to call now, as an end of the attempt; None: it is not."""
         now = self._clock.now()
         if decision.until is not None and now >= decision.until:
-            return "not_allowed", _refused(Defer(decision.until, Reason.OUTSIDE_WINDOW))
+            return "not_allowed", _explained(Defer(decision.until, Reason.OUTSIDE_WINDOW))
         if attempt.campaign_id is not None and now >= attempt.give_up_at:
             return "no_capacity", "its time was over before it could be placed"
         return None
@@ -442,5 +455,5 @@ class Dialer:
         return Attempts(self._db, attempt.tenant_id, clock=self._clock)
 
 
-def _refused(refusal: Defer | Deny) -> str:
+def _explained(refusal: Defer | Deny) -> str:
     return f"{refusal.reason}: {refusal.explanation}"

@@ -45,6 +45,7 @@ class _Means:
 
 
 _NO_LIMIT = _Means()
+_UNREMARKABLE = Standing(None, None, None, None, registered=False, live=0, calls_today=0, talk_s=0.0)
 
 
 def ringing_margin_s(settings: Settings) -> int:
@@ -92,7 +93,9 @@ class SingleCalls:
             needed = history(self._rules, self._law)
             since = now - timedelta(hours=needed.hours)
             attempted_at = await Attempts(db, tenant_id).placed_at(number, since=since, limit=needed.calls)
-        standing = await standing_of(db, tenant_id, number, now)
+        # The store bars a queued call of a suspended tenant, or to a registered number, in its claim and its fence.
+        told = queued and self.simulated_network
+        standing = _UNREMARKABLE if told else await standing_of(db, tenant_id, number, now)
         means = _NO_LIMIT if self.simulated_network else self._means(standing, queued=queued)
         facts = Facts(
             rules=self._rules,

@@ -11,11 +11,10 @@ from load_tests.crash_points.carrier import ContractBroken
 from load_tests.crash_points.rounds import play
 from load_tests.crash_points.world import Tally
 from serve_app.store.attempts import Attempts
-from serve_app.store.rows import AttemptRow
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
-LEADS = 4
+LEADS = 3
 SEEDS = (1,)
 
 
@@ -32,15 +31,12 @@ def test_whatever_dies_no_lead_is_lost_and_none_called_twice_at_once(sqlite_temp
 def test_it_finds_a_dialer_that_sends_again_when_in_doubt(
     sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stale = Attempts.stale
+    async def again(self: Attempts, attempt_id: str, *_: Any, **__: Any) -> bool:
+        attempt = await self.get(attempt_id)
+        assert attempt is not None
+        return await self.release(attempt_id, attempt.epoch, self.clock.now())
 
-    async def released(self: Attempts, now: Any) -> list[AttemptRow]:
-        for attempt in await stale(self, now):
-            if attempt.status == "placing":
-                await self.release(attempt.id, attempt.epoch, now)
-        return []
-
-    monkeypatch.setattr(Attempts, "stale", released)
+    monkeypatch.setattr(Attempts, "unknown", again)
     with pytest.raises(ContractBroken, match=r"sent twice|two live calls|counted"):
         for seed in range(1, 20):
             play(sqlite_template, tmp_path, seed, leads=LEADS)

@@ -615,7 +615,7 @@ async def test_api_dialer_and_webhook_make_one_answered_call(plane: Plane) -> No
 async def test_a_call_whose_time_is_over_before_its_slot_is_not_placed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def until_now(*_: Any) -> Decision:
+    async def until_now(*_: Any, **__: Any) -> Decision:
         return Allow(bench.clock.now())
 
     monkeypatch.setattr(SingleCalls, "decide", until_now)

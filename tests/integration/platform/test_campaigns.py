@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.harness import Running, eventually
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 RULES = {
     "countries": ["US"],
