@@ -39,6 +39,7 @@ bench-claims: setup ## claims of leads: durable decisions a second, and 1,000,00
 bench-dialer: setup ## the dialer dies at 100,000 points on simulated time and 1,000 times as a process; pace, switches, FLUSHALL (hours)
 	.venv/bin/python -m load_tests.crash_points
 	.venv/bin/python -m load_tests.dialer kills
+	.venv/bin/python -m load_tests.dialer ray
 	.venv/bin/python -m load_tests.dialer --sql postgresql pace
 	.venv/bin/python -m load_tests.dialer switches
 	.venv/bin/python -m load_tests.dialer redis

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from load_tests.dialer.network import SeenCall
-from load_tests.dialer.world import TENANT, World
+from load_tests.dialer.network import Seen, SeenCall
 from serve_app.store.campaign_models import CLOSED_LEAD, Lead
-from serve_app.store.models import LIVE_ATTEMPT, Attempt
+from serve_app.store.db import Database
+from serve_app.store.models import LIVE_ATTEMPT, ONE_LIVE, UNSETTLED, Attempt
 
 AT_REST = frozenset({"ready", "deferred", *CLOSED_LEAD})
 NEVER_RANG = "not_placed"
@@ -50,15 +50,14 @@ class Findings:
         return self.double_dials + self.lost + self.open_attempts + self.miscounted
 
 
-async def look(world: World, leads: int) -> Findings:
-    """`leads`: how many the campaign was given. Calls of the network may go on."""
-    seen = await world.seen()
+async def look(db: Database, campaign_id: str, seen: Seen, leads: int) -> Findings:
+    """`leads`: how many the campaign was given; `seen`: of its numbers. Calls of the network may go on."""
     rows = select(Attempt.id, Attempt.lead_id, Attempt.status, Attempt.placing_at, Attempt.result)
-    async with world.db.session() as session:
+    async with db.session() as session:
         found = (
-            await session.execute(select(Lead.id, Lead.state, Lead.attempts).where(Lead.tenant_id == TENANT))
+            await session.execute(select(Lead.id, Lead.state, Lead.attempts).where(Lead.campaign_id == campaign_id))
         ).all()
-        attempts = (await session.execute(rows.where(Attempt.tenant_id == TENANT))).all()
+        attempts = (await session.execute(rows.where(Attempt.campaign_id == campaign_id))).all()
     carried_out = Counter(post.attempt for post in seen.posts if post.status != 429)
     intended = {row.id for row in attempts if row.placing_at is not None}
     counted = Counter(row.lead_id for row in attempts if row.result not in (None, NEVER_RANG))
@@ -97,13 +96,24 @@ def busiest_second(times: Sequence[float]) -> int:
     return max((bisect_right(ordered, at + 1.0 - 1e-9) - n for n, at in enumerate(ordered)), default=0)
 
 
-async def longest_doubt_s(world: World, since: datetime) -> float:
+async def longest_doubt_s(db: Database, campaign_id: str, since: datetime) -> float:
     """How long it took to close the attempts of which nobody ever heard, counted from `since` at the earliest."""
     doubtful = select(Attempt.placing_at, Attempt.ended_at).where(
-        Attempt.tenant_id == TENANT, Attempt.disposition == "unknown", Attempt.placing_at.is_not(None)
+        Attempt.campaign_id == campaign_id, Attempt.disposition == "unknown", Attempt.placing_at.is_not(None)
     )
-    async with world.db.session() as session:
+    async with db.session() as session:
         found = (await session.execute(doubtful)).all()
     return max(
         ((row.ended_at - max(row.placing_at, since)).total_seconds() for row in found if row.ended_at), default=0.0
     )
+
+
+async def is_quiet(db: Database, campaign_id: str) -> bool:
+    """No lead is leased, and no attempt lives or waits to be settled."""
+    busy = [
+        select(func.count()).where(Lead.campaign_id == campaign_id, Lead.state == "leased"),
+        select(func.count()).where(Attempt.campaign_id == campaign_id, ONE_LIVE),
+        select(func.count()).where(Attempt.campaign_id == campaign_id, UNSETTLED),
+    ]
+    async with db.session() as session:
+        return not sum([await session.scalar(query) or 0 for query in busy])

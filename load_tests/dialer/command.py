@@ -1,7 +1,8 @@
 """`make bench-dialer`: what holds when dialers die, share a rate, are switched off, or lose Redis.
 
-`python -m load_tests.dialer kills|pace|switches|redis`. Every dialer is a process; SQL, Redis, HTTP and the webhooks
-are real, the phone network is simulated. Each prints aim, figure, spread, PASS or MISS, and stops what it started.
+`python -m load_tests.dialer kills|ray|pace|switches|redis`. Every dialer is a process; SQL, Redis, HTTP and the
+webhooks are real, the phone network is simulated. `ray`: the whole platform, on SQLite, and Serve starts the next
+dialer. Each prints aim, figure, spread, PASS or MISS, and stops what it started.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import uvloop
 from load_tests.dialer import pace, redis_loss, switches
 from load_tests.dialer.checks import Findings
 from load_tests.dialer.kills import Killing, kill_often
+from load_tests.dialer.ray_kills import kill_replicas, ray_platform
 from load_tests.dialer.services import Databases, databases, own_redis
 from load_tests.dialer.world import Terms, open_world
 from load_tests.micro.figures import Figure, print_figures
@@ -33,6 +35,8 @@ FAST = 20
 CLOSED_WITHIN_S = 120
 STOPPED_WITHIN_S = 1
 RESUMED_WITHIN_S = 10
+REPLACED_WITHIN_S = 30
+"""Serve notices a death, starts a process, and its imports take seconds; the dead one's leases are over meanwhile."""
 LEAST_USED = 85
 
 
@@ -128,7 +132,21 @@ async def run_redis(stores: Databases, rounds: int) -> list[Figure]:
     ]
 
 
+def run_ray(kills: int, leads: int, seed: int) -> list[Figure]:
+    with ray_platform() as platform:
+        found = kill_replicas(platform, kills=kills, leads=leads, seed=seed, show=say)
+    say(f"{found.kills} kills, {found.by_request} of them right after a request; {found.findings.posts} calls")
+    return [
+        *_counts([found.findings]),
+        Figure("kills that were not reached", 0, "", [kills - found.kills]),
+        Figure("the run did not come to an end", 0, "", [float(not found.quiet)]),
+        Figure("from a kill to the next request, worst", REPLACED_WITHIN_S, "s", [max(found.replaced_s)]),
+    ]
+
+
 async def measure(chosen: argparse.Namespace) -> list[Figure]:
+    if chosen.what == "ray":
+        return await asyncio.to_thread(run_ray, chosen.kills, chosen.leads, chosen.seed)
     with databases(chosen.sql) as stores:
         if chosen.what == "kills":
             runs = await run_kills(stores, chosen.kills, chosen.leads, chosen.lanes, chosen.seed, chosen.rest)
@@ -157,6 +175,10 @@ def arguments() -> argparse.Namespace:
     killing.add_argument("--lanes", type=int, default=2, help="runs at once")
     killing.add_argument("--seed", type=int, default=1)
     killing.add_argument("--rest", type=int, help="pause each campaign so many calls after its last kill")
+    under_ray = what.add_parser("ray", help="SIGKILL to replicas of the deployment, replaced by Serve (10 min)")
+    under_ray.add_argument("--kills", type=int, default=20)
+    under_ray.add_argument("--leads", type=int, default=300)
+    under_ray.add_argument("--seed", type=int, default=1)
     rate = what.add_parser("pace", help="four dialers share a rate")
     rate.add_argument("--cps", type=int, nargs="+", default=[3, 30])
     rate.add_argument("--seconds", type=float, default=300)

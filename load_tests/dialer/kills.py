@@ -87,11 +87,11 @@ async def kill_often(
     found = Killing(
         kills=killed,
         by_request=by_request,
-        findings=await look(world, leads),
+        findings=await look(world.db, world.campaign.id, await world.seen(), leads),
         quiet=quiet,
         quiet_after_s=quiet_after_s,
         hurried=hurried,
-        doubt_s=await longest_doubt_s(world, died_at),
+        doubt_s=await longest_doubt_s(world.db, world.campaign.id, died_at),
     )
     show(f"{found}")
     return found

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -46,6 +46,14 @@ class SeenCall:
     number: str
     started_at: float
     ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the network saw, oldest first."""
+
+    posts: Sequence[Post]
+    calls: Sequence[SeenCall]
 
 
 @dataclass(slots=True)

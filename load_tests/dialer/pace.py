@@ -43,11 +43,12 @@ async def keep_pace(world: World, *, calls_per_second: int, seconds: float) -> P
     await asyncio.sleep(seconds)
     until = time.time()
     await world.stop_dialers()
-    times = [post.at for post in (await world.seen()).posts]
-    within = sum(since <= at < until for at in times)
     await asyncio.sleep(1.0)  # what still rings
+    seen = await world.seen()
+    times = [post.at for post in seen.posts]
+    within = sum(since <= at < until for at in times)
     return Pace(
         used=within / ((until - since) * calls_per_second),
         busiest=busiest_second(times),
-        findings=await look(world, terms(calls_per_second, seconds).leads),
+        findings=await look(world.db, world.campaign.id, seen, terms(calls_per_second, seconds).leads),
     )

@@ -50,9 +50,10 @@ async def lose_redis(world: World, redis: OwnRedis, rounds: int) -> RedisLoss:
     losses.append(time.time())
     quiet = await world.until_called(None, QUIET_WITHIN_S) and await world.until_quiet(QUIET_WITHIN_S)
     await world.stop_dialers()
-    times = sorted(post.at for post in (await world.seen()).posts)
+    seen = await world.seen()
+    times = sorted(post.at for post in seen.posts)
     pauses = [longest_pause(times, since, until) for since, until in pairwise(losses)]
-    findings = await look(world, terms(rounds).leads)
+    findings = await look(world.db, world.campaign.id, seen, terms(rounds).leads)
     return RedisLoss(pauses[::2], pauses[1::2], busiest_second(times), findings, quiet)
 
 

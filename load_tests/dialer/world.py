@@ -25,9 +25,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select, update
 
 from load_tests.dialer import control, network
+from load_tests.dialer.checks import is_quiet
 from load_tests.dialer.child import CONNECT_S, Child, prepare
 from load_tests.dialer.control import with_addresses
-from load_tests.dialer.network import Post, SeenCall
+from load_tests.dialer.network import Post, Seen, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
 from serve_app.clock import SystemClock
 from serve_app.dialing.reconcile import AttemptReconciler
@@ -40,7 +41,7 @@ from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
-from serve_app.store.models import ONE_LIVE, UNSETTLED, Attempt
+from serve_app.store.models import ONE_LIVE, Attempt
 from serve_app.store.tenants import Tenants
 from serve_app.telephony.vonage.rest import VonageClient
 
@@ -94,14 +95,6 @@ class Terms:
     callees: Sequence[Mapping[str, Any]] = MIXED
     sessions: int = 400
     seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the network saw, oldest first."""
-
-    posts: Sequence[Post]
-    calls: Sequence[SeenCall]
 
 
 class World:
@@ -200,17 +193,11 @@ class World:
             return await session.scalar(doubtful) or 0
 
     async def until_quiet(self, timeout_s: float) -> bool:
-        """Wait until no lead is leased, and no attempt lives or waits to be settled. False: it took longer."""
-        busy = [
-            select(func.count()).where(Lead.tenant_id == TENANT, Lead.state == "leased"),
-            select(func.count()).where(Attempt.tenant_id == TENANT, ONE_LIVE),
-            select(func.count()).where(Attempt.tenant_id == TENANT, UNSETTLED),
-        ]
+        """Wait until the campaign is at rest. False: it took longer."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            async with self.db.session() as session:
-                if not sum([await session.scalar(query) or 0 for query in busy]):
-                    return True
+            if await is_quiet(self.db, self.campaign.id):
+                return True
             await asyncio.sleep(POLL_S)
         return False
 

@@ -94,7 +94,8 @@ class Inbox:
         """
         now = self._deps.clock.now()
         left = await unfolded(self._deps.db, before=now - LEFT_BEHIND_AFTER, limit=MOST_AT_ONCE)
-        folded, failed = [], []
+        folded: list[tuple[str, str]] = []
+        failed: list[tuple[str, str]] = []
         for tenant_id, raw in left:
             ref = AttemptRef(tenant_id, raw.attempt_id) if raw.attempt_id is not None else None
             done = await self._fold_kept(_Arrived(tenant_id, _read(raw), ref, raw))
