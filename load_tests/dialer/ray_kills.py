@@ -146,7 +146,7 @@ class _Run:
         path = self._platform.world.folder / "data" / "parley.db"
         async with aclosing(await Database.connect(f"sqlite+aiosqlite:///{path}")) as db:
             deadline = time.monotonic() + QUIET_S
-            while not (quiet := await is_quiet(db, self._id)) and time.monotonic() < deadline:
+            while not (quiet := await is_quiet(db, self._id)) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(1.0)
             calls = _calls(self._platform, self._numbers)
             posts = [

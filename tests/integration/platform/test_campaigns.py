@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from load_tests.dialer.ray_kills import kill_replicas
 from tests.integration.harness import Running, eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -135,3 +136,11 @@ def test_a_pause_reaches_the_dialer_and_loses_no_lead(platform: Running) -> None
     eventually(lambda: ready <= campaign.calls().keys(), SETTLED_S)
     assert max(campaign.calls().values()) == 1
     assert campaign.become("stop")
+
+
+def test_replicas_that_die_call_nobody_twice(platform: Running) -> None:
+    """A sample of `python -m load_tests.dialer ray`."""
+    found = kill_replicas(platform, kills=2, leads=30, seed=1, show=print)
+    assert found.kills == 2
+    assert found.quiet, found
+    assert (found.findings.double_dials, found.findings.faults) == (0, 0), found
