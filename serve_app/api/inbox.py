@@ -154,6 +154,9 @@ class Inbox:
                 result = await fold(self._deps, one.event, one.ref, one.raw, tenant_id=one.tenant_id, kept=True)
         except UnavailableError:
             raise
+        except TimeoutError:
+            log.warning("event_not_folded_in_time", kind=one.raw.kind, carrier_call_id=one.raw.carrier_call_id)
+            return False
         except Exception:  # the root of an event: it must not keep the others from being folded
             log.exception("event_not_folded", kind=one.raw.kind, carrier_call_id=one.raw.carrier_call_id)
             return False

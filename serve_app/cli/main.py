@@ -33,8 +33,9 @@ from serve_app.cli.simulate import simulate
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.errors import SettingsError
 from serve_app.local_endpoints import sqlite_url
+from serve_app.log import configure_logging
 from serve_app.paths import configs_dir
-from serve_app.settings import load_settings
+from serve_app.settings import LogSettings, load_settings
 from serve_app.store.db import Database
 from serve_app.store.repositories import Agents, ApiKeys
 
@@ -63,6 +64,12 @@ DEMO_NUMBER = "+12025550123"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Play = Annotated[bool, typer.Option("--play", help="Play the recording afterwards, where a player is installed.")]
+
+
+@app.callback()
+def logs() -> None:
+    """What the platform's code logs in this process goes to stderr, and only what somebody should look at."""
+    configure_logging(LogSettings(level="WARNING"))
 
 
 @app.command()
