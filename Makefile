@@ -13,7 +13,7 @@ demo: setup         ## place the demo call and stop everything; the exit code sa
 	$(PARLEY) demo
 
 test: setup check   ## everything that CI runs
-	.venv/bin/pytest tests/unit -n logical
+	.venv/bin/pytest tests/unit -n 4
 	.venv/bin/pytest tests/integration --durations=12
 
 check: setup        ## lint, format, types
