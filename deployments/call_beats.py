@@ -36,7 +36,7 @@ class CallBeats:
     def hold(self, call: CallLease, command: Command) -> None:
         """From now on: keep the slot and the lease alive. A newer epoch of the call ends it by `command`."""
         info = {"tenant_id": call.tenant_id, "replica": self._replica}
-        self._held[call.call_id] = (HeldCall(call.slot_id, call.call_id, call.epoch, info), command)
+        self._held[call.call_id] = (HeldCall(call.slot_id, call.call_id, call.epoch, info, call.scopes), command)
         self._begun.set()
 
     async def let_go(self, call: CallLease) -> None:

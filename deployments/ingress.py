@@ -279,7 +279,7 @@ class MediaIngress:
         try:
             async with asyncio.timeout(self._settings.redis.connect_timeout_s):
                 held = await self._live.keep(lease.slot_id, SLOT_TTL_S)
-                if not held and not await self._live.reserve(lease.slot_id, SLOT_TTL_S):
+                if not held and not await self._live.reserve(lease.slot_id, SLOT_TTL_S, lease.scopes):
                     raise DeniedError(503, "no free session", "the slot expired and no other is free")
         except (ParleyError, TimeoutError) as error:
             raise DeniedError(503, "admission is not possible", repr(error)) from error

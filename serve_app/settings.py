@@ -151,7 +151,12 @@ class SimulatedClockSettings(Section):
 
 class DialingSettings(Section):
     allowed_numbers: tuple[E164, ...] = ()
-    queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
+    queue_timeout_s: float = Field(
+        30, ge=0, description="longest wait of a call for a free session, a line, or its tenant's limit"
+    )
+    max_ringing: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(empty_is_none)] = Field(
+        None, description="calls placed and not answered, at once; empty: as many as sessions and rate allow"
+    )
     max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
     simulated_clock: SimulatedClockSettings | None = Field(
         None, description="campaigns on a simulated network go by it: their rules and retries, and nothing else"

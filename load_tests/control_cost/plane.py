@@ -191,7 +191,9 @@ class ControlPlane:
                 await self.journal.live(lease, {"type": "turn", "state": "final", "text": "Where can I park?"})
                 await self._live_events_sent()
             with tally.of("session: leases"):
-                held = HeldCall(lease.slot_id, lease.call_id, lease.epoch, {"tenant_id": TENANT, "replica": "replica"})
+                held = HeldCall(
+                    lease.slot_id, lease.call_id, lease.epoch, {"tenant_id": TENANT, "replica": "replica"}, lease.scopes
+                )
                 for _ in range(1 + index % 2):  # every two seconds
                     assert await self.live.hold([held], slot_ttl_s=SLOT_TTL_S, lease_ttl_s=8) == [True]
             if index % 2:

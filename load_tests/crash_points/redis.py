@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from load_tests.crash_points.processes import exchange
 from serve_app.clock import Clock
 from serve_app.store.live import RATE_MARGIN
+from serve_app.store.slots import SESSIONS, Scope
 
 REPLICA_BEAT_S = 1.0
 
@@ -25,6 +27,7 @@ class SimulatedRedis:
     def flush(self, *, back_after_s: float = REPLICA_BEAT_S) -> None:
         """FLUSHALL."""
         self._slots: dict[str, float] = {}
+        self._places: dict[str, frozenset[str]] = {}
         self._kept: dict[str, tuple[str, float]] = {}
         self._leases: dict[str, tuple[float, float]] = {}
         self._rates_s: dict[str, float] = {}
@@ -36,15 +39,23 @@ class SimulatedRedis:
     async def capacity(self) -> tuple[int, int]:
         return await exchange("redis", lambda: (self._total(), len(self._held())))
 
-    async def reserve(self, slot_id: str, ttl_s: float) -> bool:
-        def take() -> bool:
-            held = self._held()
-            if slot_id not in held and len(held) >= self._total():
-                return False
-            held[slot_id] = self._clock.monotonic() + ttl_s
-            return True
+    async def reserve_in(self, scopes: Sequence[Scope], slot_id: str, ttl_s: float) -> str | None:
+        return await exchange("redis", lambda: self._take({s.name: s.most for s in scopes}, slot_id, ttl_s))
 
-        return await exchange("redis", take)
+    async def reserve(self, slot_id: str, ttl_s: float, scopes: Sequence[str] = ()) -> bool:
+        return await exchange("redis", lambda: self._take(dict.fromkeys(scopes), slot_id, ttl_s)) is None
+
+    def _take(self, scopes: Mapping[str, int | None], slot_id: str, ttl_s: float) -> str | None:
+        held = self._held()
+        for name, most in scopes.items():
+            places = [slot for slot in held if name in self._places[slot]]
+            if most is not None and slot_id not in places and len(places) >= most:
+                return name
+        if slot_id not in held and len(held) >= self._total():
+            return SESSIONS
+        held[slot_id] = self._clock.monotonic() + ttl_s
+        self._places[slot_id] = frozenset(scopes)
+        return None
 
     async def release(self, slot_id: str) -> None:
         await exchange("redis", lambda: self._slots.pop(slot_id, None))

@@ -257,6 +257,7 @@ class World:
             self.clock,
             owner,
             simulated_network=True,
+            plans=PLANS,
             moved=moved,
         )
         feeder = Feeder(

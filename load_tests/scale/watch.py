@@ -11,7 +11,8 @@ import httpx
 import redis
 
 from load_tests.scale.traffic import Traffic
-from serve_app.store.redis_scripts import CAPACITY, VALID_REPORTS
+from serve_app.store.redis_scripts import VALID_REPORTS
+from serve_app.store.redis_slot_scripts import CAPACITY
 from serve_app.store.reports import LOAD
 
 MINIMUM = {"MediaIngress": 1, "CallSessions": 1, "CodecPool": 1, "ControlApi": 1, "Dialer": 1, "Workers": 1}

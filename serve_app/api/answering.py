@@ -21,6 +21,7 @@ from serve_app.api.problems import ProblemError
 from serve_app.conversation.agent import AgentDefinition
 from serve_app.conversation.lease import CallLease, Outcome
 from serve_app.conversation.variables import values_of
+from serve_app.dialing.call_limits import scopes_of_answered, scopes_of_inbound
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.links import AttemptLinks, AttemptRef
@@ -50,11 +51,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Party:
-    """The call in question, who answers it, and the slot that it holds or needs."""
+    """The call in question, who answers it, the slot that it holds or needs, and what that counts in."""
 
     call: CallRow
     agent: AgentRow | None
     slot_id: str
+    scopes: tuple[str, ...]
     ref: AttemptRef | None
     lead: KnownLead | None
 
@@ -109,7 +111,8 @@ class Answering:
         if party.agent is None:
             log.error("agent_missing", call_id=party.call.id, agent=party.call.agent_name)
             return await self._apologise(key, party, NO_AGENT, "failed", f"no agent named {party.call.agent_name}")
-        if not await self._deps.live.reserve(party.slot_id, self._token_life_s):
+        # From here on it rings no more, and counts where answered calls do.
+        if not await self._deps.live.reserve(party.slot_id, self._token_life_s, party.scopes):
             # Whom we called has been called: that counts, for caps and retries, as a call that came to nothing.
             outcome: Outcome = "no_capacity" if party.ref is None else "media_failure"
             return await self._apologise(key, party, NO_CAPACITY, outcome, "no session was free at the answer")
@@ -134,7 +137,9 @@ class Answering:
                 # Its end came first: that somebody had answered is news to it all the same.
                 await fold_again(self._deps, known.call, raw)
             return None
-        return _Party(known.call, known.agent, ref.attempt_id, ref, await self._lead_of(known))
+        campaign_id = None if known.attempt is None else known.attempt.campaign_id
+        scopes = scopes_of_answered(self._network, ref.tenant_id, campaign_id)
+        return _Party(known.call, known.agent, ref.attempt_id, scopes, ref, await self._lead_of(known))
 
     async def _lead_of(self, known: EventContext) -> KnownLead | None:
         attempt = known.attempt
@@ -167,7 +172,7 @@ class Answering:
         # The caller may have hung up before the question arrived here.
         if not call.over and await fold_again(self._deps, call, raw):
             call = await calls.get(call.id) or call
-        return _Party(call, agent, call.id, None, lead)
+        return _Party(call, agent, call.id, scopes_of_inbound(self._network), None, lead)
 
     async def _agent_for(self, tenant_id: str, dialled: str, lead: KnownLead | None) -> tuple[str, AgentRow | None]:
         """The first that exists of those who may answer; the last one's name where none does."""
@@ -197,6 +202,7 @@ class Answering:
             agent=AgentDefinition.model_validate(agent.document).for_call(party.variables, inbound=party.ref is None),
             agent_version=agent.version,
             slot_id=party.slot_id,
+            scopes=party.scopes,
             lead_zone=party.lead_zone,
         )
         ours = json.dumps(self._ncco(call, token, party.ref))

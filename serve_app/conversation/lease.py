@@ -49,6 +49,8 @@ class CallLease(BaseModel):
     agent: AgentDefinition
     agent_version: int
     slot_id: str
+    scopes: tuple[str, ...] = ()
+    """What its slot counts in, beside the sessions: see `serve_app.store.slots`."""
     epoch: int = 1
     lead_zone: str | None = None
     """IANA name: where the lead is for whose sake the call is. None: no lead waits for what comes of it."""

@@ -19,11 +19,13 @@ import structlog
 
 from serve_app.clock import Clock
 from serve_app.conversation.lease import Outcome
+from serve_app.dialing.call_limits import CallLimits, explained, tenant_scope
 from serve_app.dialing.dispositions import DEAD_NUMBER
 from serve_app.dialing.endings import end_without_media
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
 from serve_app.dialing.pacing import LONGEST_PACE_S, Backpressure, most_waiting
+from serve_app.dialing.plans import Plans
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.rules import Allow, Decision, Defer, Deny, Reason
 from serve_app.dialing.single_calls import SingleCalls
@@ -35,6 +37,7 @@ from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts, ClaimRow
+from serve_app.store.slots import SESSIONS
 from serve_app.telephony.vonage.rest import NoSuchNumber, NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
 
 # How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
@@ -72,8 +75,8 @@ class Claim:
     attempt: ClaimRow
     leased_at: float
     """Monotonic time of the claim, or of its last renewal: asked before SQL was, so never too late."""
-    waiting: asyncio.Task[bool] | None = None
-    """While it waits for a slot."""
+    waiting: asyncio.Task[str | None] | None = None
+    """While it waits for a slot; what was full in the end."""
 
 
 class Dialer:
@@ -89,11 +92,13 @@ class Dialer:
         owner: str,
         *,
         simulated_network: bool | None = None,
+        plans: Plans | None = None,
         prepare: Prepare | None = None,
         moved: Callable[[], None] | None = None,
     ) -> None:
         """`prepare`: asked for the opening of an agent version before its first call of this process is placed.
 
+        `plans` None: those that come with Parley.
         `moved`: told whenever an attempt was placed, ended or put back.
         """
         network = settings.telephony.vonage
@@ -107,14 +112,15 @@ class Dialer:
         self._owner = owner
         self._network = network
         self._queue_timeout_s = settings.dialing.queue_timeout_s
-        self._single_calls = SingleCalls(settings, simulated_network=simulated_network)
+        self._single_calls = SingleCalls(settings, simulated_network=simulated_network, plans=plans)
+        self._limits = CallLimits(settings, simulated_network=simulated_network, plans=plans)
         self._links = AttemptLinks(settings)
         self._reconciler = AttemptReconciler(db, live, vonage, settings, clock)
         self._lease_s = RENEWAL_S + LONGEST_PACE_S + network.request_timeout_s + MARGIN_S
         self._slot_ttl_s = network.ringing_timer_s + 30 + network.request_timeout_s
         self._pace_key = f"vonage:{network.application_id or 'simulated'}"
         self._most_in_flight = most_waiting(network.calls_per_second)
-        self._slots = SlotQueue(live, clock, owner)
+        self._slots = SlotQueue(live, clock, owner, self.wake)
         self._openings = Openings(prepare, clock)
         self._fence_s = 0.0
         """What the last fences took at most, forgotten slowly."""
@@ -168,15 +174,17 @@ class Dialer:
     async def _claim(self) -> tuple[list[Claim], float]:
         """What can be placed now, and the seconds until there may be more; bounded, for a wake-up may get lost."""
         claims: list[Claim] = []
-        if self._stopping or self._in_flight >= self._most_in_flight:
+        # Calls that wait for room in their own tenant or campaign take nobody's place.
+        most = self._most_in_flight + self._slots.aside
+        if self._stopping or self._in_flight >= most:
             return claims, IDLE_S
         now, leased_at = self._clock.now(), self._clock.monotonic()
         wait_s = IDLE_S
         for work in await intended_work(self._db, now):
             if work.barred:
                 await self._end_barred(work.tenant_id)
-            room = self._most_in_flight - self._in_flight - len(claims)
-            if work.due and room > 0:
+            room = most - self._in_flight - len(claims)
+            if work.due and room > 0 and not self._slots.is_awaited(tenant_scope(work.tenant_id)):
                 repository = Attempts(self._db, work.tenant_id, clock=self._clock)
                 claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
                 claims += [Claim(attempt, leased_at) for attempt in claimed]
@@ -248,15 +256,15 @@ class Dialer:
             return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
         self._openings.ask(agent)
-        if not await self._reserve(claim):
+        full = await self._reserve(claim)
+        if full is not None:
             if claim.waiting is not None and claim.waiting.cancelled() and not self._stopping:
                 await self._lost(attempt)
                 return "lost_claim"
             if self._clock.now() < attempt.give_up_at:
                 await self._keep_place(attempt)
                 return "waiting"
-            waited = f"no session became free within {self._queue_timeout_s:g} s; the call was not placed"
-            return await self._decline(attempt, "no_capacity", waited)
+            return await self._decline(attempt, "no_capacity", explained(full, self._queue_timeout_s))
         # Before the rate's slot is taken: those that wait for the same thing after it would leave together.
         await self._openings.wait(agent)
         return await self._in_its_slot(claim, decision)
@@ -273,7 +281,8 @@ class Dialer:
         latest_at = asked_at + pace_s + AFTER_SLOT_S + MOST_LATE_S
         await self._clock.sleep(pace_s + AFTER_SLOT_S - self._fence_s)
         fencing_at = self._clock.monotonic()
-        if not await self._live.reserve(attempt.id, self._slot_ttl_s) or self._late(claim):
+        full = await self._live.reserve_in(self._limits.of(attempt), attempt.id, self._slot_ttl_s)
+        if full is not None or self._late(claim):
             await self._keep_place(attempt)
             return "waiting"
         if (over := self._over(attempt, decision)) is not None:
@@ -334,17 +343,19 @@ class Dialer:
         await self._release(attempt, delay_s)
         return "waiting"
 
-    async def _reserve(self, claim: Claim) -> bool:
-        """Wait for a slot until the call's own deadline. False: none came, the claim was lost, or the dialer stops."""
+    async def _reserve(self, claim: Claim) -> str | None:
+        """Wait for a slot until the call's own deadline, as `SlotQueue.take`; also ends when the claim is lost."""
         attempt = claim.attempt
         if self._stopping:
-            return False
+            return SESSIONS
         left_s = (attempt.give_up_at - self._clock.now()).total_seconds()
-        claim.waiting = asyncio.create_task(self._slots.take(attempt.id, ttl_s=self._slot_ttl_s, longest_s=left_s))
+        scopes = self._limits.of(attempt)
+        take = self._slots.take(scopes, attempt.id, ttl_s=self._slot_ttl_s, longest_s=left_s)
+        claim.waiting = asyncio.create_task(take)
         self._waiting[attempt.id] = claim
         try:
             await asyncio.wait([claim.waiting])
-            return not claim.waiting.cancelled() and claim.waiting.result()
+            return SESSIONS if claim.waiting.cancelled() else claim.waiting.result()
         finally:
             claim.waiting.cancel()
             del self._waiting[attempt.id]

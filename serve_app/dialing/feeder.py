@@ -130,6 +130,7 @@ class Feeder:
         self._pressure = pressure
         self._own_number = network.from_number or (SIMULATED_FROM if simulated else None)
         self._lines = network.channels
+        self._most_ringing = settings.dialing.max_ringing
         self._most_waiting = most_waiting(network.calls_per_second)
         self._conditions = Conditions(
             law=law or shipped(),
@@ -205,7 +206,9 @@ class Feeder:
     async def _feed(self, now: datetime) -> float:
         """Claim what there is room for. Seconds after which to try again, if nothing happens before."""
         live = await under_way(self._db)
-        if live.waiting > self._most_waiting // 2:
+        aside = live.held_back(self._conditions.plans, simulated_network=self._conditions.simulated_network)
+        waiting, under_way_now = live.waiting - aside, live.outbound + live.inbound - aside
+        if waiting > self._most_waiting // 2:
             return UPKEEP_S  # a claim of many costs little more than one of a single lead
         running = await running_campaigns(self._db)
         flows = [flow for flow in flows_of(running, live, self._conditions.plans) if not self._halts.covers(flow)]
@@ -214,11 +217,13 @@ class Feeder:
         sessions, reserved = await self._live.capacity()
         load = Load(
             sessions=sessions,
-            sessions_taken=max(reserved, live.outbound + live.inbound),
+            sessions_taken=max(reserved, under_way_now),
             lines=self._lines,
-            lines_taken=live.outbound + live.inbound,
-            waiting=live.waiting,
+            lines_taken=under_way_now,
+            waiting=waiting,
             most_waiting=self._most_waiting,
+            ringing=live.unanswered - aside,
+            most_ringing=self._most_ringing,
         )
         free, scarce = room(load, self._pressure.share(self._clock.monotonic()))
         allotted = self._shares.allot(flows, free, scarce)

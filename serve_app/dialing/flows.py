@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import exists, func, select
 
+from serve_app.dialing.call_limits import calls_at_once
 from serve_app.dialing.fairness import Flow
 from serve_app.dialing.plans import Plans
 from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, Tenant
@@ -30,16 +31,51 @@ class RunningCampaign:
     """It has a lead that could be called."""
 
 
+@dataclass(slots=True)
+class TenantCalls:
+    """The outbound calls of a tenant that have not ended."""
+
+    plan: str | None
+    """None: nothing is known of the tenant."""
+    most: int | None
+    """Calls that it may have live by its own limit."""
+    waiting: int = 0
+    placed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class UnderWay:
     """Calls that have not ended."""
 
     by_tenant: Counter[str]
     by_campaign: Counter[str]
-    waiting: int
-    """Outbound ones that were not placed yet."""
-    outbound: int
+    tenants: Sequence[TenantCalls]
     inbound: int
+    unanswered: int
+    """Outbound ones that wait, are being placed, or ring."""
+
+    @property
+    def waiting(self) -> int:
+        """Outbound ones that were not placed yet."""
+        return sum(calls.waiting for calls in self.tenants)
+
+    @property
+    def outbound(self) -> int:
+        return self.by_tenant.total()
+
+    def held_back(self, plans: Plans, *, simulated_network: bool) -> int:
+        """Of those that wait, those that their own tenant leaves no room for: single calls, or its limit was lowered.
+
+        They wait beside the others, and take neither session nor line nor place in the rate.
+        """
+        held = 0
+        for calls in self.tenants:
+            if simulated_network and calls.plan is None:
+                continue  # as in `CallLimits`
+            most = calls_at_once(plans, calls.plan, calls.most)
+            if most is not None:
+                held += max(0, calls.waiting - max(0, most - calls.placed))
+        return held
 
 
 async def running_campaigns(db: Database) -> list[RunningCampaign]:
@@ -67,20 +103,31 @@ async def next_start(db: Database) -> datetime | None:
 async def under_way(db: Database) -> UnderWay:
     """Of all tenants. Raises UnavailableError."""
     # The predicates are those of the partial indexes, so that this reads live calls only, whatever the history.
-    attempts = (
-        select(Attempt.tenant_id, Attempt.campaign_id, Attempt.status, func.count())
+    live = (
+        select(Attempt.tenant_id, Attempt.campaign_id, Attempt.status, func.count().label("count"))
         .where(ONE_LIVE)
         .group_by(Attempt.tenant_id, Attempt.campaign_id, Attempt.status)
+        .subquery()
     )
-    inbound = select(func.count()).select_from(Call).where(OPEN_CALL, Call.direction == "inbound")
-    by_tenant, by_campaign, waiting = Counter[str](), Counter[str](), 0
+    attempts = select(live, Tenant.plan, Tenant.max_concurrent).outerjoin(Tenant, Tenant.tenant_id == live.c.tenant_id)
+    unanswered = Call.answered_at.is_(None)
+    calls = select(Call.direction, unanswered, func.count()).where(OPEN_CALL).group_by(Call.direction, unanswered)
+    by_tenant, by_campaign = Counter[str](), Counter[str]()
+    tenants: dict[str, TenantCalls] = {}
+    inbound = ringing = 0
     async with db.session() as session:
-        for tenant_id, campaign_id, status, count in await session.execute(attempts):
+        for tenant_id, campaign_id, status, count, plan, most in await session.execute(attempts):
             by_tenant[tenant_id] += count
             by_campaign[campaign_id or ""] += count
-            waiting += count if status == "intended" else 0
-        received = await session.scalar(inbound)
-    return UnderWay(by_tenant, by_campaign, waiting, by_tenant.total(), received or 0)
+            known = tenants.setdefault(tenant_id, TenantCalls(plan, most))
+            if status == "intended":
+                known.waiting += count
+            else:
+                known.placed += count
+        for direction, is_unanswered, count in await session.execute(calls):
+            inbound += count if direction == "inbound" else 0
+            ringing += count if direction == "outbound" and is_unanswered else 0
+    return UnderWay(by_tenant, by_campaign, list(tenants.values()), inbound, ringing)
 
 
 def flows_of(running: Sequence[RunningCampaign], live: UnderWay, plans: Plans) -> list[Flow]:
@@ -100,7 +147,7 @@ def flows_of(running: Sequence[RunningCampaign], live: UnderWay, plans: Plans) -
         else:
             continue
         tenant_live, own_live = live.by_tenant[campaign.tenant_id], live.by_campaign[campaign.id]
-        limits = [most for most in (plan.concurrent_calls, one.tenant_most) if most is not None]
+        most = calls_at_once(plans, one.plan, one.tenant_most)
         if one.ready:
             flows.append(
                 Flow(
@@ -110,7 +157,7 @@ def flows_of(running: Sequence[RunningCampaign], live: UnderWay, plans: Plans) -
                     weight=campaign.weight,
                     tenant_live=tenant_live,
                     live=own_live,
-                    tenant_room=max(0, min(limits) - tenant_live) if limits else None,
+                    tenant_room=None if most is None else max(0, most - tenant_live),
                     room=None if campaign.max_concurrent is None else max(0, campaign.max_concurrent - own_live),
                 )
             )

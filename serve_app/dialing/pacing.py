@@ -1,7 +1,7 @@
 """How many calls may be under way, and how long a campaign takes. Pure.
 
-A call that rings needs a line of the network; one that is answered needs a session as well. By default every call has
-its session before it is placed, so nobody who answers is ever met by silence.
+A call that rings needs a line of the network; one that is answered needs a session as well. Every call has its session
+before it is placed, so nobody who answers is ever met by silence. How many ring at once can be bounded by itself.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Load:
     waiting: int
     """Calls that are decided on and not placed yet."""
     most_waiting: int
+    ringing: int = 0
+    """Calls that wait, are being placed, or ring."""
+    most_ringing: int | None = None
 
 
 def room(load: Load, share: float) -> tuple[int, Scarce]:
@@ -55,6 +58,8 @@ def room(load: Load, share: float) -> tuple[int, Scarce]:
     sessions = math.floor(load.sessions * share) - load.sessions_taken
     if load.lines is not None:
         sessions = min(sessions, load.lines - load.lines_taken)
+    if load.most_ringing is not None:
+        sessions = min(sessions, load.most_ringing - load.ringing)
     rate = load.most_waiting - load.waiting
     return max(0, min(sessions, rate)), "sessions" if sessions < rate else "rate"
 

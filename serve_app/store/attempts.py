@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from serve_app.store.barring import barred_by, is_barred
+from serve_app.store.campaign_models import Campaign, Tenant
 from serve_app.store.do_not_call import wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
@@ -79,17 +80,37 @@ class Attempts(TenantScope):
             .with_for_update(skip_locked=True)
             .cte("due")
         )
+        # SQLite is given RETURNING without the names of tables: `tenant_id` would be the inner table's on both sides.
+        campaign_most = (
+            select(Campaign.max_concurrent)
+            .where(Campaign.tenant_id == self.tenant_id, Campaign.id == Attempt.campaign_id)
+            .correlate(Attempt)
+        )
         claim = (
             update(Attempt)
             .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(select(due.c.id)), Attempt.status == "intended")
             .values(epoch=Attempt.epoch + 1, lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
-            .returning(Attempt, _of_its_call(Call.agent_name), _of_its_call(Call.agent_version))
+            .returning(
+                Attempt,
+                _of_its_call(Call.agent_name),
+                _of_its_call(Call.agent_version),
+                select(Tenant.plan).where(Tenant.tenant_id == self.tenant_id).scalar_subquery(),
+                select(Tenant.max_concurrent).where(Tenant.tenant_id == self.tenant_id).scalar_subquery(),
+                campaign_most.scalar_subquery(),
+            )
             .execution_options(synchronize_session=False)
         )
         async with self.db.transaction() as session:
             claimed = [
-                ClaimRow(**asdict(to_row(AttemptRow, attempt)), agent_name=name, agent_version=version)
-                for attempt, name, version in await session.execute(claim)
+                ClaimRow(
+                    **asdict(to_row(AttemptRow, attempt)),
+                    agent_name=name,
+                    agent_version=version,
+                    tenant_plan=plan,
+                    tenant_most=tenant_most,
+                    campaign_most=of_campaign,
+                )
+                for attempt, name, version, plan, tenant_most, of_campaign in await session.execute(claim)
             ]
         return sorted(claimed, key=lambda row: (row.next_at, row.id))
 

@@ -29,7 +29,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from serve_app.errors import SettingsError, UnavailableError
 from serve_app.store import redis_scripts as scripts
 from serve_app.store.mailroom import Mailroom
+from serve_app.store.redis_slot_scripts import joined
 from serve_app.store.redis_streams import entries, events_key, inbox_key
+from serve_app.store.slots import REPLICAS, SLOTS, Slots, milliseconds
 
 __all__ = ["HeldCall", "LiveState", "Mailroom"]
 
@@ -43,8 +45,6 @@ LEASE_MEMORY_MS = 2 * 3_600_000 + 600_000
 RATE_MARGIN = 1.1
 """Slots are this much further apart than the limit allows: requests wander a little on their way."""
 
-REPLICAS = ["parley:beats", "parley:capacities", "parley:capacity"]
-SLOTS = "parley:slots"
 _LEASES = "parley:leases"
 
 
@@ -57,20 +57,18 @@ class HeldCall:
     epoch: int
     info: dict[str, Any]
     """What `leased_calls` and `last_beat` tell of it."""
+    scopes: tuple[str, ...] = ()
+    """Beside the sessions, what its slot counts in: see `serve_app.store.slots`."""
 
 
-class LiveState:
+class LiveState(Slots):
     """A connection pool to Redis. Belongs to one event loop. Every method raises UnavailableError."""
 
     def __init__(self, url: str, client: redis.Redis, blocking: redis.Redis) -> None:
+        super().__init__(client)
         self._url = url
-        self.client = client
         self.blocking = blocking
         """For commands that wait on the server: no read timeout of its own; the caller bounds the wait."""
-        self._reserve = client.register_script(scripts.RESERVE_SLOT)
-        self._keep = client.register_script(scripts.KEEP_SLOT)
-        self._offer = client.register_script(scripts.OFFER_SLOTS)
-        self._capacity = client.register_script(scripts.CAPACITY)
         self._lease = client.register_script(scripts.LEASE_CALL)
         self._hold = client.register_script(scripts.HOLD_CALLS)
         self._drop = client.register_script(scripts.DROP_CALL)
@@ -135,45 +133,12 @@ class LiveState:
                 raise
             raise UnavailableError(f"Redis at {self._url} refuses: {error}") from error
 
-    # --- capacity and slots
-
-    async def beat(self, replica_id: str, capacity: int, ttl_s: float = 3) -> None:
-        """A session replica says how many calls it can hold, valid for `ttl_s`."""
-        with self.reachable():
-            await self._offer(keys=REPLICAS, args=[replica_id, capacity, _ms(ttl_s)])
-
-    async def leave(self, replica_id: str) -> None:
-        """The replica takes no more calls."""
-        with self.reachable():
-            await self._offer(keys=REPLICAS, args=[replica_id, 0, 0])
-
-    async def reserve(self, slot_id: str, ttl_s: float) -> bool:
-        """Take a slot, all or nothing. The same `slot_id` again extends what it holds. False: no capacity is free."""
-        with self.reachable():
-            return bool(await self._reserve(keys=[*REPLICAS, SLOTS], args=[slot_id, _ms(ttl_s)]))
-
-    async def keep(self, slot_id: str, ttl_s: float) -> bool:
-        """Extend a slot. False: it ran out or Redis forgot it; a holder then reserves it again."""
-        with self.reachable():
-            return bool(await self._keep(keys=[SLOTS], args=[slot_id, _ms(ttl_s)]))
-
-    async def release(self, slot_id: str) -> None:
-        """Idempotent."""
-        with self.reachable():
-            await self.client.zrem(SLOTS, slot_id)
-
-    async def capacity(self) -> tuple[int, int]:
-        """(total, used) over the live replicas and held slots."""
-        with self.reachable():
-            total, used = await self._capacity(keys=[*REPLICAS, SLOTS])
-            return int(total), int(used)
-
     # --- media tokens and answers
 
     async def put_media_token(self, token: str, payload: str, ttl_s: float) -> None:
         """Keep `payload` for whoever presents `token`; Redis sees only the token's hash."""
         with self.reachable():
-            await self.client.set(_token_key(token), payload, px=_ms(ttl_s))
+            await self.client.set(_token_key(token), payload, px=milliseconds(ttl_s))
 
     async def take_media_token(self, token: str) -> str | None:
         """The payload, once; None for a token that is unknown, used or too old."""
@@ -184,7 +149,7 @@ class LiveState:
     async def remember_answer(self, key: str, value: str, ttl_s: float) -> str:
         """Keep the first value given for `key` and return it, whoever asks."""
         with self.reachable():
-            kept: str = await self._first(keys=[f"parley:answer:{key}"], args=[value, _ms(ttl_s)])
+            kept: str = await self._first(keys=[f"parley:answer:{key}"], args=[value, milliseconds(ttl_s)])
             return kept
 
     async def recalled_answer(self, key: str) -> str | None:
@@ -202,7 +167,7 @@ class LiveState:
         """
         reply_key = f"parley:reply:{secrets.token_urlsafe(12)}"
         with self.reachable():
-            args: list[str | int] = [json.dumps(command), reply_key, _ms(deadline_s), INBOX_LIFE_MS]
+            args: list[str | int] = [json.dumps(command), reply_key, milliseconds(deadline_s), INBOX_LIFE_MS]
             await self._post(keys=[inbox_key(call_id)], args=args)
             async with asyncio.timeout(deadline_s + 1):
                 answer = await self.blocking.blpop([reply_key], timeout=deadline_s)
@@ -220,7 +185,7 @@ class LiveState:
         with self.reachable():
             async with self.client.pipeline(transaction=True) as pipe:
                 pipe.lpush(reply_key, json.dumps(answer))
-                pipe.pexpire(reply_key, _ms(ttl_s))
+                pipe.pexpire(reply_key, milliseconds(ttl_s))
                 await pipe.execute()
 
     async def publish(self, call_id: str, *events: dict[str, Any]) -> None:
@@ -249,7 +214,7 @@ class LiveState:
             block_s = min(left, FOLLOW_BLOCK_S)
             with self.reachable():
                 async with asyncio.timeout(block_s + OPERATION_TIMEOUT_S):
-                    found = await self.blocking.xread({key: last_id}, count=100, block=_ms(block_s))
+                    found = await self.blocking.xread({key: last_id}, count=100, block=milliseconds(block_s))
             for entry_id, fields in entries(found).get(key, []):
                 last_id = entry_id
                 yield entry_id, json.loads(fields["event"])
@@ -260,21 +225,21 @@ class LiveState:
     async def lease_call(self, call_id: str, epoch: int, ttl_s: float, info: dict[str, Any]) -> bool:
         """A session says that it runs the call. False: a newer epoch holds or held it, so this session must stop."""
         with self.reachable():
-            args: list[str | int] = [call_id, epoch, _ms(ttl_s), json.dumps(info), LEASE_MEMORY_MS]
+            args: list[str | int] = [call_id, epoch, milliseconds(ttl_s), json.dumps(info), LEASE_MEMORY_MS]
             return bool(await self._lease(keys=[_lease_key(call_id), _LEASES], args=args))
 
     async def hold(self, calls: Sequence[HeldCall], *, slot_ttl_s: float, lease_ttl_s: float) -> list[bool]:
         """Keep the slots and renew the leases of a process' calls, in one round trip.
 
-        A slot that Redis forgot is taken again where there is room. Per call, False: a newer epoch holds or held it, so
-        its session must stop.
+        A slot that Redis forgot is taken again where there is room, and its places in its scopes in any case.
+        Per call, False: a newer epoch holds or held it, so its session must stop.
         """
         if not calls:
             return []
         keys = [*REPLICAS, SLOTS, _LEASES, *(_lease_key(call.call_id) for call in calls)]
-        args: list[str | int] = [_ms(slot_ttl_s), _ms(lease_ttl_s), LEASE_MEMORY_MS]
+        args: list[str | int] = [milliseconds(slot_ttl_s), milliseconds(lease_ttl_s), LEASE_MEMORY_MS]
         for call in calls:
-            args += [call.slot_id, call.call_id, call.epoch, json.dumps(call.info)]
+            args += [call.slot_id, call.call_id, call.epoch, json.dumps(call.info), joined(call.scopes)]
         with self.reachable():
             return [bool(held) for held in await self._hold(keys=keys, args=args)]
 
@@ -330,10 +295,6 @@ def _lease_key(call_id: str) -> str:
 
 def _token_key(token: str) -> str:
     return f"parley:media:{hashlib.sha256(token.encode()).hexdigest()}"
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
 
 
 def _shown(url: str) -> str:

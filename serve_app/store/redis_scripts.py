@@ -2,107 +2,7 @@
 
 from __future__ import annotations
 
-_NOW_MS = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-"""
-
-# The slots of all replicas: their sum is kept, and only added up anew when it is five seconds old or lost, so that a
-# reservation costs the same with ten replicas and with a thousand. Replicas that stopped beating leave it at once.
-# Of every script that uses it: KEYS[1] beats (zset replica -> valid until), KEYS[2] capacities (hash), KEYS[3] the sum.
-_TOTAL = (
-    _NOW_MS
-    + """
-local function total()
-  local lost = 0
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-    lost = lost + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
-    redis.call('ZREM', KEYS[1], replica)
-    redis.call('HDEL', KEYS[2], replica)
-  end
-  local sum = redis.call('GET', KEYS[3])
-  if sum then
-    if lost ~= 0 then return redis.call('DECRBY', KEYS[3], lost) end
-    return tonumber(sum)
-  end
-  sum = 0
-  for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-    sum = sum + tonumber(redis.call('HGET', KEYS[2], replica) or '0')
-  end
-  redis.call('SET', KEYS[3], sum, 'PX', 5000)
-  return sum
-end
-"""
-)
-
-# KEYS[4]: slots (zset slot -> valid until). 1 = the slot is held, 0 = full and nothing changed. Asking again for a held
-# slot extends it.
-_TAKE_SLOT = (
-    _TOTAL
-    + """
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
-local function take_slot(slot, ttl_ms)
-  if not redis.call('ZSCORE', KEYS[4], slot) and redis.call('ZCARD', KEYS[4]) >= total() then return 0 end
-  redis.call('ZADD', KEYS[4], now + ttl_ms, slot)
-  return 1
-end
-"""
-)
-
-# ARGV: slot id, ttl_ms.
-RESERVE_SLOT = (
-    _TAKE_SLOT
-    + """
-return take_slot(ARGV[1], tonumber(ARGV[2]))
-"""
-)
-
-# KEYS: slots. ARGV: slot id, ttl_ms. 1 = extended, 0 = the slot is gone.
-KEEP_SLOT = (
-    _NOW_MS
-    + """
-local until_ms = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not until_ms or tonumber(until_ms) <= now then return 0 end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-return 1
-"""
-)
-
-# ARGV: replica id, capacity, ttl_ms; a ttl of 0 takes the replica out.
-_OFFER = (
-    _TOTAL
-    + """
-local function offer(replica, capacity, ttl_ms)
-  total()
-  local change = -tonumber(redis.call('HGET', KEYS[2], replica) or '0')
-  if ttl_ms == '0' then
-    redis.call('ZREM', KEYS[1], replica)
-    redis.call('HDEL', KEYS[2], replica)
-  else
-    change = change + tonumber(capacity)
-    redis.call('ZADD', KEYS[1], now + tonumber(ttl_ms), replica)
-    redis.call('HSET', KEYS[2], replica, capacity)
-  end
-  if change ~= 0 then redis.call('INCRBY', KEYS[3], change) end
-  return 1
-end
-"""
-)
-
-OFFER_SLOTS = (
-    _OFFER
-    + """
-return offer(ARGV[1], ARGV[2], ARGV[3])
-"""
-)
-
-# KEYS[4]: slots. Returns {total, used}.
-CAPACITY = (
-    _TOTAL
-    + """
-return {total(), redis.call('ZCOUNT', KEYS[4], '(' .. now, '+inf')}
-"""
-)
+from serve_app.store.redis_slot_scripts import NOW_MS, OFFER, SCOPES, TAKE_SLOT
 
 # Reports: beats (zset member -> valid until), reports (hash). Members that stopped reporting are forgotten.
 _REPORT = """
@@ -130,7 +30,7 @@ end
 
 # KEYS: beats, reports. ARGV: member, report, ttl_ms.
 REPORT = (
-    _NOW_MS
+    NOW_MS
     + _REPORT
     + """
 return report(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
@@ -139,7 +39,7 @@ return report(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 
 # KEYS: beats, reports. Returns member, report, member, report ... of valid ones.
 VALID_REPORTS = (
-    _NOW_MS
+    NOW_MS
     + _REPORT
     + """
 return valid(KEYS[1], KEYS[2])
@@ -150,7 +50,7 @@ return valid(KEYS[1], KEYS[2])
 # KEYS[8]: demand reports. ARGV: replica id, capacity, ttl_ms as in OFFER_SLOTS, member, report, ttl_ms as in REPORT.
 # Returns the used slots and the valid demand reports.
 SESSION_BEAT = (
-    _OFFER
+    OFFER
     + _REPORT
     + """
 offer(ARGV[1], ARGV[2], ARGV[3])
@@ -174,7 +74,7 @@ end
 
 # KEYS: the call's lease, all leases. ARGV: call id, epoch, ttl_ms, info, memory_ms.
 LEASE_CALL = (
-    _NOW_MS
+    NOW_MS
     + _LEASE
     + """
 return lease(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
@@ -182,17 +82,19 @@ return lease(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 )
 
 # All calls of one process: their slots, and their leases. A slot that Redis forgot is taken again if there is room; if
-# not, the call counts beside the others until it ends.
+# not, the call counts beside the others until it ends. In its scopes it counts in any case.
 # KEYS[5]: all leases; KEYS[6] ...: the lease of each call. ARGV: slot_ttl_ms, lease_ttl_ms, memory_ms, then per call:
-# slot id, call id, epoch, info. Returns per call 1, or 0 where a newer epoch holds or held it.
+# slot id, call id, epoch, info, its scopes. Returns per call 1, or 0 where a newer epoch holds or held it.
 HOLD_CALLS = (
-    _TAKE_SLOT
+    TAKE_SLOT
+    + SCOPES
     + _LEASE
     + """
 local held = {}
 for n = 1, #KEYS - 5 do
-  local at = 4 * n
+  local at = 5 * n - 1
   take_slot(ARGV[at], tonumber(ARGV[1]))
+  hold_in(named(ARGV[at + 4]), ARGV[at], tonumber(ARGV[1]))
   held[n] = lease(KEYS[5 + n], KEYS[5], ARGV[at + 1], ARGV[at + 2], ARGV[2], ARGV[at + 3], ARGV[3])
 end
 return held
@@ -212,7 +114,7 @@ return 1
 
 # KEYS: all leases. Returns the call ids whose lease is valid; forgets those that ran out.
 LEASED_CALLS = (
-    _NOW_MS
+    NOW_MS
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 return redis.call('ZRANGE', KEYS[1], 0, -1)
@@ -229,7 +131,7 @@ return ARGV[1]
 
 # KEYS: the call's inbox. ARGV: command, reply key, deadline_ms from now, life_ms of the stream. Returns the entry id.
 POST_COMMAND = (
-    _NOW_MS
+    NOW_MS
     + """
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100, '*',
   'command', ARGV[1], 'reply', ARGV[2], 'deadline', now + tonumber(ARGV[3]))
@@ -241,7 +143,7 @@ return id
 # KEYS: the call's inbox. ARGV: entry id, deadline. Takes the command out: of two readers one gets it, and it is never
 # executed twice. Returns the milliseconds left; 0 = somebody else took it, -1 = too late.
 TAKE_COMMAND = (
-    _NOW_MS
+    NOW_MS
     + """
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 local left = tonumber(ARGV[2]) - now

@@ -9,7 +9,8 @@ import json
 from typing import Any
 
 from serve_app.store import redis_scripts as scripts
-from serve_app.store.live import REPLICAS, SLOTS, LiveState
+from serve_app.store.live import LiveState
+from serve_app.store.slots import REPLICAS, SLOTS
 
 REPORT_TTL_S = 3.0
 

@@ -116,10 +116,15 @@ class DoNotCallRow:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRow(AttemptRow):
-    """An attempt that is about to be placed, and who will talk."""
+    """An attempt that is about to be placed, who will talk, and what bounds the calls of its tenant and campaign."""
 
     agent_name: str
     agent_version: int
+    tenant_plan: str | None
+    """None, and `tenant_most` with it: nothing is known of the tenant."""
+    tenant_most: int | None
+    """Calls at once by the tenant's own limit, and by the campaign's; None: it states none."""
+    campaign_most: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.repositories import AttemptRow, Attempts, Calls
+from serve_app.store.slots import Scope
 from serve_app.telephony.vonage.webhooks import signed_payload
 from tests.unit.api_support import (
     AGENT,
@@ -210,6 +211,32 @@ async def test_a_missing_hash_is_refused_only_where_it_is_required(
         async with made.http:
             assert (await made.http.post(EVENT, content=body, headers=headers)).status_code == status
         await client.aclose()
+
+
+async def test_an_answered_call_rings_no_more_and_an_inbound_one_takes_a_line(
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+) -> None:
+    async def places(scope: str) -> set[str]:
+        return set(await live.client.zrange(f"parley:slots:{scope}", 0, -1))
+
+    made, client = await make_plane(
+        sqlite_db, live, vonage, tmp_path, make_settings(vonage.url, vonage={"channels": 2})
+    )
+    async with made.http:
+        attempt, answer_url, _ = await dialled(made, reserve=False)
+        taken = [Scope("tenant:default", 1), Scope("ringing", 1), Scope("lines", 2)]
+        assert await live.reserve_in(taken, attempt.id, 60) is None
+        ncco = (await send(made, answer_url, question())).json()
+        lease = CallLease.model_validate_json(await live.take_media_token(token_of(ncco)) or "")
+        assert lease.scopes == ("tenant:default", "lines")
+        assert (await places("ringing"), await places("tenant:default")) == (set(), {attempt.id})
+        for n in range(2):
+            # The network carries it already: it is not refused, but who dials sees it.
+            ncco = (await send(made, ANSWER, question(uuid=f"in-{n}", to=FROM, from_=TO))).json()
+            lease = CallLease.model_validate_json(await live.take_media_token(token_of(ncco)) or "")
+            assert lease.scopes == ("lines",) and lease.slot_id in await places("lines")
+        assert await live.reserve_in(taken[2:], "new", 60) == "lines"
+    await client.aclose()
 
 
 async def test_an_oversized_or_unreadable_body_is_refused(plane: Plane) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from serve_app.store.live import LiveState
 from serve_app.store.models import Attempt
 from serve_app.store.reports import DEMAND, Reports
 from serve_app.store.repositories import AttemptRow, Attempts, CallRow, Calls
+from serve_app.store.slots import Scope
 from serve_app.telephony.vonage.rest import VonageClient
 from tests.unit.api_support import FROM, PUBLIC_URL, TO, FakeVonage, Plane, make_settings, send
 from tests.unit.campaign_support import campaign, claim
@@ -270,14 +271,14 @@ async def test_at_capacity_calls_are_placed_in_order_as_slots_return(
 async def test_at_capacity_the_dialer_asks_seldom_and_says_how_many_wait(bench: Bench) -> None:
     await bench.live.beat("replica-1", 0, ttl_s=600)
     asked = 0
-    reserve = bench.live.reserve
+    reserve = bench.live.reserve_in
 
-    async def counted(slot_id: str, ttl_s: float) -> bool:
+    async def counted(scopes: Sequence[Scope], slot_id: str, ttl_s: float) -> str | None:
         nonlocal asked
         asked += 1
-        return await reserve(slot_id, ttl_s)
+        return await reserve(scopes, slot_id, ttl_s)
 
-    bench.live.reserve = counted  # type: ignore[method-assign]
+    bench.live.reserve_in = counted  # type: ignore[method-assign]
     for n in range(4):
         await bench.call(f"+1202555{1000 + n}")
     async with bench.dialing():

@@ -17,6 +17,7 @@ from serve_app.dialing.plans import Plan, Plans
 from serve_app.errors import UnavailableError
 from serve_app.store.agents import Agents
 from serve_app.store.attempts import Attempts
+from serve_app.store.calls import Calls
 from serve_app.store.campaign_models import Lead
 from serve_app.store.campaign_rows import CampaignRow, LeadRow
 from serve_app.store.campaigns import Campaigns
@@ -51,8 +52,10 @@ class Floor:
         self.told = 0
         self.fed = asyncio.Event()
 
-    def feeder(self, plans: Plans = UNLIMITED, owner: str = "feeder-1", **network: Any) -> Feeder:
-        settings = make_settings(vonage={"calls_per_second": 4, **network})
+    def feeder(
+        self, plans: Plans = UNLIMITED, owner: str = "feeder-1", max_ringing: int | None = None, **network: Any
+    ) -> Feeder:
+        settings = make_settings(vonage={"calls_per_second": 4, **network}, dialing={"max_ringing": max_ringing})
         return Feeder(
             self.db,
             self.live,
@@ -183,6 +186,34 @@ async def test_no_call_is_decided_on_without_a_line_of_the_network(floor: Floor)
     row = await floor.campaign("spring", numbers(30))
     await floor.feeder(channels=3).step()
     assert len(await floor.attempts(row)) == 3
+
+
+async def test_no_more_calls_ring_than_may_and_an_answered_one_rings_no_more(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(30))
+    feeder = floor.feeder(max_ringing=3)
+    await feeder.step()
+    first, *_ = await floor.attempts(row)
+    assert len(await floor.attempts(row)) == 3
+    await Calls(floor.db, TENANT).answered(first.call_id, floor.clock.now())
+    await feeder.step()
+    assert len(await floor.attempts(row)) == 4
+
+
+async def test_single_calls_that_their_tenant_holds_back_hold_up_no_campaign(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(30))
+    await Tenants(floor.db, "other").put("Other", "all", max_concurrent=1)
+    for to_number in numbers(12, 100):
+        await Calls(floor.db, "other").create_outbound(
+            to_number=to_number,
+            from_number=FROM,
+            agent_name="front-desk",
+            agent_version=1,
+            metadata={},
+            give_up_at=START + timedelta(seconds=30),
+        )
+    await floor.sessions(8)
+    await floor.feeder().step()
+    assert len(await floor.attempts(row)) == 7, "one of the others may have a session"
 
 
 async def test_sessions_are_shared_by_the_weights_of_tenants_and_campaigns(floor: Floor) -> None:

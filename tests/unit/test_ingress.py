@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ LEASE = CallLease(
     agent=AGENT,
     agent_version=1,
     slot_id="slot-1",
+    scopes=("tenant:acme", "lines"),
 )
 
 
@@ -60,7 +61,8 @@ class Live:
             raise UnavailableError("Redis at redis://secret-host does not answer")
         return self.held
 
-    async def reserve(self, slot_id: str, ttl_s: float) -> bool:
+    async def reserve(self, slot_id: str, ttl_s: float, scopes: Sequence[str]) -> bool:
+        assert tuple(scopes) == LEASE.scopes, "its places come back with the slot"
         return self.free
 
 

@@ -18,6 +18,8 @@ def test_the_scarcest_of_sessions_lines_and_rate_decides() -> None:
     assert room(replace(FREE, waiting=6, sessions_taken=6), 1) == (2, "rate")
     assert room(replace(FREE, sessions_taken=17), 1) == (3, "sessions")
     assert room(replace(FREE, lines=10, lines_taken=9), 1) == (1, "sessions")
+    assert room(replace(FREE, ringing=4, most_ringing=6), 1) == (2, "sessions")
+    assert room(replace(FREE, ringing=4), 1) == (8, "rate")
     assert room(replace(FREE, sessions_taken=9), 0.5) == (1, "sessions")
     assert room(replace(FREE, sessions=0), 1) == (0, "sessions")
 
@@ -31,6 +33,8 @@ def test_the_scarcest_of_sessions_lines_and_rate_decides() -> None:
         lines_taken=st.integers(0, 60),
         waiting=st.integers(0, 60),
         most_waiting=st.integers(0, 60),
+        ringing=st.integers(0, 60),
+        most_ringing=st.none() | st.integers(1, 60),
     ),
     share=st.floats(0.1, 1),
 )
@@ -40,6 +44,7 @@ def test_room_is_never_negative_and_never_more_than_is_free(load: Load, share: f
     if more:
         assert load.sessions_taken + more <= load.sessions
         assert load.lines is None or load.lines_taken + more <= load.lines
+        assert load.most_ringing is None or load.ringing + more <= load.most_ringing
         assert load.waiting + more <= load.most_waiting
 
 

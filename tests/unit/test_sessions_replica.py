@@ -42,6 +42,7 @@ class Live:
     async def hold(self, calls: list[HeldCall], *, slot_ttl_s: float, lease_ttl_s: float) -> list[bool]:
         self._refuse_once("hold")
         self.leases += len(calls)
+        assert [call.scopes for call in calls] in ([], [CALL.scopes]), "what brings a place back after a flush"
         self.changed.set()
         return [self.holds] * len(calls)
 
@@ -60,7 +61,7 @@ def replica(monkeypatch: pytest.MonkeyPatch) -> Any:
     return replica
 
 
-CALL: Any = SimpleNamespace(call_id="c", tenant_id="t", slot_id="s", epoch=1)
+CALL: Any = SimpleNamespace(call_id="c", tenant_id="t", slot_id="s", epoch=1, scopes=("lines",))
 
 
 async def test_a_replica_never_offers_more_than_it_is_configured_for(

@@ -15,8 +15,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from serve_app.audio.mix import CHANNELS, parts_prefix
-from serve_app.store.live import REPLICAS, LiveState
+from serve_app.store.live import LiveState
 from serve_app.store.objects import LOCAL_FOLDER
+from serve_app.store.slots import REPLICAS
 from tests.integration.harness import START_S, Running, eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
