@@ -34,7 +34,7 @@ from serve_app.metrics import ATTEMPTS
 from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
-from serve_app.store.repositories import AttemptRow, Attempts, ClaimRow
+from serve_app.store.repositories import AgentAttemptRow, AttemptRow, Attempts
 from serve_app.telephony.vonage.rest import NoSuchNumber, NotPlaced, OutcomeUnknown, PlacedCall, VonageClient
 
 # How often the claims of calls that wait for a slot are renewed: their leases stay short, so that after a crash the
@@ -69,7 +69,7 @@ log = structlog.get_logger(__name__)
 class Claim:
     """An attempt that this dialer holds."""
 
-    attempt: ClaimRow
+    attempt: AgentAttemptRow
     leased_at: float
     """Monotonic time of the claim, or of its last renewal: asked before SQL was, so never too late."""
     waiting: asyncio.Task[bool] | None = None

@@ -7,7 +7,6 @@ conditional update, so that two dialers, a late webhook and a reconciler can act
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from serve_app.store.barring import barred_by, is_barred
 from serve_app.store.do_not_call import wait_for_listing
 from serve_app.store.models import LIVE_ATTEMPT, LIVE_CALL, Attempt, Call
 from serve_app.store.records import insert_event
-from serve_app.store.rows import AttemptRow, ClaimRow, RawEvent, to_row
+from serve_app.store.rows import AgentAttemptRow, AttemptRow, RawEvent, to_row, with_agent
 from serve_app.store.scope import TenantScope, changed, earliest
 from serve_app.store.settlement import Verdict, settle
 
@@ -60,7 +59,7 @@ class Attempts(TenantScope):
         """The attempt of a call that has not ended."""
         return next((a for a in reversed(await self.for_call(call_id)) if a.status in LIVE_ATTEMPT), None)
 
-    async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[ClaimRow]:
+    async def claim_intended(self, owner: str, *, limit: int, lease_s: float, now: datetime) -> list[AgentAttemptRow]:
         """Lease due attempts that nobody holds: epoch + 1. Of two concurrent owners one gets each attempt.
 
         In the order in which they are due. What is barred is not claimed (`barred` tells of it).
@@ -83,14 +82,11 @@ class Attempts(TenantScope):
             update(Attempt)
             .where(Attempt.tenant_id == self.tenant_id, Attempt.id.in_(select(due.c.id)), Attempt.status == "intended")
             .values(epoch=Attempt.epoch + 1, lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
-            .returning(Attempt, _of_its_call(Call.agent_name), _of_its_call(Call.agent_version))
+            .returning(Attempt, of_its_call(Call.agent_name), of_its_call(Call.agent_version))
             .execution_options(synchronize_session=False)
         )
         async with self.db.transaction() as session:
-            claimed = [
-                ClaimRow(**asdict(to_row(AttemptRow, attempt)), agent_name=name, agent_version=version)
-                for attempt, name, version in await session.execute(claim)
-            ]
+            claimed = [with_agent(*found) for found in await session.execute(claim)]
         return sorted(claimed, key=lambda row: (row.next_at, row.id))
 
     async def barred(self, *, limit: int) -> list[AttemptRow]:
@@ -277,7 +273,7 @@ class Attempts(TenantScope):
         )
 
 
-def _of_its_call(column: InstrumentedAttribute[T]) -> ScalarSelect[T]:
+def of_its_call(column: InstrumentedAttribute[T]) -> ScalarSelect[T]:
     """A column of the attempt's call, in the same statement."""
     own = select(column).where(Call.tenant_id == Attempt.tenant_id, Call.id == Attempt.call_id)
     return own.correlate(Attempt).scalar_subquery()

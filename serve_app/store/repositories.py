@@ -15,16 +15,18 @@ from serve_app.store.jobs import Jobs, insert_job
 from serve_app.store.keys import ApiKeys
 from serve_app.store.kill_switches import KillSwitches
 from serve_app.store.lead_claims import LeadClaims
+from serve_app.store.lead_log import LeadLog
 from serve_app.store.leads import Leads
 from serve_app.store.numbers import Numbers
 from serve_app.store.records import Events, Recordings, Transcripts, Turns
 from serve_app.store.registries import Registries
 from serve_app.store.rows import (
+    AgentAttemptRow,
     AgentRow,
     ApiKeyRow,
     AttemptRow,
     CallRow,
-    ClaimRow,
+    Charge,
     DoNotCallRow,
     EventContext,
     JobRow,
@@ -39,6 +41,7 @@ __all__ = [
     "IMPORT_FILE",
     "MIX_RECORDING",
     "PREPARE_LINES",
+    "AgentAttemptRow",
     "AgentRow",
     "Agents",
     "ApiKeyRow",
@@ -49,7 +52,7 @@ __all__ = [
     "CallRow",
     "Calls",
     "Campaigns",
-    "ClaimRow",
+    "Charge",
     "Consents",
     "DoNotCall",
     "DoNotCallRow",
@@ -60,6 +63,7 @@ __all__ = [
     "Jobs",
     "KillSwitches",
     "LeadClaims",
+    "LeadLog",
     "Leads",
     "LiveCallExists",
     "NotToBeCalled",

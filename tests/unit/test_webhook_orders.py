@@ -24,6 +24,7 @@ from serve_app.store.lead_claims import ClaimedLead
 from serve_app.store.live import LiveState
 from serve_app.store.models import CallEvent
 from serve_app.store.repositories import Attempts, Calls
+from serve_app.store.rows import Cost
 from tests.unit import campaign_support as support
 from tests.unit.api_support import AGENT, FROM, FakeVonage, Plane, StoppedClock, make_plane, send
 
@@ -52,8 +53,8 @@ SETS: dict[str, list[Document]] = {
     "no socket": [ANSWER, happened("answered", 4), LEG_FAILED, happened("completed", 7)],
     "answered is missing": [
         happened("ringing", 1),
-        happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user"),
-        happened("completed", 20, disconnected_by="platform"),
+        happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user", price="0.00083333"),
+        happened("completed", 20, disconnected_by="platform", price="0.00250000"),
     ],
     "voicemail": [
         ANSWER,
@@ -61,9 +62,11 @@ SETS: dict[str, list[Document]] = {
         happened("machine", 8),
         happened("completed", 12, disconnected_by="user"),
     ],
-    "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30)],
+    "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30, price="0.00000000")],
 }
 """Events that say something of one attempt; `second`: of the network's clock."""
+COSTS = {"answered is missing": 2500, "only completed": 0}
+"""In millionths of a euro, of those whose events tell of it."""
 EXPECTED: dict[str, tuple[str, str, str | None]] = {
     "busy": ("busy", "deferred", "busy"),
     "two causes": ("busy", "deferred", "busy"),
@@ -115,6 +118,7 @@ class Line:
         return {
             "call": (call.status, call.outcome, call.detail, call.answered_at, call.ended_at),
             "attempt": (attempt.status, attempt.disposition, attempt.detail, attempt.ended_at, attempt.result),
+            "cost": attempt.cost,
             "lead": (lead.state, lead.last_result, lead.last_reason, lead.attempts, lead.caller_id),
             "settled": attempt.settled_at is not None,
         }
@@ -161,6 +165,7 @@ async def check_orders(line: Line, name: str, every: list[list[Document]]) -> No
     assert states[0]["call"][:2] == ("failed", outcome)
     assert states[0]["lead"][:2] == (lead_state, result)
     assert states[0]["settled"]
+    assert states[0]["cost"] == (Cost(COSTS[name], "EUR") if name in COSTS else None)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -175,9 +180,11 @@ async def test_every_order_and_repetition_ends_in_one_state(
             kept = await session.scalar(select(func.count()).select_from(CallEvent))
             answered = await session.scalar(select(func.sum(Usage.answered)))
             calls = await session.scalar(select(func.sum(Usage.calls)))
+            cost = await session.scalar(select(func.sum(Usage.cost_micros)))
         # Every delivery has a signature of its own, so each is a record.
         assert kept == sum(map(len, every))
         assert calls == len(every)
+        assert cost == len(every) * COSTS.get(name, 0)
         assert answered == (
             len(every)
             if any(d.get("status") == "answered" for d in SETS[name]) or any("duration" in d for d in SETS[name])
