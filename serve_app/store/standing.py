@@ -28,7 +28,7 @@ class Standing:
     calls_today: int
     """Ended calls of this UTC day."""
     used: Used
-    """In this calendar month (UTC)."""
+    """By its ended calls in this calendar month (UTC), and charged in it."""
 
 
 async def standing_of(db: Database, tenant_id: str, number: str, now: datetime) -> Standing:

@@ -50,7 +50,7 @@ SETS: dict[str, list[Document]] = {
         happened("completed", 10),
     ],
     "hung up at once": [ANSWER, happened("answered", 4), happened("completed", 6, disconnected_by="user")],
-    "no socket": [ANSWER, happened("answered", 4), LEG_FAILED, happened("completed", 7)],
+    "no socket": [ANSWER, happened("answered", 4), LEG_FAILED, happened("completed", 7, price="0.00083333")],
     "answered is missing": [
         happened("ringing", 1),
         happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user", price="0.00083333"),
@@ -65,7 +65,7 @@ SETS: dict[str, list[Document]] = {
     "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30, price="0.00000000")],
 }
 """Events that say something of one attempt; `second`: of the network's clock."""
-COSTS = {"answered is missing": 2500, "only completed": 0}
+COSTS = {"answered is missing": 2500, "no socket": 834, "only completed": 0}
 """In millionths of a euro, of those whose events tell of it."""
 EXPECTED: dict[str, tuple[str, str, str | None]] = {
     "busy": ("busy", "deferred", "busy"),
@@ -190,6 +190,25 @@ async def test_every_order_and_repetition_ends_in_one_state(
             if any(d.get("status") == "answered" for d in SETS[name]) or any("duration" in d for d in SETS[name])
             else 0
         )
+    await client.aclose()
+
+
+async def test_what_a_call_with_a_conversation_costs_is_shown(
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+) -> None:
+    line, client = await make_line(sqlite_db, live, vonage, tmp_path, 1)
+    async with line.plane.http as http:
+        claimed, ref = await line.call()
+        await line.deliver(ref, claimed.call_id, happened("answered", 4))
+        assert await Calls(sqlite_db, TENANT).in_progress(claimed.call_id, line.clock.time)
+        path = f"/api/v1/campaigns/{line.campaign.id}"
+        (job,) = (await http.get(f"{path}/jobs", headers=line.plane.auth)).json()["items"]
+        assert (job["cost"], job["cost_currency"]) == (None, None)
+        for price in ("0.00083333", "", "0.00083333"):
+            await line.deliver(ref, claimed.call_id, happened("completed", 20, price=price))
+        (job,) = (await http.get(f"{path}/jobs", headers=line.plane.auth)).json()["items"]
+        assert (job["cost"], job["cost_currency"], job["agent"]) == ("0.000834", "EUR", "front-desk")
+        assert (await http.get(f"{path}/stats", headers=line.plane.auth)).json()["cost"] == {"EUR": "0.000834"}
     await client.aclose()
 
 
