@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from serve_app.dialing.campaign_spec import CampaignSpec
 from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
-from serve_app.store.repositories import AttemptRow
+from serve_app.store.repositories import AgentAttemptRow
 
 
 class CampaignView(CampaignSpec):
@@ -87,11 +87,15 @@ class JobView(BaseModel):
     lead_id: str | None
     number: str
     from_number: str
+    agent: str
+    agent_version: int = Field(description="a version of an agent is its prompt and its voice together")
     attempt: int | None = Field(description="1 for the first of its lead")
     status: str = Field(description="intended, placing, placed, unknown, ended")
     result: str | None = Field(description="the disposition, once it has ended")
     detail: str | None
     reason: str | None = Field(description="a reason code of the calling rules")
+    cost: str | None = Field(description="what the network charged; null while it has not told", examples=["0.000834"])
+    cost_currency: str | None
     created_at: datetime
     placed_at: datetime | None
     ended_at: datetime | None
@@ -107,18 +111,22 @@ def campaign_view(row: CampaignRow) -> CampaignView:
     return CampaignView.model_validate({**fields, "agent": row.agent_name})
 
 
-def job_view(row: AttemptRow) -> JobView:
+def job_view(row: AgentAttemptRow) -> JobView:
     return JobView(
         id=row.id,
         call_id=row.call_id,
         lead_id=row.lead_id,
         number=row.to_number,
         from_number=row.from_number,
+        agent=row.agent_name,
+        agent_version=row.agent_version,
         attempt=row.number_in_lead,
         status=row.status,
         result=row.result or row.disposition,
         detail=row.detail,
         reason=row.rules_reason,
+        cost=None if row.cost is None else row.cost.amount,
+        cost_currency=row.cost_currency,
         created_at=row.created_at,
         placed_at=row.placing_at,
         ended_at=row.ended_at,

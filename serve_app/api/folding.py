@@ -28,6 +28,7 @@ from serve_app.store.repositories import (
     CallFolding,
     CallRow,
     Calls,
+    Charge,
     EventContext,
     Events,
     RawEvent,
@@ -93,6 +94,7 @@ class _Fold:
         self._ref = ref
         self._raw = raw
         self._kept = kept
+        self._charge: Charge | None = None
         self._events = Events(deps.db, tenant_id)
         self._folding = CallFolding(deps.db, tenant_id, clock=deps.clock)
 
@@ -107,7 +109,10 @@ class _Fold:
             return await self._keep()
         if known.seen and not self._kept:
             return "repeated"
-        attempt = known.attempt
+        attempt, facts = known.attempt, facts_in(self._raw, known.call.direction)
+        if attempt is not None and facts.cost is not None:
+            # Whoever ends the call, and also where the attempt had been given up: it was charged for.
+            self._charge = Charge(attempt.id, facts.cost)
         if attempt is not None and not await self._bound(attempt, event.uuid):
             now = await Attempts(self._deps.db, self._tenant_id).get(attempt.id)
             if now is not None and now.carrier_call_id is None:
@@ -117,12 +122,12 @@ class _Fold:
             if now is None or now.carrier_call_id != event.uuid:
                 return await self._keep()
             # Another event of the same call was faster, and ended it.
-        return await self._fold_into(known.call, attempt)
+        return await self._fold_into(known.call, attempt, facts)
 
     async def judged(self, call: CallRow, attempt: AttemptRow | None) -> str:
         """Make of the call what all its events together say."""
         event = None if self._kept else self._raw
-        result, state = await self._folding.fold(call.id, event, judge, settle_lead)
+        result, state = await self._folding.fold(call.id, event, judge, settle_lead, charge=self._charge)
         if result == "ended" and state is not None:
             slot_id = await self._slot_id(call, attempt)
             await announce_end(self._deps.live, call.id, outcome=state.outcome, detail=state.detail, slot_id=slot_id)
@@ -147,10 +152,11 @@ class _Fold:
         if call_id is None or facts_in(self._raw, "outbound") == CallFacts():
             return await self._keep()
         call = await Calls(self._deps.db, self._tenant_id).get(call_id)
-        return await self._keep() if call is None else await self._fold_into(call, None)
+        if call is None:
+            return await self._keep()
+        return await self._fold_into(call, None, facts_in(self._raw, call.direction))
 
-    async def _fold_into(self, call: CallRow, attempt: AttemptRow | None) -> str:
-        facts = facts_in(self._raw, call.direction)
+    async def _fold_into(self, call: CallRow, attempt: AttemptRow | None, facts: CallFacts) -> str:
         if facts.machine:
             # Whether or not a session has the call, or had it. What the conversation reports says more, and stays.
             attempts = Attempts(self._deps.db, self._tenant_id, clock=self._deps.clock)
@@ -179,7 +185,11 @@ class _Fold:
         return "folded" if result == "moved" else result
 
     async def _keep(self) -> str:
-        return "stored" if self._kept or await self._events.record(self._raw) else "repeated"
+        if not self._kept:
+            return "stored" if await self._events.record(self._raw, self._charge) else "repeated"
+        if self._charge is not None:
+            await self._events.charged(self._charge)
+        return "stored"
 
     async def _slot_id(self, call: CallRow, attempt: AttemptRow | None) -> str:
         """Outbound slots have the attempt's id, inbound ones the call's."""

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from serve_app.api.auth import Caller
 from serve_app.api.campaigns import campaign_of
 from serve_app.api.deps import Deps
+from serve_app.api.lead_log_views import LeadLogPage, log_entry
 from serve_app.api.problems import ProblemError, field_problem, not_found, validation_entry
 from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.imports.export import export_leads
@@ -20,6 +21,7 @@ from serve_app.dialing.lead_spec import LeadSpec
 from serve_app.dialing.numbers import PhoneNumber
 from serve_app.dialing.texts import PLAIN_TEXT
 from serve_app.store.campaign_rows import CampaignRow, LeadRow, LeadState
+from serve_app.store.lead_log import LeadLog
 from serve_app.store.leads import Leads
 
 router = APIRouter(prefix="/api/v1", tags=["leads"])
@@ -205,6 +207,22 @@ async def read_lead(lead_id: UUID, caller: Caller, deps: Deps) -> LeadView:
     if row is None:
         raise not_found("lead")
     return _view(row)
+
+
+@router.get("/leads/{lead_id}/log", response_model=LeadLogPage)
+async def read_log(
+    lead_id: UUID,
+    caller: Caller,
+    deps: Deps,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    cursor: Annotated[UUID | None, Query(description="`next_cursor` of the last page")] = None,
+) -> LeadLogPage:
+    """What was decided about it and why, and its attempts, the newest first; also of a deleted one."""
+    if await Leads(deps.db, caller.tenant_id).get(str(lead_id)) is None:
+        raise not_found("lead")
+    before = None if cursor is None else str(cursor)
+    rows, following = await LeadLog(deps.db, caller.tenant_id).list(str(lead_id), limit=limit, before=before)
+    return LeadLogPage(items=[log_entry(row) for row in rows], next_cursor=following)
 
 
 @router.delete("/leads/{lead_id}", status_code=204)

@@ -27,7 +27,7 @@ from serve_app.settings import load_settings
 from serve_app.store.campaign_rows import CampaignRow, TenantRow
 from serve_app.store.campaigns import CampaignNameTaken, Campaigns, CampaignStateConflict, CampaignStats
 from serve_app.store.db import Database
-from serve_app.store.repositories import Agents, AttemptRow, Leads, Tenants
+from serve_app.store.repositories import AgentAttemptRow, Agents, Leads, Tenants
 
 PAGE = 500
 
@@ -136,7 +136,8 @@ def stats(name: Name) -> None:
         out.print(f"{row.name}: {row.status}", markup=False)
         print_table(_counts("leads", report.leads))
         print_table(_counts("attempts", report.results))
-        figures = report.model_dump(exclude={"leads", "results"})
+        figures = report.model_dump(exclude={"leads", "results", "cost"})
+        figures |= {f"cost, {currency}": amount for currency, amount in report.cost.items()}
         print_table(_counts("figures", {key: value for key, value in figures.items() if value is not None}))
 
 
@@ -204,12 +205,12 @@ def jobs(
     """Show its attempts: who was called when, and what came of it."""
     with clear_errors():
 
-        async def read(db: Database, tenant: str) -> tuple[list[AttemptRow], str | None]:
+        async def read(db: Database, tenant: str) -> tuple[list[AgentAttemptRow], str | None]:
             campaigns = Campaigns(db, tenant)
             return await campaigns.attempts((await find_campaign(campaigns, name)).id, limit=limit, live=live)
 
         rows, more = asyncio.run(with_database(read))
-        table = _table("number", "n", "status", "result", "placed", "call", "detail")
+        table = _table("number", "n", "status", "result", "placed", "agent", "cost", "call", "detail")
         for row in rows:
             result = row.result or row.disposition or ""
             table.add_row(
@@ -218,6 +219,8 @@ def jobs(
                 row.status,
                 result,
                 _at(row.placing_at),
+                f"{row.agent_name} {row.agent_version}",
+                "" if row.cost is None else f"{row.cost.amount} {row.cost.currency}",
                 row.call_id,
                 Text(row.detail or ""),
             )

@@ -287,7 +287,7 @@ async def _leads(db: Database, tenant: str, campaign_id: str) -> list[LeadRow]:
     return found
 
 
-async def _attempts(db: Database, tenant: str, campaign_id: str) -> list[AttemptRow]:
+async def _attempts(db: Database, tenant: str, campaign_id: str) -> Sequence[AttemptRow]:
     found, before = await Campaigns(db, tenant).attempts(campaign_id, limit=PAGE)
     while before is not None:
         more, before = await Campaigns(db, tenant).attempts(campaign_id, limit=PAGE, before=before)

@@ -29,6 +29,7 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "answered": result.answered,
         "answer_rate": _rate(result.answered, len(result.calls)),
         "contact_rate": result.stats["contact_rate"],
+        "cost": result.stats["cost"],
         "calls_per_minute": round(len(result.calls) * 60 / result.real_s, 1),
         "calls_by_hour": {hour: calls for hour, (calls, _) in _by_hour(result).items()},
         "put_off": [
@@ -79,6 +80,8 @@ def print_report(console: Console, result: DemoResult) -> None:
     console.print(_left_table(result))
     faults = [f"{count} {kind.removeprefix('webhook_')}" for kind, count in sorted(result.webhook_faults.items())]
     console.print(f"the network's faults: webhooks {', '.join(faults) or 'none'}; requests refused: {result.throttled}")
+    charged = ", ".join(f"{amount} {currency}" for currency, amount in sorted(result.stats["cost"].items()))
+    console.print(f"the network charged {charged or 'nothing'}")
     checks = {
         "opt-outs, on the do-not-call list": len(result.opted_out),
         "double dials": result.double_dials,

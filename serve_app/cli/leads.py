@@ -32,6 +32,7 @@ from serve_app.cli.importing import (
     print_import,
     show_preview,
 )
+from serve_app.cli.lead_log import show_log
 from serve_app.clock import SystemClock
 from serve_app.dialing.dispositions import Disposition
 from serve_app.dialing.imports.export import export_leads, fault_lines
@@ -46,7 +47,8 @@ from serve_app.store.leads import Leads
 
 PAGE = 500
 
-app = typer.Typer(help="Leads of a campaign: import, add, list, export.", no_args_is_help=True)
+app = typer.Typer(help="Leads of a campaign: import, add, list, export, and what became of one.", no_args_is_help=True)
+app.command("log")(show_log)
 
 Campaign = Annotated[str, typer.Option(help="The campaign's name or id.")]
 ImportId = Annotated[UUID, typer.Argument(help="The import's id, as `parley leads import` tells it.")]

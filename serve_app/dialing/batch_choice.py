@@ -80,8 +80,8 @@ class BatchChooser:
             pick=self._caller_ids.pick,
             plan_minutes=plan.minutes,
             reserve_minutes=plans.reserve_minutes,
-            spent_minor=plans.cost_minor(facts.used_ever.talk_s),
-            tenant_spent_minor=plans.cost_minor(facts.tenant_used_month.talk_s),
+            spent_minor=plans.spent_minor(facts.used_ever),
+            tenant_spent_minor=plans.spent_minor(facts.tenant_used_month),
             reserve_minor=plans.reserve_minor,
             clock=conditions.clock,
         )

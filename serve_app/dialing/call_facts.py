@@ -15,6 +15,7 @@ from enum import IntEnum
 
 from serve_app.dialing.carrier_status import ANSWERED, MEDIA_FAILED, RINGING, TERMINAL, Ending, ending_of, media_failure
 from serve_app.dialing.dispositions import DEAD_NUMBER_CAUSES
+from serve_app.store.rows import Cost
 
 # Of two reasons the one that says more is believed; `completed` says only that it is over.
 _TELLING = ("completed", "cancelled", "failed", "unanswered", "timeout", "rejected", "busy")
@@ -40,6 +41,8 @@ class CarrierEvent:
     """With `completed`: the callee hung up."""
     answered_at: datetime | None = None
     """With `completed`: the talk that is charged for began then."""
+    cost: Cost | None = None
+    """With the end of the call's own leg: what it cost."""
     of_media: bool = False
     """Of the leg to our media socket, not of the call's own."""
 
@@ -71,6 +74,7 @@ class CallFacts:
     by_callee: bool = False
     media_failed_at: datetime | None = None
     media_detail: str = ""
+    cost: Cost | None = None
     machine: bool = False
     """The network heard a machine: also where it says elsewhere that it heard a person."""
 
@@ -84,6 +88,7 @@ class CallFacts:
             by_callee=self.by_callee or other.by_callee,
             media_failed_at=_first(self.media_failed_at, other.media_failed_at),
             media_detail=max(self.media_detail, other.media_detail),
+            cost=max((cost for cost in (self.cost, other.cost) if cost is not None), default=None),
             machine=self.machine or other.machine,
         )
 
@@ -135,6 +140,7 @@ def facts_of(event: CarrierEvent) -> CallFacts:
         over_at=event.at,
         cause=Cause(told in DEAD_NUMBER_CAUSES, _TELLING.index(status), told),
         by_callee=event.by_callee,
+        cost=event.cost,
     )
 
 

@@ -12,6 +12,7 @@ from serve_app.dialing.plans import Plans
 from serve_app.settings import VonageSettings
 from serve_app.store.campaign_rows import CampaignRow, TenantRow
 from serve_app.store.campaigns import CampaignStats
+from serve_app.store.rows import Cost
 
 ANSWERED = HUMAN | {Disposition.MACHINE, Disposition.MESSAGE_LEFT}
 
@@ -28,6 +29,9 @@ class CampaignReport(BaseModel):
     contacts: int = Field(description="attempts that a person answered")
     successes: int
     talk_s: float = Field(description="seconds of talk of its ended calls")
+    cost: dict[str, str] = Field(
+        description="by currency, what the network charged for its calls, as far as it told; without speech and models"
+    )
     penetration: float | None = Field(description="attempted leads / total leads")
     contact_rate: float | None = Field(description="contacts / attempts")
     attempts_per_contact: float | None
@@ -71,6 +75,7 @@ def report_of(stats: CampaignStats, capacity: Capacity | None = None) -> Campaig
         contacts=contacts,
         successes=stats.results.get(Disposition.SUCCESS, 0),
         talk_s=stats.talk_s,
+        cost={currency: Cost(micros, currency).amount for currency, micros in stats.cost_micros.items()},
         penetration=_ratio(stats.attempted, total),
         contact_rate=_ratio(contacts, attempts),
         attempts_per_contact=_ratio(attempts, contacts),

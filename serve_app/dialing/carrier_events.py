@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from functools import reduce
 from types import MappingProxyType
 
 from serve_app.dialing.call_facts import CallFacts, CarrierEvent, Reached, facts_of
 from serve_app.dialing.carrier_status import CALLEE_LEFT, UNANSWERED, VAGUE
 from serve_app.store.call_folding import CallState
-from serve_app.store.rows import CallRow, RawEvent
-from serve_app.telephony.vonage.webhooks import MalformedEvent, read_event
+from serve_app.store.rows import CallRow, Cost, RawEvent
+from serve_app.telephony.vonage.webhooks import MalformedEvent, VonageEvent, read_event
 
 # An event's own time does not depend on when it arrives. One that cannot be right is replaced by that of its arrival.
 LONGEST_ON_ITS_WAY = timedelta(hours=1)
 CLOCKS_APART = timedelta(minutes=1)
+# Vonage's prices and rates are in euros (its Voice API reference: "the total price charged for this call, in EUR").
+CURRENCY = "EUR"
+# Whatever says more is no price. It also keeps sums within what a column holds.
+MOST_A_CALL_COSTS = Decimal(10_000)
+LARGEST_NUMBER = Decimal(10**9)
 
 
 def read_vonage(raw: RawEvent, direction: str) -> CarrierEvent | None:
@@ -43,8 +49,28 @@ def read_vonage(raw: RawEvent, direction: str) -> CarrierEvent | None:
         detail=event.detail,
         by_callee=event.disconnected_by == "user",
         answered_at=None if talk_began_at is None else min(_likely(talk_began_at, at), at),
+        cost=_cost(event),
         of_media=event.of_media_leg,
     )
+
+
+def _cost(event: VonageEvent) -> Cost | None:
+    """The price, or what rate and duration make where it is missing. None: neither is there, or neither an amount."""
+    told = _amount(event.price)
+    if told is None:
+        per_minute, seconds = _amount(event.rate), _amount(event.duration)
+        told = None if per_minute is None or seconds is None else per_minute * seconds / 60
+    if told is None or told > MOST_A_CALL_COSTS:
+        return None
+    return Cost(int((told * 1_000_000).to_integral_value(ROUND_CEILING)), CURRENCY)
+
+
+def _amount(text: str | None) -> Decimal | None:
+    try:
+        amount = Decimal(text or "")
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and 0 <= amount <= LARGEST_NUMBER else None
 
 
 READERS: Mapping[str, Callable[[RawEvent, str], CarrierEvent | None]] = MappingProxyType({"vonage": read_vonage})

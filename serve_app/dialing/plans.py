@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from serve_app.errors import SettingsError
 from serve_app.paths import configs_dir
+from serve_app.store.usage import Used
 
 
 class _Part(BaseModel):
@@ -31,6 +32,7 @@ class Plans(_Part):
     plans: Mapping[str, Plan]
     minute_minor: float = Field(ge=0, description="the cost of a minute of talk, in minor units")
     reserve_minutes: float = Field(gt=0, description="of a call that has not ended")
+    euro_minor: float = Field(100, gt=0, description="what a euro, in which the network charges, is in minor units")
 
     @model_validator(mode="after")
     def _has_a_plan(self) -> Self:
@@ -45,6 +47,15 @@ class Plans(_Part):
     def cost_minor(self, talk_s: float) -> int:
         """Of so much talk, rounded up."""
         return math.ceil(talk_s / 60 * self.minute_minor)
+
+    def spent_minor(self, used: Used) -> int:
+        """What calls that have ended cost: what the network charged, where it told so, and by their talk where not.
+
+        Never less than all of it by the talk: that also pays for speech and language model, of which no network tells.
+        """
+        charged = math.ceil(used.cost_micros * self.euro_minor / 1_000_000)
+        unpriced_s = max(0.0, round(used.talk_s - used.priced_talk_s, 3))
+        return max(self.cost_minor(used.talk_s), charged + self.cost_minor(unpriced_s))
 
     @property
     def reserve_minor(self) -> int:

@@ -29,6 +29,7 @@ from serve_app.settings import Settings
 from serve_app.store.db import Database
 from serve_app.store.repositories import Attempts
 from serve_app.store.standing import Standing, standing_of
+from serve_app.store.usage import Used
 
 # No number of a country's own: its rules are never asked for, because the number is not on the list of allowed ones.
 NOWHERE = "ZZ"
@@ -45,7 +46,7 @@ class _Means:
 
 
 _NO_LIMIT = _Means()
-_UNREMARKABLE = Standing(None, None, None, None, registered=False, live=0, calls_today=0, talk_s=0.0)
+_UNREMARKABLE = Standing(None, None, None, None, registered=False, live=0, calls_today=0, used=Used())
 
 
 def ringing_margin_s(settings: Settings) -> int:
@@ -127,10 +128,10 @@ class SingleCalls:
         minutes: float | None = 0.0  # a plan that is not known allows nothing
         if plan is not None:
             reserved = others * plans.reserve_minutes
-            minutes = None if plan.minutes is None else plan.minutes - standing.talk_s / 60 - reserved
+            minutes = None if plan.minutes is None else plan.minutes - standing.used.talk_s / 60 - reserved
         spend, calls = standing.spend_cap_minor, standing.daily_calls
         if spend is not None:
-            spend -= plans.cost_minor(standing.talk_s) + others * plans.reserve_minor
+            spend -= plans.spent_minor(standing.used) + others * plans.reserve_minor
         if calls is not None:
             calls -= standing.calls_today + others
         return _Means(minutes, spend, calls)

@@ -92,8 +92,8 @@ class Attempts(TenantScope):
             .values(epoch=Attempt.epoch + 1, lease_owner=owner, lease_until=now + timedelta(seconds=lease_s))
             .returning(
                 Attempt,
-                _of_its_call(Call.agent_name),
-                _of_its_call(Call.agent_version),
+                of_its_call(Call.agent_name),
+                of_its_call(Call.agent_version),
                 select(Tenant.plan).where(Tenant.tenant_id == self.tenant_id).scalar_subquery(),
                 select(Tenant.max_concurrent).where(Tenant.tenant_id == self.tenant_id).scalar_subquery(),
                 campaign_most.scalar_subquery(),
@@ -298,7 +298,7 @@ class Attempts(TenantScope):
         )
 
 
-def _of_its_call(column: InstrumentedAttribute[T]) -> ScalarSelect[T]:
+def of_its_call(column: InstrumentedAttribute[T]) -> ScalarSelect[T]:
     """A column of the attempt's call, in the same statement."""
     own = select(column).where(Call.tenant_id == Attempt.tenant_id, Call.id == Attempt.call_id)
     return own.correlate(Attempt).scalar_subquery()

@@ -100,11 +100,14 @@ async def count_ended(
 ) -> None:
     """Count the call as used, for its campaign if it has one. One that was never asked of the network is no call."""
     asked = Attempt.placing_at.is_not(None) & Attempt.disposition.not_in(NEVER_ASKED)
-    attempts = select(Attempt.campaign_id, asked).where(Attempt.tenant_id == tenant_id, Attempt.call_id == call_id)
+    attempts = select(Attempt.campaign_id, asked, Attempt.cost_micros.is_not(None)).where(
+        Attempt.tenant_id == tenant_id, Attempt.call_id == call_id
+    )
     found = (await session.execute(attempts)).all()
-    if not found or any(was_asked for _, was_asked in found):
+    if not found or any(was_asked for _, was_asked, _ in found):
         campaign_id = found[0].campaign_id if found else None
-        await count_call(session, tenant_id, campaign_id, at=at, answered=answered, talk_s=talk_s)
+        priced = any(known for _, _, known in found)
+        await count_call(session, tenant_id, campaign_id, at=at, answered=answered, talk_s=talk_s, priced=priced)
 
 
 async def count_answered(session: AsyncSession, tenant_id: str, call_id: str, *, at: datetime) -> None:

@@ -15,9 +15,10 @@ from sqlalchemy import ColumnElement, and_, case, or_, outerjoin, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.store.call_ends import CallEnd, count_answered, end_call
+from serve_app.store.charges import book
 from serve_app.store.models import LIVE_CALL, TERMINAL_CALL, Attempt, Call, CallEvent
 from serve_app.store.records import insert_event
-from serve_app.store.rows import CallRow, RawEvent, to_row
+from serve_app.store.rows import CallRow, Charge, RawEvent, to_row
 from serve_app.store.scope import TenantScope, changed, earliest
 from serve_app.store.settlement import Verdict, settle
 
@@ -72,12 +73,19 @@ class CallFolding(TenantScope):
             return "stored"
 
     async def fold(
-        self, call_id: str, event: RawEvent | None, judge: Judge, verdict: Verdict
+        self,
+        call_id: str,
+        event: RawEvent | None,
+        judge: Judge,
+        verdict: Verdict,
+        *,
+        charge: Charge | None = None,
     ) -> tuple[Folded, CallState | None]:
         """Keep the event, and make of the call what all its events together say; all of it is one transaction.
 
         `event` None: it is kept already. `verdict`: settles the lead for whose sake the call was, or settles it anew.
-        A call that has ended keeps its end unless the judge says otherwise. With what came of it, what the judge said.
+        `charge`: what the event says that the call cost. A call that has ended keeps its end unless the judge says
+        otherwise. With what came of it, what the judge said.
         """
         async with self.db.transaction() as session:
             if event is not None and not await insert_event(session, self.tenant_id, event):
@@ -87,6 +95,9 @@ class CallFolding(TenantScope):
                 await session.rollback()
                 return "stored", None
             call, events = known
+            if charge is not None:
+                # Attempt and call are locked, and then what was used: the order of the end of a call.
+                await book(session, self.tenant_id, charge, now=self.clock.now())
             state = judge(call, events)
             if state is None:
                 return "stored", None

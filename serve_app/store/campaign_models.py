@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from serve_app.store.base import Base, id_column
@@ -152,6 +152,29 @@ class Lead(Base):
     updated_at: Mapped[datetime]
 
 
+class LeadDecision(Base):
+    """That a lead was put off (`defer`, until a time) or closed (`deny`) at a claim, and why.
+
+    One row for a reason between two attempts of the lead: when it was decided first and last, and how often. So their
+    number is bounded by attempts and reasons, however often a lead is looked at. One that was allowed has an attempt.
+    `lead_id` is no foreign key: the record outlives a lead that is erased.
+    """
+
+    __tablename__ = "lead_decisions"
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    lead_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    after_attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """How many attempts the lead had had."""
+    reason: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(36))
+    campaign_id: Mapped[str] = mapped_column(String(36))
+    decision: Mapped[str] = mapped_column(String(16))
+    until: Mapped[datetime | None]
+    at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    times: Mapped[int]
+
+
 class Consent(Base):
     """That the owner of a number agreed to be called: express, written or transactional, and for what (`scope`)."""
 
@@ -278,7 +301,8 @@ class KillSwitch(Base):
 
 
 class Usage(Base):
-    """What the ended calls of a UTC day amount to, counted in the transactions that end them."""
+    """What the ended calls of a UTC day amount to, counted in the transactions that end them, and what the network
+    charged for calls, counted on the day on which it told so."""
 
     __tablename__ = "usage"
     tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -288,3 +312,7 @@ class Usage(Base):
     calls: Mapped[int]
     answered: Mapped[int]
     talk_s: Mapped[float]
+    cost_micros: Mapped[int] = mapped_column(BigInteger)
+    """Millionths of the unit of the network's currency (`dialing.carrier_events.CURRENCY`)."""
+    priced_talk_s: Mapped[float]
+    """The part of the talk for which `cost_micros` is the charge."""

@@ -178,3 +178,21 @@ class SwitchRow:
     on_by: str
     off_at: datetime | None
     off_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeadDecisionRow:
+    """That a lead was put off or closed, without an attempt between `at` and `last_at`."""
+
+    id: str
+    lead_id: str
+    campaign_id: str
+    after_attempt: int
+    """How many attempts the lead had had."""
+    decision: Literal["defer", "deny"]
+    reason: str
+    until: datetime | None
+    """With `defer`: the latest."""
+    at: datetime
+    last_at: datetime
+    times: int

@@ -11,7 +11,7 @@ their fence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +19,12 @@ from sqlalchemy import CompoundSelect, Select, func, literal, select, true, unio
 from sqlalchemy.exc import IntegrityError
 
 from serve_app.errors import ParleyError
+from serve_app.store.attempts import of_its_call
 from serve_app.store.base import new_id
 from serve_app.store.campaign_models import Campaign, Lead, Usage
 from serve_app.store.campaign_rows import CampaignRow, CampaignStatus
-from serve_app.store.models import ONE_LIVE, Attempt
-from serve_app.store.rows import AttemptRow, to_row
+from serve_app.store.models import ONE_LIVE, Attempt, Call
+from serve_app.store.rows import AgentAttemptRow, to_row, with_agent
 from serve_app.store.scope import TenantScope
 
 # What may become what. A status that is there already is no change and no error.
@@ -68,6 +69,8 @@ class CampaignStats:
     """Attempts that wait, ring or talk."""
     talk_s: float
     """Of the calls that have ended."""
+    cost_micros: Mapping[str, int] = field(default_factory=dict)
+    """By currency: what the network charged, as far as it told."""
 
 
 class Campaigns(TenantScope):
@@ -199,8 +202,12 @@ class Campaigns(TenantScope):
             select(literal("talk_s"), literal(""), func.coalesce(func.sum(Usage.talk_s), 0.0)).where(
                 Usage.tenant_id == self.tenant_id, Usage.campaign_id == campaign_id
             ),
+            select(literal("cost"), Attempt.cost_currency, func.sum(Attempt.cost_micros))
+            .where(*mine, Attempt.cost_micros.is_not(None))
+            .group_by(Attempt.cost_currency),
         )
-        counts: dict[str, dict[str, float]] = {kind: {} for kind in ("lead", "attempted", "result", "live", "talk_s")}
+        kinds = ("lead", "attempted", "result", "live", "talk_s", "cost")
+        counts: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
         async with self.db.session() as session:
             for kind, word, count in await session.execute(query):
                 counts[kind][word] = count
@@ -210,14 +217,15 @@ class Campaigns(TenantScope):
             results={result: int(count) for result, count in counts["result"].items()},
             live=int(counts["live"][""]),
             talk_s=float(counts["talk_s"][""]),
+            cost_micros={currency: round(micros) for currency, micros in counts["cost"].items()},
         )
 
     async def attempts(
         self, campaign_id: str, *, limit: int, before: str | None = None, live: bool = False
-    ) -> tuple[list[AttemptRow], str | None]:
+    ) -> tuple[list[AgentAttemptRow], str | None]:
         """Newest first, with the cursor for the next page. `live`: only those that have not ended."""
         query = (
-            select(Attempt)
+            select(Attempt, of_its_call(Call.agent_name), of_its_call(Call.agent_version))
             .where(Attempt.tenant_id == self.tenant_id, Attempt.campaign_id == campaign_id)
             .where(ONE_LIVE if live else true())
             .order_by(Attempt.id.desc())
@@ -226,7 +234,7 @@ class Campaigns(TenantScope):
         if before is not None:
             query = query.where(Attempt.id < before)
         async with self.db.session() as session:
-            rows = [to_row(AttemptRow, attempt) for attempt in await session.scalars(query)]
+            rows = [with_agent(*found) for found in await session.execute(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
     async def list(

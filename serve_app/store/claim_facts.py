@@ -110,7 +110,13 @@ async def campaign_facts(
 
 
 def _sum(rows: Sequence[Row[Any, Any, Any]]) -> Used:
-    return Used(sum(r.amount for r in rows), sum(r.answered for r in rows), sum(r.talk_s for r in rows))
+    return Used(
+        calls=sum(r.amount for r in rows),
+        answered=sum(r.answered for r in rows),
+        talk_s=sum(r.talk_s for r in rows),
+        cost_micros=sum(int(r.cost_micros) for r in rows),  # PostgreSQL sums them up to a decimal
+        priced_talk_s=sum(r.priced_talk_s for r in rows),
+    )
 
 
 async def number_facts(connection: AsyncConnection, tenant_id: str, numbers: Collection[str]) -> dict[str, NumberFacts]:

@@ -39,11 +39,14 @@ def _word(text: str) -> Any:
 
 
 NONE, ZERO, NO_TIME = _word(""), literal_column("0", Integer()), literal_column("0.0", Float())
+_SUMS = {"amount": "calls", "answered": "answered", "talk_s": "talk_s"}
+_SUMS |= {"cost_micros": "cost_micros", "priced_talk_s": "priced_talk_s"}
+_NO_USE = (ZERO, NO_TIME, ZERO, NO_TIME)
 
 
 @cache
 def campaign_query() -> CompoundSelect[Any, Any, Any]:
-    """Rows of (what, whose, period, amount, answered, talk_s).
+    """Rows of (what, whose, period, amount, answered, talk_s, cost_micros, priced_talk_s).
 
     `usage`: ended calls, `whose` mine or others', of `period` today, month (the rest of it) or before; `live`: calls
     that wait, ring or talk; `switch`: `whose` is the scope of a kill switch that is on; `agent`: `amount` is its
@@ -52,27 +55,25 @@ def campaign_query() -> CompoundSelect[Any, Any, Any]:
     today, month = bindparam("today", type_=Text()), bindparam("month", type_=Text())
     used_by = case((Usage.campaign_id == CAMPAIGN, _word("mine")), else_=_word("others")).label("whose")
     period = case((Usage.day == today, _word("today")), (Usage.day >= month, _word("month")), else_=_word("before"))
-    sums = (func.sum(Usage.calls).label("amount"), func.sum(Usage.answered).label("answered"))
     usage = (
         select(
-            _word("usage").label("what"), used_by, period.label("period"), *sums, func.sum(Usage.talk_s).label("talk_s")
+            *(_word("usage").label("what"), used_by, period.label("period")),
+            *(func.sum(getattr(Usage, column)).label(name) for name, column in _SUMS.items()),
         )
         .where(Usage.tenant_id == TENANT, or_(Usage.day >= month, Usage.campaign_id == CAMPAIGN))
         .group_by("whose", "period")
     )
     live_of = case((Attempt.campaign_id == CAMPAIGN, _word("mine")), else_=_word("others")).label("whose")
     # The literal condition of the index `one_live`: a parameter would hide it from the planner.
-    live = select(_word("live"), live_of, NONE, func.count(), ZERO, NO_TIME).where(
-        ONE_LIVE, Attempt.tenant_id == TENANT
-    )
+    live = select(_word("live"), live_of, NONE, func.count(), *_NO_USE).where(ONE_LIVE, Attempt.tenant_id == TENANT)
     covering = or_(
         and_(KillSwitch.tenant_id == TENANT, KillSwitch.scope == "tenant"),
         and_(KillSwitch.tenant_id == TENANT, KillSwitch.scope == "campaign", KillSwitch.key == CAMPAIGN),
         and_(KillSwitch.tenant_id == EVERYBODY, KillSwitch.scope == "global"),
     )
-    switches = select(_word("switch"), KillSwitch.scope, NONE, ZERO, ZERO, NO_TIME)
+    switches = select(_word("switch"), KillSwitch.scope, NONE, ZERO, *_NO_USE)
     wanted = bindparam("agent_version", type_=Integer())
-    agent = select(_word("agent"), NONE, NONE, func.max(Agent.version), ZERO, NO_TIME).where(
+    agent = select(_word("agent"), NONE, NONE, func.max(Agent.version), *_NO_USE).where(
         Agent.tenant_id == TENANT,
         Agent.name == bindparam("agent_name", type_=Text()),
         or_(wanted.is_(None), Agent.version == wanted),

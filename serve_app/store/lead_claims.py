@@ -24,6 +24,7 @@ from serve_app.store.calls import is_live_call_conflict
 from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, Tenant
 from serve_app.store.campaign_rows import CampaignRow, LeadRow, TenantRow
 from serve_app.store.claim_facts import CampaignFacts, NumberFacts, campaign_facts, number_facts
+from serve_app.store.lead_log import decision_values, record_decisions
 from serve_app.store.models import Attempt, Call
 from serve_app.store.scope import TenantScope
 
@@ -170,6 +171,7 @@ class _Batch:
         self._leads: list[dict[str, Any]] = []
         self._calls: list[dict[str, Any]] = []
         self._attempts: list[dict[str, Any]] = []
+        self._decisions: list[dict[str, Any]] = []
 
     def add(self, lead: LeadRow, choice: PlaceCall | PutOff | CloseLead) -> None:
         if isinstance(choice, PlaceCall):
@@ -180,14 +182,18 @@ class _Batch:
             # What the lead is worth stays the same distance from the time at which it is due.
             place = choice.until - (lead.next_at - lead.queue_at)
             self._change(lead, choice.reason, state="deferred", next_at=choice.until, queue_at=place)
+            self._decisions.append(decision_values(lead, "defer", choice.reason, choice.until, self._now))
             self.put_off[choice.reason] += 1
         else:
             self._change(lead, choice.reason, state=choice.state)
+            self._decisions.append(decision_values(lead, "deny", choice.reason, None, self._now))
             self.closed[choice.reason] += 1
 
     async def write(self, connection: AsyncConnection) -> None:
         if self._leads:
             await connection.execute(_CHANGE, self._leads)
+        if self._decisions:
+            await record_decisions(connection, self._decisions)
         if self._calls:
             # Two dialers that insert numbers in one order cannot wait for each other in a circle.
             self._attempts.sort(key=itemgetter("to_number"))

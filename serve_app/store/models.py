@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     ForeignKeyConstraint,
     Index,
@@ -143,7 +144,8 @@ class Attempt(Base):
     campaign_id: Mapped[str | None] = mapped_column(String(36))
     number_in_lead: Mapped[int | None]
     rules_reason: Mapped[str | None] = mapped_column(String(64))
-    cost_minor: Mapped[int | None]
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
+    cost_currency: Mapped[str | None] = mapped_column(String(3))
     reported: Mapped[str | None] = mapped_column(String(32))
     callback_at: Mapped[datetime | None]
     result: Mapped[str | None] = mapped_column(String(32))

@@ -11,6 +11,7 @@ from sqlalchemy import and_, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from serve_app.clock import Clock, SystemClock
+from serve_app.store.charges import book
 from serve_app.store.db import Database
 from serve_app.store.models import (
     Agent,
@@ -26,6 +27,7 @@ from serve_app.store.rows import (
     AgentRow,
     AttemptRow,
     CallRow,
+    Charge,
     EventContext,
     RawEvent,
     RecordingRow,
@@ -209,10 +211,19 @@ _EVENT_FIELDS = tuple(field.name for field in fields(RawEvent))
 
 
 class Events(TenantScope):
-    async def record(self, event: RawEvent) -> bool:
-        """`insert_event` in a transaction of its own."""
+    async def record(self, event: RawEvent, charge: Charge | None = None) -> bool:
+        """`insert_event` in a transaction of its own, with the `charge` that it tells of."""
         async with self.db.transaction() as session:
-            return await insert_event(session, self.tenant_id, event)
+            if not await insert_event(session, self.tenant_id, event):
+                return False
+            if charge is not None:
+                await book(session, self.tenant_id, charge, now=self.clock.now())
+            return True
+
+    async def charged(self, charge: Charge) -> None:
+        """An event that is kept already told of a charge."""
+        async with self.db.transaction() as session:
+            await book(session, self.tenant_id, charge, now=self.clock.now())
 
     async def of_attempt(self, dedupe_key: str, attempt_id: str) -> EventContext | None:
         """What an event about one of our attempts meets: one statement."""

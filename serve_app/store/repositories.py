@@ -15,15 +15,18 @@ from serve_app.store.jobs import Jobs, insert_job
 from serve_app.store.keys import ApiKeys
 from serve_app.store.kill_switches import KillSwitches
 from serve_app.store.lead_claims import LeadClaims
+from serve_app.store.lead_log import LeadLog
 from serve_app.store.leads import Leads
 from serve_app.store.numbers import Numbers
 from serve_app.store.records import Events, Recordings, Transcripts, Turns
 from serve_app.store.registries import Registries
 from serve_app.store.rows import (
+    AgentAttemptRow,
     AgentRow,
     ApiKeyRow,
     AttemptRow,
     CallRow,
+    Charge,
     ClaimRow,
     DoNotCallRow,
     EventContext,
@@ -39,6 +42,7 @@ __all__ = [
     "IMPORT_FILE",
     "MIX_RECORDING",
     "PREPARE_LINES",
+    "AgentAttemptRow",
     "AgentRow",
     "Agents",
     "ApiKeyRow",
@@ -49,6 +53,7 @@ __all__ = [
     "CallRow",
     "Calls",
     "Campaigns",
+    "Charge",
     "ClaimRow",
     "Consents",
     "DoNotCall",
@@ -60,6 +65,7 @@ __all__ = [
     "Jobs",
     "KillSwitches",
     "LeadClaims",
+    "LeadLog",
     "Leads",
     "LiveCallExists",
     "NotToBeCalled",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +15,29 @@ _ATTRIBUTE = {"metadata": "caller_metadata", "index": "turn_index"}
 def to_row(kind: type[Row], entity: object) -> Row:
     """Copy the attributes that `kind` names."""
     return kind(**{f.name: getattr(entity, _ATTRIBUTE.get(f.name, f.name)) for f in fields(kind)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cost:
+    """What a network charges for a call. Of two that it told, the greater one is believed."""
+
+    micros: int
+    """Millionths of the currency's unit, rounded up: a cent would lose what a second costs."""
+    currency: str
+    """ISO 4217."""
+
+    @property
+    def amount(self) -> str:
+        """In the currency's unit, like 0.000834."""
+        return f"{self.micros // 10**6}.{self.micros % 10**6:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A cost, and the attempt whose call it is of."""
+
+    attempt_id: str
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +107,22 @@ class AttemptRow:
     number_in_lead: int | None
     """1 for the first attempt of a lead."""
     rules_reason: str | None
-    cost_minor: int | None
+    cost_micros: int | None
+    """See `cost`; None: the network has not told (yet)."""
+    cost_currency: str | None
     reported: str | None
     """The result as the conversation told it, and when to call back: a `dialing.dispositions.Disposition`."""
     callback_at: datetime | None
     result: str | None
     """What its lead was settled by, at `settled_at`."""
     settled_at: datetime | None
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the network charged."""
+        if self.cost_micros is None or self.cost_currency is None:
+            return None
+        return Cost(self.cost_micros, self.cost_currency)
 
 
 DoNotCallSource = Literal["key", "phrase", "model", "person", "result", "import"]
@@ -115,16 +147,27 @@ class DoNotCallRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimRow(AttemptRow):
-    """An attempt that is about to be placed, who will talk, and what bounds the calls of its tenant and campaign."""
+class AgentAttemptRow(AttemptRow):
+    """An attempt, and who talks in it: a version of an agent is its prompt and its voice."""
 
     agent_name: str
     agent_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow(AgentAttemptRow):
+    """An attempt that is about to be placed, and what bounds the calls of its tenant and campaign."""
+
     tenant_plan: str | None
     """None, and `tenant_most` with it: nothing is known of the tenant."""
     tenant_most: int | None
     """Calls at once by the tenant's own limit, and by the campaign's; None: it states none."""
     campaign_most: int | None
+
+
+def with_agent(attempt: object, agent_name: str, agent_version: int) -> AgentAttemptRow:
+    """`attempt`: the entity; the agent is its call's."""
+    return AgentAttemptRow(**asdict(to_row(AttemptRow, attempt)), agent_name=agent_name, agent_version=agent_version)
 
 
 @dataclass(frozen=True, slots=True)

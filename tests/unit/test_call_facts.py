@@ -6,13 +6,16 @@ import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.dialing.call_facts import CallFacts, CarrierEvent, facts_of
+from serve_app.dialing.carrier_events import facts_in
 from serve_app.dialing.carrier_status import ANSWERED, CALLEE_LEFT, NETWORK_LEFT, RINGING, TERMINAL, UNANSWERED
+from serve_app.store.rows import Cost, RawEvent
 
 T = datetime(2026, 11, 23, 15, tzinfo=UTC)
 
@@ -33,6 +36,7 @@ EVENTS = st.builds(
     detail=st.sampled_from([None, "declined", "unavailable", "invalid_number", "number_out_of_service"]),
     by_callee=st.booleans(),
     answered_at=st.none() | TIMES,
+    cost=st.none() | st.builds(Cost, st.integers(0, 3), st.just("EUR")),
     of_media=st.booleans(),
 )
 FACTS = st.lists(EVENTS, max_size=4).map(joined)
@@ -51,6 +55,8 @@ def test_what_is_known_is_never_forgotten(a: CallFacts, b: CallFacts) -> None:
     both = a.join(b)
     assert both.join(a) == both
     assert both.reached >= a.reached
+    if a.cost is not None:
+        assert both.cost is not None and both.cost >= a.cost
     if a.ending is not None:
         assert both.ending is not None
         assert both.ended_at is not None and a.ended_at is not None and both.ended_at <= a.ended_at
@@ -66,8 +72,8 @@ STORY = [
     CarrierEvent("rejected", at(11), detail="declined"),
     CarrierEvent("failed", at(12), detail="number_out_of_service"),
     CarrierEvent("cancelled", at(13)),
-    CarrierEvent("completed", at(14), by_callee=True),
-    CarrierEvent("completed", at(15), answered_at=at(4)),
+    CarrierEvent("completed", at(14), by_callee=True, cost=Cost(834, "EUR")),
+    CarrierEvent("completed", at(15), answered_at=at(4), cost=Cost(1250, "EUR")),
     CarrierEvent("failed", at(6), detail="refused", of_media=True),
 ]
 
@@ -84,6 +90,8 @@ def test_every_order_of_up_to_five_events_ends_in_one_state() -> None:
             for repeated in chosen:
                 # Wherever it comes again, it says nothing new.
                 assert expected.join(repeated) == expected
+            told = [one.cost for one in chosen if one.cost is not None]
+            assert expected.cost == max(told, default=None)
     assert states == 1585
 
 
@@ -120,6 +128,38 @@ def test_talk_that_is_charged_for_proves_the_answer() -> None:
     facts = joined([CarrierEvent("completed", at(20), by_callee=True, answered_at=at(4))])
     assert facts.answered and facts.answered_at == at(4)
     assert facts.ending is not None and facts.ending.detail == CALLEE_LEFT
+
+
+PRICES: list[tuple[dict[str, Any], int | None]] = [
+    # What the network says, and what of it is known, in millionths of a euro.
+    ({"price": "0.00083333"}, 834),
+    ({"price": "0.00000000"}, 0),
+    ({"price": 0.0125}, 12_500),
+    ({"price": "0.00001000", "rate": "9.9", "duration": "60"}, 10),
+    ({"rate": "0.01250000", "duration": "5"}, 1042),
+    ({"price": "", "rate": "0.01250000", "duration": "60"}, 12_500),
+    ({"price": "free", "rate": "0.5", "duration": "0"}, 0),
+    ({}, None),
+    ({"rate": "0.01250000"}, None),
+    ({"price": None, "duration": "60"}, None),
+    *(({"price": nonsense}, None) for nonsense in ("-1", "NaN", "Infinity", "1e30", "10001", "0,5", {"eur": 1})),
+]
+
+
+@pytest.mark.parametrize(("fields", "micros"), PRICES)
+def test_the_price_is_read_as_the_network_tells_it(fields: dict[str, Any], micros: int | None) -> None:
+    for status, known in (("completed", micros), ("ringing", None)):
+        raw = RawEvent("key", "vonage", "event", "uuid", {"uuid": "uuid", "status": status, **fields}, T)
+        assert facts_in(raw, "outbound").cost == (None if known is None else Cost(known, "EUR"))
+
+
+def test_what_the_sockets_leg_costs_is_not_taken_for_the_calls_price() -> None:
+    body = {"uuid": "leg", "to": "wss://parley.example/media/1", "status": "completed", "price": "0.1"}
+    assert facts_in(RawEvent("key", "vonage", "event", "leg", body, T), "outbound") == CallFacts()
+
+
+def test_a_cost_is_shown_without_loss() -> None:
+    assert [Cost(micros, "EUR").amount for micros in (0, 834, 12_345_678)] == ["0.000000", "0.000834", "12.345678"]
 
 
 def test_a_socket_that_failed_ends_an_answered_call_only() -> None:

@@ -42,7 +42,7 @@ def result(**changes: Any) -> DemoResult:
         "imported": row(ImportRow, counts={"rows": 5, "accepted": 3, "blank": 0, "refused": {"number_missing": 2}}),
         "time": TIME,
         "real_s": 120.0,
-        "stats": {"results": {"reached_incomplete": 1, "busy": 1}, "contact_rate": 0.5},
+        "stats": {"results": {"reached_incomplete": 1, "busy": 1}, "contact_rate": 0.5, "cost": {"EUR": "0.012500"}},
         "leads": [
             of_lead(NEW_YORK, "deferred", "retry_busy", 300),
             of_lead(LOS_ANGELES, "deferred", "outside_window", 180),
@@ -84,7 +84,7 @@ def test_a_person_reads_it_on_eighty_columns() -> None:
     for told in (
         "Monday 09:00", "imported 3 of 5 rows; refused: 2 number_missing", "2 lost; requests refused: 1",
         "America/Los_Angeles   from Mon 12:00 on", "closed", "Mon 14:00", "double dials: 0", "illegal minutes: 0",
-        "opt-outs, on the do-not-call list: 1", "everything went as it should",
+        "opt-outs, on the do-not-call list: 1", "the network charged 0.012500 EUR", "everything went as it should",
     ):  # fmt: skip
         assert told in text, text
     assert max(map(len, text.splitlines())) <= 80

@@ -37,7 +37,7 @@ from serve_app.store.lead_claims import LeadClaims, PlaceCall
 from serve_app.store.lead_upkeep import heal, promote, settle_ended
 from serve_app.store.leads import Leads
 from serve_app.store.models import LIVE_ATTEMPT, Attempt
-from serve_app.store.rows import AttemptRow, ClaimRow, to_row
+from serve_app.store.rows import AgentAttemptRow, AttemptRow, to_row
 from tests.unit.campaign_support import OWN, START, campaign, number
 
 pytest_plugins = ("tests.unit.store_fixtures",)
@@ -71,7 +71,7 @@ class CampaignMachine(RuleBasedStateMachine):
         self.clock = MovedClock()
         self.db: Database = self.run(Database.connect(url))
         self.campaigns: list[CampaignRow] = []
-        self.held: list[ClaimRow] = []
+        self.held: list[AgentAttemptRow] = []
         """Claims of all dialers, those that were lost too: a paused dialer goes on with them."""
         self.posts: Counter[str] = Counter()
         """Requests that would have been sent, by attempt."""

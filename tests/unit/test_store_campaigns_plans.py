@@ -18,14 +18,27 @@ from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.do_not_call import DoNotCall
 from serve_app.store.lead_claims import PutOff
+from serve_app.store.lead_log import LeadLog
 from serve_app.store.lead_upkeep import heal, next_due, promote, settle_ended
 from serve_app.store.leads import Leads, NewLead
+from serve_app.store.records import Events
+from serve_app.store.rows import Charge, Cost
 from tests.unit.campaign_support import OWN, TENANT, campaign, claim, end, number, send
 
 pytest_plugins = ("tests.unit.store_fixtures",)
 
 # What grows with the leads and the calls of a platform. The others have a row per tenant, campaign or switch.
-GROWING = ("leads", "attempts", "calls", "call_events", "turns", "consents", "do_not_call", "global_dnc")
+GROWING = (
+    "leads",
+    "attempts",
+    "calls",
+    "call_events",
+    "turns",
+    "consents",
+    "do_not_call",
+    "global_dnc",
+    "lead_decisions",
+)
 # Indexes of what is in hand now, which is little however much there is: these may be read from end to end.
 IN_HAND = {"ix_leads_deferred", "ix_leads_leased", "one_live", "ix_attempts_unsettled", "ix_calls_open"}
 
@@ -77,6 +90,8 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         await end(db, second.call_id, "not_answered", settled=False)
         late = CallState("rejected", "late", now, None)
         assert (await CallFolding(db, TENANT).fold(first.call_id, None, lambda *_: late, settle_lead))[0] == "corrected"
+        await Events(db, TENANT).charged(Charge(first.attempt_id, Cost(834, "EUR")))
+        await Events(db, TENANT).charged(Charge(first.attempt_id, Cost(900, "EUR")))
         await settle_ended(db, settle_lead, now, limit=9)
         await heal(db, now + timedelta(days=1), limit=9)
         await promote(db, now + timedelta(days=1), limit=9)
@@ -87,6 +102,7 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         await Leads(db, TENANT).of_number(number(3))
         await Campaigns(db, TENANT).attempts(row.id, limit=9)
         await Campaigns(db, TENANT).stats(row.id)
+        await LeadLog(db, TENANT).list(first.lead.id, limit=9)
     assert len(seen) > 60
     assert await scans(db, seen) == []
 

@@ -37,7 +37,7 @@ async def test_models_and_migrations_agree(database_url: str) -> None:
 
 
 async def test_every_table_has_a_tenant() -> None:
-    assert len(Base.metadata.tables) == 22
+    assert len(Base.metadata.tables) == 23
     for table in Base.metadata.tables.values():
         assert "tenant_id" in table.columns, table.name
         assert not table.columns["tenant_id"].nullable, table.name

@@ -21,7 +21,7 @@ from serve_app.store.campaigns import CampaignStats
 from serve_app.store.db import Database
 from serve_app.store.import_rows import RowResult
 from serve_app.store.imports import ImportStopped
-from serve_app.store.lead_claims import Claimed
+from serve_app.store.lead_claims import Claimed, PutOff
 from serve_app.store.leads import NewLead
 from serve_app.store.numbers import NumberHealth
 from serve_app.store.repositories import (
@@ -31,6 +31,7 @@ from serve_app.store.repositories import (
     CallFolding,
     Calls,
     Campaigns,
+    Charge,
     Consents,
     DoNotCall,
     Events,
@@ -38,6 +39,7 @@ from serve_app.store.repositories import (
     Jobs,
     KillSwitches,
     LeadClaims,
+    LeadLog,
     Leads,
     Numbers,
     RawEvent,
@@ -47,6 +49,7 @@ from serve_app.store.repositories import (
     Transcripts,
     Turns,
 )
+from serve_app.store.rows import Cost
 from serve_app.store.scope import TenantScope
 from tests.unit.campaign_support import allow, campaign, claim, end
 from tests.unit.store_fixtures import NUMBER, OWN_NUMBER, finish, inbound, outbound, rows_of
@@ -165,6 +168,9 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     LeadClaims: {
         "claim": lambda r, v: r.claim(v.campaign, allow, owner="x", limit=50, lease_s=9, now=FUTURE),
     },
+    LeadLog: {
+        "list": lambda r, v: r.list(v.lead, limit=50),
+    },
     Consents: {
         "record": lambda r, v: r.record(LEAD, "express", scope="*", source="web", given_at=NOW),
         "revoke": lambda r, v: r.revoke(LEAD),
@@ -213,7 +219,8 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
         "get": lambda r, v: r.get(v.over_call),
     },
     Events: {
-        "record": lambda r, v: r.record(EVENT),
+        "record": lambda r, v: r.record(EVENT, Charge(v.live_attempt, Cost(1, "EUR"))),
+        "charged": lambda r, v: r.charged(Charge(v.live_attempt, Cost(1, "EUR"))),
         "of_attempt": lambda r, v: r.of_attempt("jti", v.live_attempt),
         "of_carrier_call": lambda r, v: r.of_carrier_call("jti", "carrier-1"),
     },
@@ -260,6 +267,8 @@ async def populate_campaign(db: Database, victim: Victim) -> None:
     row = await campaign(db, leads=[LEAD], tenant=OWNER)
     (held,) = (await claim(db, row)).leads
     victim.campaign, victim.lead = row.id, held.lead.id
+    await Leads(db, OWNER).add(row.id, [NewLead("+12025550180")])
+    await claim(db, row, lambda *_: PutOff(FUTURE, "outside_window"))
     await end(db, held.call_id, "no_capacity", tenant=OWNER)
     await Consents(db, OWNER).record(LEAD, "express", scope="*", source="web", given_at=NOW)
     await Numbers(db, OWNER).put(OWN_NUMBER)

@@ -24,6 +24,7 @@ from serve_app.store.lead_claims import ClaimedLead
 from serve_app.store.live import LiveState
 from serve_app.store.models import CallEvent
 from serve_app.store.repositories import Attempts, Calls
+from serve_app.store.rows import Cost
 from tests.unit import campaign_support as support
 from tests.unit.api_support import AGENT, FROM, FakeVonage, Plane, StoppedClock, make_plane, send
 
@@ -49,11 +50,11 @@ SETS: dict[str, list[Document]] = {
         happened("completed", 10),
     ],
     "hung up at once": [ANSWER, happened("answered", 4), happened("completed", 6, disconnected_by="user")],
-    "no socket": [ANSWER, happened("answered", 4), LEG_FAILED, happened("completed", 7)],
+    "no socket": [ANSWER, happened("answered", 4), LEG_FAILED, happened("completed", 7, price="0.00083333")],
     "answered is missing": [
         happened("ringing", 1),
-        happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user"),
-        happened("completed", 20, disconnected_by="platform"),
+        happened("completed", 20, duration="12", second_of_start=8, disconnected_by="user", price="0.00083333"),
+        happened("completed", 20, disconnected_by="platform", price="0.00250000"),
     ],
     "voicemail": [
         ANSWER,
@@ -61,9 +62,11 @@ SETS: dict[str, list[Document]] = {
         happened("machine", 8),
         happened("completed", 12, disconnected_by="user"),
     ],
-    "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30)],
+    "only completed": [happened("started", 0), happened("ringing", 1), happened("completed", 30, price="0.00000000")],
 }
 """Events that say something of one attempt; `second`: of the network's clock."""
+COSTS = {"answered is missing": 2500, "no socket": 834, "only completed": 0}
+"""In millionths of a euro, of those whose events tell of it."""
 EXPECTED: dict[str, tuple[str, str, str | None]] = {
     "busy": ("busy", "deferred", "busy"),
     "two causes": ("busy", "deferred", "busy"),
@@ -115,6 +118,7 @@ class Line:
         return {
             "call": (call.status, call.outcome, call.detail, call.answered_at, call.ended_at),
             "attempt": (attempt.status, attempt.disposition, attempt.detail, attempt.ended_at, attempt.result),
+            "cost": attempt.cost,
             "lead": (lead.state, lead.last_result, lead.last_reason, lead.attempts, lead.caller_id),
             "settled": attempt.settled_at is not None,
         }
@@ -161,6 +165,7 @@ async def check_orders(line: Line, name: str, every: list[list[Document]]) -> No
     assert states[0]["call"][:2] == ("failed", outcome)
     assert states[0]["lead"][:2] == (lead_state, result)
     assert states[0]["settled"]
+    assert states[0]["cost"] == (Cost(COSTS[name], "EUR") if name in COSTS else None)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -175,14 +180,35 @@ async def test_every_order_and_repetition_ends_in_one_state(
             kept = await session.scalar(select(func.count()).select_from(CallEvent))
             answered = await session.scalar(select(func.sum(Usage.answered)))
             calls = await session.scalar(select(func.sum(Usage.calls)))
+            cost = await session.scalar(select(func.sum(Usage.cost_micros)))
         # Every delivery has a signature of its own, so each is a record.
         assert kept == sum(map(len, every))
         assert calls == len(every)
+        assert cost == len(every) * COSTS.get(name, 0)
         assert answered == (
             len(every)
             if any(d.get("status") == "answered" for d in SETS[name]) or any("duration" in d for d in SETS[name])
             else 0
         )
+    await client.aclose()
+
+
+async def test_what_a_call_with_a_conversation_costs_is_shown(
+    sqlite_db: Database, live: LiveState, vonage: FakeVonage, tmp_path: Path
+) -> None:
+    line, client = await make_line(sqlite_db, live, vonage, tmp_path, 1)
+    async with line.plane.http as http:
+        claimed, ref = await line.call()
+        await line.deliver(ref, claimed.call_id, happened("answered", 4))
+        assert await Calls(sqlite_db, TENANT).in_progress(claimed.call_id, line.clock.time)
+        path = f"/api/v1/campaigns/{line.campaign.id}"
+        (job,) = (await http.get(f"{path}/jobs", headers=line.plane.auth)).json()["items"]
+        assert (job["cost"], job["cost_currency"]) == (None, None)
+        for price in ("0.00083333", "", "0.00083333"):
+            await line.deliver(ref, claimed.call_id, happened("completed", 20, price=price))
+        (job,) = (await http.get(f"{path}/jobs", headers=line.plane.auth)).json()["items"]
+        assert (job["cost"], job["cost_currency"], job["agent"]) == ("0.000834", "EUR", "front-desk")
+        assert (await http.get(f"{path}/stats", headers=line.plane.auth)).json()["cost"] == {"EUR": "0.000834"}
     await client.aclose()
 
 

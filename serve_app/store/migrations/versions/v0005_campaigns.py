@@ -22,6 +22,7 @@ TABLES = (
     "numbers",
     "global_dnc",
     "consents",
+    "lead_decisions",
     "leads",
     "campaigns",
     "tenants",
@@ -39,7 +40,8 @@ ATTEMPT_COLUMNS = (
     "campaign_id",
     "number_in_lead",
     "rules_reason",
-    "cost_minor",
+    "cost_micros",
+    "cost_currency",
     "reported",
     "callback_at",
     "result",
@@ -51,6 +53,7 @@ def upgrade() -> None:
     _tenants()
     _campaigns()
     _leads()
+    _lead_decisions()
     _consents()
     _global_dnc()
     _numbers()
@@ -194,6 +197,24 @@ def _leads() -> None:
     op.create_index("ix_leads_tenant_id_campaign_id_state", "leads", ["tenant_id", "campaign_id", "state", "id"])
 
 
+def _lead_decisions() -> None:
+    op.create_table(
+        "lead_decisions",
+        _text("tenant_id", 64),
+        _text("lead_id", 36),
+        _int("after_attempt"),
+        _text("reason", 64),
+        _text("id", 36),
+        _text("campaign_id", 36),
+        _text("decision", 16),
+        _time("until", nullable=True),
+        _time("at"),
+        _time("last_at"),
+        _int("times"),
+        sa.PrimaryKeyConstraint("tenant_id", "lead_id", "after_attempt", "reason", name="pk_lead_decisions"),
+    )
+
+
 def _consents() -> None:
     op.create_table(
         "consents",
@@ -329,6 +350,8 @@ def _usage() -> None:
         _int("calls"),
         _int("answered"),
         sa.Column("talk_s", sa.Float(), nullable=False),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=False),
+        sa.Column("priced_talk_s", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "day", "campaign_id", name="pk_usage"),
     )
 
@@ -339,7 +362,8 @@ def _attempts() -> None:
         _text("campaign_id", 36, nullable=True),
         _int("number_in_lead", nullable=True),
         _text("rules_reason", 64, nullable=True),
-        _int("cost_minor", nullable=True),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=True),
+        _text("cost_currency", 3, nullable=True),
         _text("reported", 32, nullable=True),
         _time("callback_at", nullable=True),
         _text("result", 32, nullable=True),
