@@ -75,3 +75,5 @@ class SlotQueue:
                 await self._demand.put(self._owner, {"waiting": self.waiting})
             except UnavailableError as error:
                 log.warning("demand_not_reported", error=str(error))
+            except Exception:  # the root of the loop: were it to end, the dialer would
+                log.exception("demand_not_reported")

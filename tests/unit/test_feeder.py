@@ -22,6 +22,7 @@ from serve_app.store.campaign_rows import CampaignRow, LeadRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.kill_switches import KillSwitches
+from serve_app.store.lead_upkeep import promote
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
 from serve_app.store.numbers import Numbers
@@ -351,6 +352,37 @@ async def test_calls_show_the_tenant_s_own_numbers_within_their_caps(floor: Floo
     assert reasons == {"allowed": 5, "no_caller_number": 4}
 
 
+async def test_a_long_list_that_is_due_holds_up_nobody_s_callback(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.dialing.feeder.MOST_PROMOTED", 20)
+    paused, long, short = [
+        await floor.campaign(name, numbers(count, first), tenant=tenant)
+        for name, count, first, tenant in (
+            ("paused", 60, 0, TENANT),
+            ("long", 60, 100, TENANT),
+            ("short", 15, 200, "other"),
+        )
+    ]
+    promised = {(await floor.leads(row))[-1].id for row in (long, short)}
+    async with floor.db.transaction() as session:
+        await session.execute(update(Lead).values(state="deferred", next_at=START))
+        late = {"next_at": START + timedelta(seconds=1), "last_result": "callback"}
+        await session.execute(update(Lead).where(Lead.id.in_(promised)).values(late))
+    await Campaigns(floor.db, TENANT).pause(paused.id)
+    now = floor.move(seconds=2)
+    assert await promote(floor.db, now, limit=20) == 22, "the callbacks, and ten of each campaign that runs"
+    assert await floor.states(paused) == {"deferred": 60}
+    assert await floor.states(long) == {"deferred": 49, "ready": 11}
+    assert await floor.states(short) == {"deferred": 4, "ready": 11}
+    ready = {lead.id for row in (long, short) for lead in await floor.leads(row) if lead.state == "ready"}
+    assert promised <= ready
+    feeder = floor.feeder()
+    while await feeder.step() == 0:
+        pass
+    assert [(await floor.states(row))["deferred"] for row in (paused, long, short)] == [60, 0, 0]
+
+
 async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     row = await floor.campaign("spring", numbers(40))
     feeders = [floor.feeder(owner=f"feeder-{n}", calls_per_second=100) for n in range(2)]
@@ -361,7 +393,10 @@ async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     assert await floor.states(row) == {"leased": 40}
 
 
-async def test_it_waits_out_a_database_that_is_away(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [UnavailableError("the database is away"), KeyError("a fault of ours")])
+async def test_it_waits_out_whatever_a_step_meets(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     row = await floor.campaign("spring", numbers(2))
     feeder, tries = floor.feeder(), 0
     step = feeder.step
@@ -370,7 +405,7 @@ async def test_it_waits_out_a_database_that_is_away(floor: Floor, monkeypatch: p
         nonlocal tries
         tries += 1
         if tries == 1:
-            raise UnavailableError("the database is away")
+            raise error
         return await step()
 
     monkeypatch.setattr(feeder, "step", failing)

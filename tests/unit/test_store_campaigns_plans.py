@@ -27,7 +27,7 @@ pytest_plugins = ("tests.unit.store_fixtures",)
 # What grows with the leads and the calls of a platform. The others have a row per tenant, campaign or switch.
 GROWING = ("leads", "attempts", "calls", "call_events", "turns", "consents", "do_not_call", "global_dnc")
 # Indexes of what is in hand now, which is little however much there is: these may be read from end to end.
-IN_HAND = {"ix_leads_deferred", "ix_leads_leased", "one_live", "ix_attempts_unsettled", "ix_calls_open"}
+IN_HAND = {"ix_leads_leased", "one_live", "ix_attempts_unsettled", "ix_calls_open"}
 
 
 @contextmanager
