@@ -3,7 +3,8 @@
 A decision is a lead that was looked at with all that SQL knows of its number, decided on by the calling rules, and
 given its call and its attempt, durably: SQLite commits with `synchronous=FULL`, PostgreSQL with its defaults. What the
 disk itself can do is printed beside it. Each tenant calls from numbers of its own, within their caps. The claims of one
-tenant wait for each other, so each claimer has one of its own; the calls of a round end before the next. Whether it matters how many wait is asked in turns of the two campaigns.
+tenant wait for each other, so each claimer has one of its own; the calls of a round end before the next. Whether it
+matters how many wait is asked in turns of the two campaigns.
 """
 
 from __future__ import annotations

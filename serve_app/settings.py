@@ -152,6 +152,9 @@ class SimulatedClockSettings(Section):
 class DialingSettings(Section):
     allowed_numbers: tuple[E164, ...] = ()
     queue_timeout_s: float = Field(30, ge=0, description="longest wait of a call for a free session")
+    slow_request_s: float = Field(
+        2, gt=0, le=60, description="create-call requests (their 95th percentile) beyond it mean a network in trouble"
+    )
     max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
     simulated_clock: SimulatedClockSettings | None = Field(
         None, description="campaigns on a simulated network go by it: their rules and retries, and nothing else"

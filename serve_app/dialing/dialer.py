@@ -101,7 +101,7 @@ class Dialer:
         self._live = live
         self._vonage = vonage
         self._clock = clock
-        self.pressure = Backpressure()
+        self.pressure = Backpressure(settings.dialing.slow_request_s)
         """What this dialer learns of the network's troubles."""
         self._moved = moved
         self._owner = owner
@@ -373,6 +373,7 @@ class Dialer:
     async def _request(self, attempt: AttemptRow) -> str:
         """Send the one request. From here on the attempt never goes back unless the network proved that it refused."""
         ref = AttemptRef(tenant_id=attempt.tenant_id, attempt_id=attempt.id)
+        asked_at = self._clock.monotonic()
         try:
             placed = await self._vonage.create_call(
                 attempt.to_number,
@@ -394,6 +395,9 @@ class Dialer:
             self.pressure.failed(self._clock.monotonic())
             await self._attempts(attempt).unknown(attempt.id, str(error))
             return "unknown"
+        answered_at = self._clock.monotonic()
+        if self.pressure.answered(answered_at - asked_at, answered_at):
+            log.warning("network_is_slow", request_s=round(answered_at - asked_at, 3))
         return await self._placed(attempt, placed)
 
     async def _placed(self, attempt: AttemptRow, placed: PlacedCall) -> str:

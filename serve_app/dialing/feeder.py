@@ -34,10 +34,15 @@ from serve_app.store.db import Database
 from serve_app.store.lead_claims import Claimed, LeadClaims
 from serve_app.store.lead_upkeep import next_due, promote
 from serve_app.store.live import LiveState
+from serve_app.store.reports import TURNS, Reports
 
 UPKEEP_S = 5.0
-# A session that becomes free in another process tells nobody here.
+# A session that becomes free in another process tells nobody here: a channel of Redis for it would be one more command
+# for each call and one more connection to watch, to save this question, which is asked only at capacity.
 SESSION_POLL_S = 1.0
+# Every call that is placed or ends wakes the feeder, and each look reads all running campaigns: what happens within
+# this time is one look. It is small beside the seconds for which the calls that wait last.
+LEAST_BETWEEN_S = 0.15
 SHORTEST_WAIT_S = 0.05
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 15.0
@@ -96,6 +101,7 @@ class Feeder:
         self._shares = FairShare()
         self._halts = Halts()
         self._upkeep = Upkeep(db, clock)
+        self._turns = Reports(live, TURNS)
         self._woken = asyncio.Event()
         self._upkeep_at = datetime.min.replace(tzinfo=UTC)
 
@@ -113,6 +119,7 @@ class Feeder:
         backoff_s = FIRST_BACKOFF_S
         while True:
             self._woken.clear()
+            began_at = self._clock.monotonic()
             try:
                 wait_s = await self.step()
                 backoff_s = FIRST_BACKOFF_S
@@ -125,12 +132,15 @@ class Feeder:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
+            if wait_s:
+                await self._clock.sleep(max(0.0, LEAST_BETWEEN_S - (self._clock.monotonic() - began_at)))
 
     async def step(self) -> float:
         """Do what is due now, in a bounded time; the seconds until something may be. Raises UnavailableError."""
         now = self._clock.now()
         if now >= self._upkeep_at:
             await self._upkeep.run(now)
+            await self._hear_of_replies()
             starts_at = await next_start(self._db)
             regular = now + timedelta(seconds=UPKEEP_S)
             self._upkeep_at = regular if starts_at is None else min(starts_at, regular)
@@ -148,6 +158,15 @@ class Feeder:
         moments = (self._upkeep_at, halted_until, due_at)
         due_s = [(moment - now).total_seconds() for moment in moments if moment is not None]
         return max(SHORTEST_WAIT_S, min(wait_s, *due_s))
+
+    async def _hear_of_replies(self) -> None:
+        """Read what every session replica reports anyway. Raises UnavailableError."""
+        reports = await self._turns.all()
+        try:
+            if self._pressure.replied(reports, self._clock.monotonic()):
+                log.warning("replies_are_slow")
+        except Exception:  # another version's report, perhaps: figures are never worth the dialing
+            log.exception("reports_not_read")
 
     async def _feed(self, now: datetime) -> float:
         """Claim what there is room for. Seconds after which to try again, if nothing happens before."""

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from load_tests.crash_points.redis import SimulatedRedis
+from load_tests.crash_points.world import SimulatedClock
 from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.pacing import Backpressure
 from serve_app.dialing.plans import Plan, Plans
 from serve_app.errors import UnavailableError
+from serve_app.latency_counts import LatencyCounts
+from serve_app.scenarios.virtual_time import run_virtual
 from serve_app.store.agents import Agents
 from serve_app.store.attempts import Attempts
 from serve_app.store.campaign_models import Lead
@@ -27,6 +31,7 @@ from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
 from serve_app.store.numbers import Numbers
 from serve_app.store.queue_order import CALLBACK
+from serve_app.store.reports import TURNS, Reports
 from serve_app.store.rows import AttemptRow
 from serve_app.store.tenants import Tenants
 from tests.unit.api_support import FROM, StoppedClock, make_settings
@@ -391,6 +396,47 @@ async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     attempts = await floor.attempts(row)
     assert Counter(attempt.to_number for attempt in attempts) == dict.fromkeys(numbers(40), 1)
     assert await floor.states(row) == {"leased": 40}
+
+
+async def test_replies_that_providers_keep_waiting_leave_room_for_fewer_calls(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(30))
+    turns, counts, feeder = Reports(floor.live, TURNS), LatencyCounts(), floor.feeder(calls_per_second=100)
+    await floor.sessions(20)
+    for llm_ms, attempts in ((60.0, 20), (1700.0, 30)):
+        for _ in range(40):
+            counts.reply({"llm_ms": llm_ms, "total_ms": llm_ms + 300}, {}, ())
+        await turns.put("replica-1", counts.report(), 600)
+        await feeder.step()
+        assert len(await floor.attempts(row)) == attempts
+        await floor.work_off(row)
+        floor.move(seconds=6)
+    assert floor.pressure.share(floor.clock.monotonic()) < 0.6
+    await turns.put("replica-2", {"stages": "of another version"}, 600)
+    floor.move(seconds=6)
+    await feeder.step()
+
+
+def test_what_happens_at_once_is_one_look() -> None:
+    async def wake_often() -> int:
+        clock, steps = SimulatedClock(), 0
+        live: Any = SimulatedRedis(clock, 1)
+        nothing: Any = None
+        feeder = Feeder(nothing, live, make_settings(), clock, "feeder-1", fed=lambda: None, pressure=Backpressure())
+
+        async def step() -> float:
+            nonlocal steps
+            steps += 1
+            return 5.0
+
+        feeder.step = step  # type: ignore[method-assign]
+        running = asyncio.create_task(feeder.run())
+        for _ in range(300):
+            feeder.wake()
+            await clock.sleep(0.01)
+        running.cancel()
+        return steps
+
+    assert 15 <= run_virtual(wake_often()) <= 21, "in three seconds"
 
 
 @pytest.mark.parametrize("error", [UnavailableError("the database is away"), KeyError("a fault of ours")])
