@@ -2,8 +2,9 @@
 
 A decision is a lead that was looked at with all that SQL knows of its number, decided on by the calling rules, and
 given its call and its attempt, durably: SQLite commits with `synchronous=FULL`, PostgreSQL with its defaults. What the
-disk itself can do is printed beside it. The claims of one tenant wait for each other, so each claimer has one of its
-own; the calls of a round end before the next. Whether it matters how many wait is asked in turns of the two campaigns.
+disk itself can do is printed beside it. Each tenant calls from numbers of its own, within their caps. The claims of one
+tenant wait for each other, so each claimer has one of its own; the calls of a round end before the next. Whether it
+matters how many wait is asked in turns of the two campaigns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from rich.console import Console
 from sqlalchemy import insert, update
 
 from load_tests.micro.figures import ROUNDS, Figure, print_figures
-from serve_app.dialing.lead_choice import CallerNumber, LeadChooser, Terms
+from serve_app.dialing.batch_choice import BatchChooser, Conditions
+from serve_app.dialing.plans import Plans
 from serve_app.dialing.rules import shipped
 from serve_app.store.agents import Agents
 from serve_app.store.base import new_id
@@ -35,10 +37,13 @@ from serve_app.store.lead_claims import LeadClaims
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.migrate import upgrade
 from serve_app.store.models import Attempt
+from serve_app.store.numbers import Numbers
 
 TENANT = "bench"
-"""And a number, for each claimer."""
-OWN = "+12025550100"
+"""And a digit, for each claimer."""
+OWN, OWN_NUMBERS = "+1202555", 24
+"""What each tenant calls from, with the cap that a number has by default: together enough for all calls of a run."""
+PLANS = Plans.model_validate({"plans": {"all": {}}, "minute_minor": 12, "reserve_minutes": 5})
 RULES = {
     "countries": ["US"],
     "hours": {"mon-sun": ["00:00-24:00"]},
@@ -52,21 +57,13 @@ BATCH, BATCHES = 10, 20
 DEEP, SHALLOW, READY = 1_000_000, 10_000, 100
 
 
-def chooser() -> LeadChooser:
-    return LeadChooser(
-        Terms(
-            now=NOON,
-            law=shipped(),
-            ringing_s=40,
-            simulated_network=True,
-            queue_timeout_s=60,
-            pick=lambda lead: CallerNumber(OWN),
-            plan_minutes=None,
-            reserve_minutes=0,
-            spent_minor=0,
-            tenant_spent_minor=0,
-            reserve_minor=0,
-        )
+def chooser(quota: int) -> BatchChooser:
+    return BatchChooser(
+        Conditions(
+            law=shipped(), plans=PLANS, ringing_s=40, simulated_network=True, queue_timeout_s=60, own_number=None
+        ),
+        quota,
+        NOON,
     )
 
 
@@ -76,6 +73,8 @@ def number(index: int) -> str:
 
 
 async def campaign(db: Database, name: str, tenant: str = TENANT) -> str:
+    for index in range(OWN_NUMBERS):
+        await Numbers(db, tenant).put(f"{OWN}{tenant[len(TENANT) :] or 9}{index:03d}")
     await Agents(db, tenant).apply("front-desk", {"a": 1})
     row = await Campaigns(db, tenant).create(name, "front-desk", calling_rules=RULES)
     await Campaigns(db, tenant).start(row.id)
@@ -85,7 +84,7 @@ async def campaign(db: Database, name: str, tenant: str = TENANT) -> str:
 async def claim(db: Database, campaign_id: str, limit: int, tenant: str = TENANT) -> float:
     """Milliseconds of one claim."""
     claims, began = LeadClaims(db, tenant), time.perf_counter()
-    claimed = await claims.claim(campaign_id, chooser(), owner="bench", limit=limit, lease_s=600, now=NOON)
+    claimed = await claims.claim(campaign_id, chooser(limit), owner="bench", limit=limit, lease_s=600, now=NOON)
     took_ms = (time.perf_counter() - began) * 1e3
     if len(claimed.leads) != limit:
         raise RuntimeError(f"{len(claimed.leads)} of {limit} leads were claimed: {claimed}")

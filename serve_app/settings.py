@@ -157,6 +157,9 @@ class DialingSettings(Section):
     max_ringing: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(empty_is_none)] = Field(
         None, description="calls placed and not answered, at once; empty: as many as sessions and rate allow"
     )
+    slow_request_s: float = Field(
+        2, gt=0, le=60, description="create-call requests (their 95th percentile) beyond it mean a network in trouble"
+    )
     max_calls_per_24h: int = Field(10, ge=1, le=24, description="to one real number, outside campaigns")
     simulated_clock: SimulatedClockSettings | None = Field(
         None, description="campaigns on a simulated network go by it: their rules and retries, and nothing else"

@@ -1,6 +1,6 @@
 """The choices of one claim: the rules, within the plan of the tenant, from numbers of its own. Pure.
 
-Plan, budgets and calls under way are those that the claim's own transaction reads.
+Plan, budgets, calls under way and from which number are those that the claim's own transaction reads.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ class Conditions:
     ringing_s: int
     simulated_network: bool
     queue_timeout_s: float
+    own_number: str | None
+    """The account's own: the caller id of campaigns for which the tenant has no number. None: they cannot call."""
     clock: CampaignClock = REAL_TIME
 
 
 class BatchChooser:
     """The `Decide` of one claim that places at most `quota` calls. `placed`: how many it chose to place."""
 
-    def __init__(self, conditions: Conditions, caller_ids: CallerIds, quota: int, now: datetime) -> None:
+    def __init__(self, conditions: Conditions, quota: int, now: datetime) -> None:
         self._conditions = conditions
-        self._caller_ids = caller_ids
         self._quota = quota
         self._now = now
-        self._choose: LeadChooser | None = None
+        self._chooser: tuple[LeadChooser, CallerIds] | None = None
         self.placed = 0
 
     def __call__(self, lead: LeadRow, facts: CampaignFacts, known: NumberFacts) -> Choice:
@@ -59,17 +60,19 @@ class BatchChooser:
             return Halt(PLAN_UNKNOWN)
         if self._full(plan, facts):
             return Halt(CALLS_AT_ONCE)
-        if self._choose is None:
-            self._choose = LeadChooser(self._terms(plan, facts))
-        choice = self._choose(lead, facts, known)
+        if self._chooser is None:
+            caller_ids = CallerIds(facts.numbers, self._now, fallback=self._conditions.own_number)
+            self._chooser = LeadChooser(self._terms(plan, facts, caller_ids)), caller_ids
+        choose, caller_ids = self._chooser
+        choice = choose(lead, facts, known)
         if isinstance(choice, PlaceCall):
             self.placed += 1
-            self._caller_ids.take(choice.from_number)
+            caller_ids.take(choice.from_number)
         elif isinstance(choice, PutOff) and choice.reason in OPENS:
             return self._spread(lead, choice)
         return choice
 
-    def _terms(self, plan: Plan, facts: CampaignFacts) -> Terms:
+    def _terms(self, plan: Plan, facts: CampaignFacts, caller_ids: CallerIds) -> Terms:
         conditions, plans = self._conditions, self._conditions.plans
         return Terms(
             now=self._now,
@@ -77,7 +80,7 @@ class BatchChooser:
             ringing_s=conditions.ringing_s,
             simulated_network=conditions.simulated_network,
             queue_timeout_s=conditions.queue_timeout_s,
-            pick=self._caller_ids.pick,
+            pick=caller_ids.pick,
             plan_minutes=plan.minutes,
             reserve_minutes=plans.reserve_minutes,
             spent_minor=plans.spent_minor(facts.used_ever),

@@ -15,8 +15,6 @@ from serve_app.dialing.lead_choice import CallerNumber
 from serve_app.store.campaign_rows import LeadRow, NumberRow
 from serve_app.store.numbers import NumberHealth, NumberUse
 
-DAY = timedelta(hours=24)
-"""A day of the cap is the last 24 hours: it has no midnight at which everything is called at once."""
 WARM_UP = timedelta(days=14)
 FIRST_DAY_SHARE = 0.2
 """Of the daily cap; it grows evenly until the number is warm."""

@@ -106,7 +106,7 @@ class Dialer:
         self._live = live
         self._vonage = vonage
         self._clock = clock
-        self.pressure = Backpressure()
+        self.pressure = Backpressure(settings.dialing.slow_request_s)
         """What this dialer learns of the network's troubles."""
         self._moved = moved
         self._owner = owner
@@ -167,6 +167,9 @@ class Dialer:
                 except UnavailableError as error:
                     log.error("dialer_waits_for_sql", error=str(error), retry_in_s=backoff_s)
                     wait_s, backoff_s = backoff_s, min(backoff_s * 2, LONGEST_BACKOFF_S)
+                except Exception:  # the root of the loop: dialing must go on whatever one look met
+                    log.exception("dialer_failed", retry_in_s=backoff_s)
+                    wait_s, backoff_s = backoff_s, min(backoff_s * 2, LONGEST_BACKOFF_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
@@ -181,13 +184,18 @@ class Dialer:
         now, leased_at = self._clock.now(), self._clock.monotonic()
         wait_s = IDLE_S
         for work in await intended_work(self._db, now):
-            if work.barred:
-                await self._end_barred(work.tenant_id)
-            room = most - self._in_flight - len(claims)
-            if work.due and room > 0 and not self._slots.is_awaited(tenant_scope(work.tenant_id)):
-                repository = Attempts(self._db, work.tenant_id, clock=self._clock)
-                claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
-                claims += [Claim(attempt, leased_at) for attempt in claimed]
+            try:
+                if work.barred:
+                    await self._end_barred(work.tenant_id)
+                room = most - self._in_flight - len(claims)
+                if work.due and room > 0 and not self._slots.is_awaited(tenant_scope(work.tenant_id)):
+                    repository = Attempts(self._db, work.tenant_id, clock=self._clock)
+                    claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
+                    claims += [Claim(attempt, leased_at) for attempt in claimed]
+            except UnavailableError:
+                raise
+            except Exception:  # the root of a tenant's turn: it must not hold up the others
+                log.exception("tenant_not_dialed", tenant_id=work.tenant_id)
             if work.next_at is not None:
                 wait_s = min(wait_s, max(SHORTEST_WAIT_S, (work.next_at - now).total_seconds()))
         return claims, wait_s
@@ -195,13 +203,19 @@ class Dialer:
     async def _end_barred(self, tenant: str) -> None:
         """Calls that a listing, a switch or a pause stopped while they waited; some, and the others next time."""
         barred = await Attempts(self._db, tenant).barred(limit=MOST_BARRED)
-        if len(barred) == MOST_BARRED:
-            self.wake()
+        ended = 0
         for attempt in barred:
             code = attempt.rules_reason
             why = next((reason.explanation for reason in Reason if reason == code), "its lead was closed meanwhile")
-            if await self._end(attempt, "not_allowed", f"{code}: {why}", unsent_only=True):
-                ATTEMPTS.labels("not_allowed").inc()
+            try:
+                ended += await self._end(attempt, "not_allowed", f"{code}: {why}", unsent_only=True)
+            except UnavailableError:
+                raise
+            except Exception:
+                log.exception("attempt_not_ended", call_id=attempt.call_id, attempt_id=attempt.id)
+        ATTEMPTS.labels("not_allowed").inc(ended)
+        if ended and len(barred) == MOST_BARRED:
+            self.wake()
 
     async def _renew_waiting(self) -> None:
         """Renew the claims of the calls that wait, all of a tenant in one statement. Until cancelled."""
@@ -216,6 +230,8 @@ class Dialer:
                 except UnavailableError as error:
                     # Whoever gets a slot after its lease is over goes back to the queue.
                     log.warning("claims_not_renewed", error=str(error))
+                except Exception:
+                    log.exception("claims_not_renewed", tenant_id=tenant)
 
     async def _renew(self, tenant: str, claims: list[Claim]) -> None:
         asked_at = self._clock.monotonic()
@@ -368,6 +384,7 @@ class Dialer:
     async def _request(self, attempt: AttemptRow) -> str:
         """Send the one request. From here on the attempt never goes back unless the network proved that it refused."""
         ref = AttemptRef(tenant_id=attempt.tenant_id, attempt_id=attempt.id)
+        asked_at = self._clock.monotonic()
         try:
             placed = await self._vonage.create_call(
                 attempt.to_number,
@@ -389,6 +406,9 @@ class Dialer:
             self.pressure.failed(self._clock.monotonic())
             await self._attempts(attempt).unknown(attempt.id, str(error))
             return "unknown"
+        answered_at = self._clock.monotonic()
+        if self.pressure.answered(answered_at - asked_at, answered_at):
+            log.warning("network_is_slow", request_s=round(answered_at - asked_at, 3))
         return await self._placed(attempt, placed)
 
     async def _placed(self, attempt: AttemptRow, placed: PlacedCall) -> str:

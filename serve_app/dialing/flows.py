@@ -13,15 +13,17 @@ from serve_app.dialing.call_limits import calls_at_once
 from serve_app.dialing.fairness import Flow
 from serve_app.dialing.plans import Plans
 from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, Tenant
-from serve_app.store.campaign_rows import CampaignRow
 from serve_app.store.db import Database
 from serve_app.store.models import ONE_LIVE, OPEN_CALL, Attempt, Call
-from serve_app.store.rows import to_row
 
 
 @dataclass(frozen=True, slots=True)
 class RunningCampaign:
-    campaign: CampaignRow
+    tenant_id: str
+    id: str
+    agent_name: str
+    weight: int
+    max_concurrent: int | None
     plan: str | None
     """Of its tenant; None: nothing is known of the tenant."""
     tenant_weight: int
@@ -81,17 +83,25 @@ class UnderWay:
 async def running_campaigns(db: Database) -> list[RunningCampaign]:
     """Of all tenants, the longest running first. Raises UnavailableError."""
     ready = exists().where(READY_LEAD, Lead.tenant_id == Campaign.tenant_id, Lead.campaign_id == Campaign.id)
+    # No documents: this is asked again and again, and one that cannot be read must not hold up the other campaigns.
     query = (
-        select(Campaign, Tenant.plan, Tenant.weight, Tenant.max_concurrent, ready)
+        select(
+            Campaign.tenant_id,
+            Campaign.id,
+            Campaign.agent_name,
+            Campaign.weight,
+            Campaign.max_concurrent,
+            Tenant.plan,
+            func.coalesce(Tenant.weight, 1),
+            Tenant.max_concurrent,
+            ready,
+        )
         .outerjoin(Tenant, Tenant.tenant_id == Campaign.tenant_id)
         .where(Campaign.status == "running")
         .order_by(Campaign.started_at, Campaign.id)
     )
     async with db.session() as session:
-        return [
-            RunningCampaign(to_row(CampaignRow, campaign), plan, weight or 1, most, bool(has_ready))
-            for campaign, plan, weight, most, has_ready in await session.execute(query)
-        ]
+        return [RunningCampaign(*columns) for columns in await session.execute(query)]
 
 
 async def next_start(db: Database) -> datetime | None:
@@ -138,27 +148,27 @@ def flows_of(running: Sequence[RunningCampaign], live: UnderWay, plans: Plans) -
     agents: dict[str, set[str]] = defaultdict(set)
     flows = []
     for one in running:
-        campaign, plan = one.campaign, plans.of(one.plan)
+        plan = plans.of(one.plan)
         if plan is None:
             continue
-        in_use = agents[campaign.tenant_id]
-        if plan.agents is None or campaign.agent_name in in_use or len(in_use) < plan.agents:
-            in_use.add(campaign.agent_name)
+        in_use = agents[one.tenant_id]
+        if plan.agents is None or one.agent_name in in_use or len(in_use) < plan.agents:
+            in_use.add(one.agent_name)
         else:
             continue
-        tenant_live, own_live = live.by_tenant[campaign.tenant_id], live.by_campaign[campaign.id]
+        tenant_live, own_live = live.by_tenant[one.tenant_id], live.by_campaign[one.id]
         most = calls_at_once(plans, one.plan, one.tenant_most)
         if one.ready:
             flows.append(
                 Flow(
-                    tenant_id=campaign.tenant_id,
-                    campaign_id=campaign.id,
+                    tenant_id=one.tenant_id,
+                    campaign_id=one.id,
                     tenant_weight=one.tenant_weight,
-                    weight=campaign.weight,
+                    weight=one.weight,
                     tenant_live=tenant_live,
                     live=own_live,
                     tenant_room=None if most is None else max(0, most - tenant_live),
-                    room=None if campaign.max_concurrent is None else max(0, campaign.max_concurrent - own_live),
+                    room=None if one.max_concurrent is None else max(0, one.max_concurrent - own_live),
                 )
             )
     return flows

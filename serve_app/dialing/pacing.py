@@ -7,10 +7,14 @@ before it is placed, so nobody who answers is ever met by silence. How many ring
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.dialing.fairness import Scarce
+from serve_app.dialing.slowness import ReplyTroubles, RequestTimes
 
+SLOW_REQUEST_S = 2.0
 LONGEST_PACE_S = 5.0
 """What the rate of the network lets through in this time may wait for it."""
 LEAST_WAITING = 4
@@ -65,9 +69,15 @@ def room(load: Load, share: float) -> tuple[int, Scarce]:
 
 
 class Backpressure:
-    """The share of the capacity that is used while a provider is in trouble: halved by a failure, regained slowly."""
+    """The share of the capacity that is used while a provider is in trouble: halved by a failure, regained slowly.
 
-    def __init__(self) -> None:
+    Slowness is trouble too: it comes before the failures, and is what more calls would make worse. `slow_request_s`: a
+    create-call request that takes longer is slow, whatever is usual.
+    """
+
+    def __init__(self, slow_request_s: float = SLOW_REQUEST_S) -> None:
+        self._requests = RequestTimes(slow_request_s)
+        self._replies = ReplyTroubles()
         self._share = 1.0
         self._at_s = -math.inf
         self._refusal: str | None = None
@@ -84,6 +94,20 @@ class Backpressure:
             return
         self._share = max(LEAST_SHARE, self.share(now_s) * DECREASE)
         self._at_s = now_s
+
+    def answered(self, seconds: float, now_s: float) -> bool:
+        """The network took a call `seconds` after it was asked. True: its requests are slow, which is a failure."""
+        slow = self._requests.took(seconds, now_s)
+        if slow:
+            self.failed(now_s)
+        return slow
+
+    def replied(self, reports: Mapping[str, Mapping[str, Any]], now_s: float) -> bool:
+        """What session replicas report of their calls' replies. True: they tell of trouble, which is a failure."""
+        bad = self._replies.look(reports, now_s)
+        if bad:
+            self.failed(now_s)
+        return bad
 
     def account_refused(self, why: str, now_s: float) -> None:
         """The network takes no call of this account at all (key, balance, rights): a failure, and told once more."""

@@ -126,6 +126,8 @@ class SlotQueue:
                 await self._demand.put(self._owner, {"waiting": lane.waiting})
             except UnavailableError as error:
                 log.warning("demand_not_reported", error=str(error))
+            except Exception:  # the root of the loop: were it to end, the dialer would
+                log.exception("demand_not_reported")
 
 
 def _lane_of(full: str) -> str:

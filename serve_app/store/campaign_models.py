@@ -24,6 +24,8 @@ CLOSED_LEAD = ("done", "exhausted", "barred", "deleted")
 
 READY_LEAD = text("state = 'ready'")
 DEFERRED_LEAD = text("state = 'deferred'")
+EXPECTED_LEAD = text("state = 'deferred' AND last_result IN ('callback', 'not_placed')")
+"""Somebody was promised this call, or it was its turn and the call could not be placed."""
 LEASED_LEAD = text("state = 'leased'")
 KEPT_LEAD = text("state <> 'deleted'")
 ON = text("off_at IS NULL")
@@ -116,7 +118,24 @@ class Lead(Base):
             sqlite_where=READY_LEAD,
             postgresql_where=READY_LEAD,
         ),
-        Index("ix_leads_deferred", "next_at", "id", sqlite_where=DEFERRED_LEAD, postgresql_where=DEFERRED_LEAD),
+        # Who is due, by campaign: those of one that does not run are not even looked at.
+        Index(
+            "ix_leads_deferred",
+            "tenant_id",
+            "campaign_id",
+            "next_at",
+            "id",
+            sqlite_where=DEFERRED_LEAD,
+            postgresql_where=DEFERRED_LEAD,
+        ),
+        Index(
+            "ix_leads_expected",
+            "tenant_id",
+            "campaign_id",
+            "next_at",
+            sqlite_where=EXPECTED_LEAD,
+            postgresql_where=EXPECTED_LEAD,
+        ),
         Index("ix_leads_leased", "lease_until", sqlite_where=LEASED_LEAD, postgresql_where=LEASED_LEAD),
         Index("ix_leads_tenant_id_campaign_id_id", "tenant_id", "campaign_id", "id"),
         Index("ix_leads_tenant_id_campaign_id_state", "tenant_id", "campaign_id", "state", "id"),

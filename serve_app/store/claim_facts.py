@@ -15,6 +15,7 @@ from serve_app.store.among import one_value
 from serve_app.store.campaign_rows import CampaignRow, ConsentKind, SwitchScope, TenantRow
 from serve_app.store.claim_queries import campaign_query, numbers_query
 from serve_app.store.models import LIVE_ATTEMPT
+from serve_app.store.numbers import NumberUse, numbers_in_use
 from serve_app.store.usage import Used
 
 
@@ -75,12 +76,22 @@ class CampaignFacts:
     tenant_used_today: Used
     tenant_used_month: Used
     """By all calls of the tenant, in this calendar month (UTC)."""
+    numbers: tuple[NumberUse, ...] = ()
+    """Those of the tenant that the campaign calls from; none: the tenant has none for it."""
 
 
 async def campaign_facts(
-    connection: AsyncConnection, campaign: CampaignRow, tenant: TenantRow | None, now: datetime
+    connection: AsyncConnection,
+    campaign: CampaignRow,
+    tenant: TenantRow | None,
+    now: datetime,
+    *,
+    has_numbers: bool = False,
 ) -> CampaignFacts:
-    """Of the state of one moment."""
+    """Of the state of one moment. `has_numbers`: the tenant has numbers of its own, which takes another question."""
+    numbers: tuple[NumberUse, ...] = ()
+    if has_numbers:
+        numbers = await numbers_in_use(connection, campaign.tenant_id, campaign.number_pool, now)
     wanted = {
         "tenant_id": campaign.tenant_id,
         "campaign_id": campaign.id,
@@ -106,6 +117,7 @@ async def campaign_facts(
         used_ever=_sum([row for row in usage if row.whose == "mine"]),
         tenant_used_today=_sum([row for row in this_month if row.period == "today"]),
         tenant_used_month=_sum(this_month),
+        numbers=numbers,
     )
 
 

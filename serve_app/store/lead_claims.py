@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from sqlalchemy import Integer, Table, Text, bindparam, func, insert, select, update
+from sqlalchemy import Integer, Table, Text, bindparam, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from serve_app.store.base import new_id
 from serve_app.store.calls import is_live_call_conflict
-from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, Tenant
+from serve_app.store.campaign_models import READY_LEAD, Campaign, Lead, OwnNumber, Tenant
 from serve_app.store.campaign_rows import CampaignRow, LeadRow, TenantRow
 from serve_app.store.claim_facts import CampaignFacts, NumberFacts, campaign_facts, number_facts
 from serve_app.store.lead_log import decision_values, record_decisions
@@ -132,8 +132,8 @@ class LeadClaims(TenantScope):
         if not leads:
             return Claimed()
         campaign = CampaignRow(*found[: len(_CAMPAIGN)])
-        tenant = TenantRow(*found[len(_CAMPAIGN) :]) if found[len(_CAMPAIGN)] is not None else None
-        facts = await campaign_facts(connection, campaign, tenant, now)
+        tenant = TenantRow(*found[len(_CAMPAIGN) : -1]) if found[len(_CAMPAIGN)] is not None else None
+        facts = await campaign_facts(connection, campaign, tenant, now, has_numbers=found.has_numbers)
         known = await number_facts(connection, self.tenant_id, [lead.number for lead in leads])
         batch = _Batch(facts.campaign, owner, now, now + timedelta(seconds=lease_s))
         halted = None
@@ -251,7 +251,7 @@ _CHANGED = ("state", "epoch", "next_at", "queue_at", "lease_owner", "lease_until
 _CAMPAIGN = [getattr(Campaign, column.name) for column in fields(CampaignRow)]
 _TENANT = [getattr(Tenant, column.name) for column in fields(TenantRow)]
 _OWN = (
-    select(*_CAMPAIGN, *_TENANT)
+    select(*_CAMPAIGN, *_TENANT, exists().where(OwnNumber.tenant_id == Campaign.tenant_id).label("has_numbers"))
     .outerjoin(Tenant, Tenant.tenant_id == Campaign.tenant_id)
     .where(Campaign.tenant_id == bindparam("tenant_id"), Campaign.id == bindparam("campaign_id"))
     # Not a stronger lock: an import must not wait that adds leads to the campaign.

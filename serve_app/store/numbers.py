@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, exists, func, select, true, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Text, bindparam, case, exists, func, or_, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from serve_app.store.base import new_id
+from serve_app.store.attempts import NEVER_ASKED
+from serve_app.store.base import UtcDateTime, new_id
 from serve_app.store.campaign_models import OwnNumber
 from serve_app.store.campaign_rows import NumberRow, NumberState
 from serve_app.store.models import Attempt
@@ -18,36 +19,28 @@ from serve_app.store.scope import TenantScope, changed, insert_or_ignore
 
 DEFAULT_POOL = "default"
 DAILY_CAP = 75
+DAY = timedelta(hours=24)
+"""A day of the cap is the last 24 hours: it has no midnight at which everything is called at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberUse:
-    """A number and the calls that were placed from it since a given time."""
+    """A number, and the calls from it that count for its cap."""
 
     number: NumberRow
     calls: int
 
 
 async def numbers_in_use(
-    session: AsyncSession, tenant_id: str, pool: str | None, since: datetime
+    connection: AsyncConnection, tenant_id: str, pool: str | None, now: datetime
 ) -> tuple[NumberUse, ...]:
-    """The numbers of a pool (None: of all pools) that are not retired, by E.164; calls that wait count too."""
-    placed = (
-        select(Attempt.from_number, func.count().label("calls"))
-        .where(Attempt.tenant_id == tenant_id, Attempt.created_at >= since)
-        .group_by(Attempt.from_number)
-        .subquery()
-    )
-    query = (
-        select(OwnNumber, func.coalesce(placed.c.calls, 0))
-        .outerjoin(placed, placed.c.from_number == OwnNumber.e164)
-        .where(OwnNumber.tenant_id == tenant_id, OwnNumber.state != "retired")
-        .order_by(OwnNumber.e164)
-    )
-    if pool is not None:
-        query = query.where(OwnNumber.pool == pool)
-    found = await session.execute(query)
-    return tuple(NumberUse(to_row(NumberRow, number), int(calls)) for number, calls in found)
+    """The numbers of a pool (None: of all pools) that are not retired, by E.164.
+
+    Calls of the last `DAY`: those that wait count, those that were never asked of the network do not.
+    """
+    wanted = {"tenant_id": tenant_id, "pool": pool, "since": now - DAY}
+    found = await connection.execute(_IN_USE, wanted)
+    return tuple(NumberUse(NumberRow(*number), int(calls)) for *number, calls in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +91,6 @@ class Numbers(TenantScope):
         async with self.db.session() as session:
             found = await session.scalar(select(OwnNumber).where(*self._is(e164)))
             return None if found is None else to_row(NumberRow, found)
-
-    async def in_use(self, *, pool: str | None, since: datetime) -> tuple[NumberUse, ...]:
-        """As `numbers_in_use`."""
-        async with self.db.session() as session:
-            return await numbers_in_use(session, self.tenant_id, pool, since)
 
     async def set_state(
         self, e164: str, state: NumberState, *, reason: str, cool_until: datetime | None = None
@@ -173,3 +161,28 @@ class Numbers(TenantScope):
 
     def _is(self, e164: str) -> tuple[Any, ...]:
         return (OwnNumber.tenant_id == self.tenant_id, OwnNumber.e164 == e164)
+
+
+# For each claim: put together once. A number's calls of a day are few, its cap sees to that, and an index finds them:
+# however long the history of the tenant is.
+_CALLS = (
+    select(func.count())
+    .where(
+        Attempt.tenant_id == OwnNumber.tenant_id,
+        Attempt.from_number == OwnNumber.e164,
+        Attempt.created_at >= bindparam("since", type_=UtcDateTime()),
+        or_(Attempt.disposition.is_(None), Attempt.disposition.not_in(NEVER_ASKED)),
+    )
+    .correlate(OwnNumber)
+    .scalar_subquery()
+)
+_POOL = bindparam("pool", type_=Text())
+_IN_USE = (
+    select(*(getattr(OwnNumber, column.name) for column in fields(NumberRow)), _CALLS)
+    .where(
+        OwnNumber.tenant_id == bindparam("tenant_id", type_=Text()),
+        OwnNumber.state != "retired",
+        or_(_POOL.is_(None), OwnNumber.pool == _POOL),
+    )
+    .order_by(OwnNumber.e164)
+)

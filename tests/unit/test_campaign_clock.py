@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from serve_app.dialing.batch_choice import BatchChooser, Conditions
-from serve_app.dialing.caller_ids import CallerIds
 from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock, campaign_clock
 from serve_app.dialing.plans import shipped_plans
 from serve_app.dialing.rules import shipped
@@ -35,7 +34,13 @@ RULES = {
     "consent": {"required": "none", "reason": "customers who asked to be called back"},
 }
 CONDITIONS = Conditions(
-    law=shipped(), plans=shipped_plans(), ringing_s=43, simulated_network=True, queue_timeout_s=30, clock=CLOCK
+    law=shipped(),
+    plans=shipped_plans(),
+    ringing_s=43,
+    simulated_network=True,
+    queue_timeout_s=30,
+    own_number=OWN,
+    clock=CLOCK,
 )
 
 
@@ -52,8 +57,7 @@ def started(row: CampaignRow) -> datetime:
 
 
 async def feed(db: Database, row: CampaignRow, now: datetime, conditions: Conditions = CONDITIONS) -> Any:
-    caller_ids = CallerIds([], now, fallback=OWN)
-    return await claim(db, row, BatchChooser(conditions, caller_ids, 9, now), now=now)
+    return await claim(db, row, BatchChooser(conditions, 9, now), now=now)
 
 
 def test_it_shows_its_beginning_at_the_start_and_runs_on_from_there() -> None:

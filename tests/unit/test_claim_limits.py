@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +13,6 @@ import pytest
 from sqlalchemy import text
 
 from serve_app.dialing.batch_choice import BatchChooser, Conditions
-from serve_app.dialing.caller_ids import CallerIds
 from serve_app.dialing.plans import Plans
 from serve_app.dialing.rules import shipped
 from serve_app.store.base import new_id
@@ -20,10 +20,11 @@ from serve_app.store.campaign_rows import CampaignRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.lead_claims import Claimed, LeadClaims
-from serve_app.store.leads import NewLead
+from serve_app.store.leads import Leads, NewLead
 from serve_app.store.models import Attempt
+from serve_app.store.numbers import DEFAULT_POOL, Numbers
 from serve_app.store.tenants import Tenants
-from tests.unit.campaign_support import OWN, START, TENANT, campaign, number
+from tests.unit.campaign_support import OWN, START, TENANT, campaign, end, number, send
 from tests.unit.store_fixtures import call_entity
 from tests.unit.test_rules_claims import SERVICE
 
@@ -57,6 +58,39 @@ async def test_two_claims_at_once_keep_to_the_limits_of_their_tenant(
     assert sum(placed) == MOST, placed
 
 
+async def test_two_claims_at_once_keep_to_the_daily_caps_of_their_numbers(db: Database) -> None:
+    numbers = Numbers(db, TENANT)
+    for e164, cap in (("+12015550001", MOST - 1), ("+12015550002", 1)):
+        await numbers.put(e164, daily_cap=cap)
+    await numbers.put("+12015550003", pool="other", daily_cap=50)
+    rows = [await running(db, name, range(first, first + 10)) for name, first in (("spring", 0), ("autumn", 100))]
+    for row in rows:
+        assert await Campaigns(db, TENANT).update(row.id, number_pool=DEFAULT_POOL) is not None
+    plans = Plans.model_validate({"plans": {"only": {}}, "minute_minor": 12, "reserve_minutes": 5})
+    async with held(db, number(0)):
+        claims = [asyncio.create_task(claim(db, rows[0], plans))]
+        await at_rest(db, claims)
+        claims.append(asyncio.create_task(claim(db, rows[1], plans)))
+        await at_rest(db, claims)
+    placed = [len(claimed.leads) for claimed in await asyncio.gather(*claims)]
+    assert sum(placed) == MOST, placed
+    shown = [a.from_number for row in rows for a in (await Campaigns(db, TENANT).attempts(row.id, limit=99))[0]]
+    assert Counter(shown) == {"+12015550001": MOST - 1, "+12015550002": 1}
+
+
+async def test_what_was_never_asked_of_the_network_is_no_call_from_a_number(db: Database) -> None:
+    await Numbers(db, TENANT).put("+12015550001", daily_cap=1)
+    row = await running(db, "spring", range(2))
+    plans = Plans.model_validate({"plans": {"only": {}}, "minute_minor": 12, "reserve_minutes": 5})
+    for outcome, placed in (("not_placed", 1), ("busy", 1), ("busy", 0)):
+        leads = (await claim(db, row, plans)).leads
+        assert len(leads) == placed, outcome
+        for lead in leads:
+            assert await send(db, lead.attempt_id, now=START)
+            await end(db, lead.call_id, outcome, at=START)
+        await Leads(db, TENANT).add(row.id, [NewLead(number(50 + len(outcome)))])
+
+
 async def test_claims_of_two_tenants_do_not_wait_for_each_other(db: Database) -> None:
     if db.dialect == "sqlite":
         return  # one writer at a time
@@ -78,8 +112,10 @@ async def running(db: Database, name: str, leads: range, tenant: str = TENANT) -
 
 
 async def claim(db: Database, row: CampaignRow, plans: Plans) -> Claimed:
-    conditions = Conditions(law=shipped(), plans=plans, ringing_s=30, simulated_network=True, queue_timeout_s=30)
-    choose = BatchChooser(conditions, CallerIds((), START, fallback=OWN), 10, START)
+    conditions = Conditions(
+        law=shipped(), plans=plans, ringing_s=30, simulated_network=True, queue_timeout_s=30, own_number=OWN
+    )
+    choose = BatchChooser(conditions, 10, START)
     return await LeadClaims(db, row.tenant_id).claim(row.id, choose, owner="feeder", limit=10, lease_s=300, now=START)
 
 

@@ -114,10 +114,13 @@ async def fixture_bench(db: Database, live: LiveState, vonage: FakeVonage) -> Be
 
 
 async def test_a_queued_call_is_placed_by_one_request_with_signed_links(bench: Bench) -> None:
+    answered: list[float] = []
     call, attempt = await bench.call()
-    async with bench.dialing():
+    async with bench.dialing() as (dialer,):
+        dialer.pressure.answered = lambda seconds, now_s: answered.append(seconds)
         placed = await bench.until_status(attempt.id, "placed")
     (post,) = bench.vonage.posts
+    assert len(answered) == 1, "how long it took tells whether the network is in trouble"
     assert post["to"] == [{"type": "phone", "number": TO[1:]}]
     assert post["from"] == {"type": "phone", "number": FROM[1:]}
     assert post["answer_url"][0].startswith(f"{PUBLIC_URL}/webhooks/vonage/answer?tenant=default&attempt={attempt.id}&")

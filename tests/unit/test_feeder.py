@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from load_tests.crash_points.redis import SimulatedRedis
+from load_tests.crash_points.world import SimulatedClock
 from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.pacing import Backpressure
 from serve_app.dialing.plans import Plan, Plans
 from serve_app.errors import UnavailableError
+from serve_app.latency_counts import LatencyCounts
+from serve_app.scenarios.virtual_time import run_virtual
 from serve_app.store.agents import Agents
 from serve_app.store.attempts import Attempts
 from serve_app.store.calls import Calls
@@ -23,10 +27,12 @@ from serve_app.store.campaign_rows import CampaignRow, LeadRow
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.kill_switches import KillSwitches
+from serve_app.store.lead_upkeep import promote
 from serve_app.store.leads import Leads, NewLead
 from serve_app.store.live import LiveState
 from serve_app.store.numbers import Numbers
 from serve_app.store.queue_order import CALLBACK
+from serve_app.store.reports import TURNS, Reports
 from serve_app.store.rows import AttemptRow
 from serve_app.store.tenants import Tenants
 from tests.unit.api_support import FROM, StoppedClock, make_settings
@@ -382,6 +388,37 @@ async def test_calls_show_the_tenant_s_own_numbers_within_their_caps(floor: Floo
     assert reasons == {"allowed": 5, "no_caller_number": 4}
 
 
+async def test_a_long_list_that_is_due_holds_up_nobody_s_callback(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.dialing.feeder.MOST_PROMOTED", 20)
+    paused, long, short = [
+        await floor.campaign(name, numbers(count, first), tenant=tenant)
+        for name, count, first, tenant in (
+            ("paused", 60, 0, TENANT),
+            ("long", 60, 100, TENANT),
+            ("short", 15, 200, "other"),
+        )
+    ]
+    promised = {(await floor.leads(row))[-1].id for row in (long, short)}
+    async with floor.db.transaction() as session:
+        await session.execute(update(Lead).values(state="deferred", next_at=START))
+        late = {"next_at": START + timedelta(seconds=1), "last_result": "callback"}
+        await session.execute(update(Lead).where(Lead.id.in_(promised)).values(late))
+    await Campaigns(floor.db, TENANT).pause(paused.id)
+    now = floor.move(seconds=2)
+    assert await promote(floor.db, now, limit=20) == 22, "the callbacks, and ten of each campaign that runs"
+    assert await floor.states(paused) == {"deferred": 60}
+    assert await floor.states(long) == {"deferred": 49, "ready": 11}
+    assert await floor.states(short) == {"deferred": 4, "ready": 11}
+    ready = {lead.id for row in (long, short) for lead in await floor.leads(row) if lead.state == "ready"}
+    assert promised <= ready
+    feeder = floor.feeder()
+    while await feeder.step() == 0:
+        pass
+    assert [(await floor.states(row))["deferred"] for row in (paused, long, short)] == [60, 0, 0]
+
+
 async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     row = await floor.campaign("spring", numbers(40))
     feeders = [floor.feeder(owner=f"feeder-{n}", calls_per_second=100) for n in range(2)]
@@ -392,7 +429,51 @@ async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     assert await floor.states(row) == {"leased": 40}
 
 
-async def test_it_waits_out_a_database_that_is_away(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replies_that_providers_keep_waiting_leave_room_for_fewer_calls(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(30))
+    turns, counts, feeder = Reports(floor.live, TURNS), LatencyCounts(), floor.feeder(calls_per_second=100)
+    await floor.sessions(20)
+    for llm_ms, attempts in ((60.0, 20), (1700.0, 30)):
+        for _ in range(40):
+            counts.reply({"llm_ms": llm_ms, "total_ms": llm_ms + 300}, {}, ())
+        await turns.put("replica-1", counts.report(), 600)
+        await feeder.step()
+        assert len(await floor.attempts(row)) == attempts
+        await floor.work_off(row)
+        floor.move(seconds=6)
+    assert floor.pressure.share(floor.clock.monotonic()) < 0.6
+    await turns.put("replica-2", {"stages": "of another version"}, 600)
+    floor.move(seconds=6)
+    await feeder.step()
+
+
+def test_what_happens_at_once_is_one_look() -> None:
+    async def wake_often() -> int:
+        clock, steps = SimulatedClock(), 0
+        live: Any = SimulatedRedis(clock, 1)
+        nothing: Any = None
+        feeder = Feeder(nothing, live, make_settings(), clock, "feeder-1", fed=lambda: None, pressure=Backpressure())
+
+        async def step() -> float:
+            nonlocal steps
+            steps += 1
+            return 5.0
+
+        feeder.step = step  # type: ignore[method-assign]
+        running = asyncio.create_task(feeder.run())
+        for _ in range(300):
+            feeder.wake()
+            await clock.sleep(0.01)
+        running.cancel()
+        return steps
+
+    assert 15 <= run_virtual(wake_often()) <= 21, "in three seconds"
+
+
+@pytest.mark.parametrize("error", [UnavailableError("the database is away"), KeyError("a fault of ours")])
+async def test_it_waits_out_whatever_a_step_meets(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     row = await floor.campaign("spring", numbers(2))
     feeder, tries = floor.feeder(), 0
     step = feeder.step
@@ -401,7 +482,7 @@ async def test_it_waits_out_a_database_that_is_away(floor: Floor, monkeypatch: p
         nonlocal tries
         tries += 1
         if tries == 1:
-            raise UnavailableError("the database is away")
+            raise error
         return await step()
 
     monkeypatch.setattr(feeder, "step", failing)

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from serve_app.cli.common import with_database
 from serve_app.cli.main import app
-from serve_app.dialing.caller_ids import DAY, allowance
+from serve_app.dialing.caller_ids import allowance
 from serve_app.store.callers import owner_of
 from serve_app.store.campaign_rows import TenantRow
+from serve_app.store.numbers import numbers_in_use
 from serve_app.store.repositories import Numbers, Tenants
 from tests.unit.api_support import FROM, Plane
 from tests.unit.test_api_calls import check_problem
@@ -32,7 +33,8 @@ async def test_a_number_is_stated_called_from_rested_and_retired(plane: Plane) -
 
     async def may_call() -> bool:
         now = datetime.now(UTC)
-        pool = await numbers.in_use(pool="sales", since=now - DAY)
+        async with plane.db.engine.connect() as connection:
+            pool = await numbers_in_use(connection, tenant, "sales", now)
         return any(allowance(use.number, now) for use in pool)
 
     made = await plane.http.put(

@@ -260,6 +260,8 @@ class CampaignMachine(RuleBasedStateMachine):
         self.upkeep()
         self.upkeep()
         self.clock.at += timedelta(days=60)
+        for which in (0, 1):  # leads that are due wait for as long as their campaign is paused
+            self.person_pauses_or_resumes(which, "resume")
         self.upkeep()
         listed = {n for n in NUMBERS if self.run(DoNotCall(self.db, self.tenant).contains(n))}
         assert self.opted_out <= listed

@@ -40,7 +40,7 @@ GROWING = (
     "lead_decisions",
 )
 # Indexes of what is in hand now, which is little however much there is: these may be read from end to end.
-IN_HAND = {"ix_leads_deferred", "ix_leads_leased", "one_live", "ix_attempts_unsettled", "ix_calls_open"}
+IN_HAND = {"ix_leads_leased", "one_live", "ix_attempts_unsettled", "ix_calls_open"}
 
 
 @contextmanager

@@ -179,7 +179,6 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Numbers: {
         "put": lambda r, v: r.put(OWN_NUMBER, daily_cap=1),
         "get": lambda r, v: r.get(OWN_NUMBER),
-        "in_use": lambda r, v: r.in_use(pool=None, since=NOW),
         "set_state": lambda r, v: r.set_state(OWN_NUMBER, "retired", reason="stolen"),
         "health": lambda r, v: r.health(OWN_NUMBER, newest=9, short=(), human=()),
         "list": lambda r, v: r.list(),

@@ -191,7 +191,10 @@ def _leads() -> None:
     )
     _partial_index("one_lead", "leads", ["tenant_id", "number", "campaign_id"], "state <> 'deleted'", unique=True)
     _partial_index("ix_leads_ready", "leads", ["tenant_id", "campaign_id", "queue_at", "id"], "state = 'ready'")
-    _partial_index("ix_leads_deferred", "leads", ["next_at", "id"], "state = 'deferred'")
+    due = ["tenant_id", "campaign_id", "next_at"]
+    _partial_index("ix_leads_deferred", "leads", [*due, "id"], "state = 'deferred'")
+    expected = "state = 'deferred' AND last_result IN ('callback', 'not_placed')"
+    _partial_index("ix_leads_expected", "leads", due, expected)
     _partial_index("ix_leads_leased", "leads", ["lease_until"], "state = 'leased'")
     op.create_index("ix_leads_tenant_id_campaign_id_id", "leads", ["tenant_id", "campaign_id", "id"])
     op.create_index("ix_leads_tenant_id_campaign_id_state", "leads", ["tenant_id", "campaign_id", "state", "id"])
