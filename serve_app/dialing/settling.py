@@ -15,6 +15,7 @@ from serve_app.dialing.campaign_clock import REAL_TIME, CampaignClock
 from serve_app.dialing.dispositions import Disposition, disposition_of
 from serve_app.dialing.lead_zones import zones_of
 from serve_app.dialing.retry import Barred, Done, LeadHistory, Retry, RetryPolicy, next_step, policy_from
+from serve_app.store.queue_order import CALLBACK
 from serve_app.store.settlement import EndedAttempt, LeadStep
 
 _clock = REAL_TIME
@@ -56,6 +57,8 @@ def settle_lead_by(clock: CampaignClock, ended: EndedAttempt) -> LeadStep:
         # Said in the conversation, which goes by real time.
         callback_at=None if attempt.callback_at is None else time.shows(attempt.callback_at),
     )
+    # A promise is kept by a call, not by one that could not be placed.
+    still_promised = disposition is Disposition.NOT_PLACED and lead.next_at - lead.queue_at >= CALLBACK
     rng = random.Random(attempt.id)
     step = next_step(_policy(ended.retry_policy), history, disposition, time.shows(attempt.ended_at), rng)
     if isinstance(step, Retry):
@@ -65,7 +68,7 @@ def settle_lead_by(clock: CampaignClock, ended: EndedAttempt) -> LeadStep:
             reason=step.reason,
             attempts=attempts,
             next_at=time.when(step.at),
-            callback=step.callback,
+            callback=step.callback or still_promised,
             other_number=step.other_number,
         )
     if isinstance(step, Barred):

@@ -419,6 +419,19 @@ async def test_a_long_list_that_is_due_holds_up_nobody_s_callback(
     assert [(await floor.states(row))["deferred"] for row in (paused, long, short)] == [60, 0, 0]
 
 
+async def test_a_callback_that_could_not_be_placed_is_still_promised(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(2))
+    promised, other = await floor.leads(row)
+    async with floor.db.transaction() as session:
+        await session.execute(update(Lead).where(Lead.id == promised.id).values(queue_at=START - CALLBACK))
+    await floor.feeder().step()
+    assert await floor.work_off(row, "no_capacity") == 2
+    leads = {lead.id: lead for lead in await floor.leads(row)}
+    assert {lead.last_result for lead in leads.values()} == {"not_placed"}
+    assert leads[promised.id].next_at - leads[promised.id].queue_at >= CALLBACK
+    assert leads[other.id].next_at - leads[other.id].queue_at < CALLBACK
+
+
 async def test_two_feeders_at_once_claim_each_lead_once(floor: Floor) -> None:
     row = await floor.campaign("spring", numbers(40))
     feeders = [floor.feeder(owner=f"feeder-{n}", calls_per_second=100) for n in range(2)]
