@@ -114,7 +114,7 @@ def bench_placed(bench: Bench, count: int) -> Any:
 async def test_a_tenant_at_its_limit_waits_by_itself_and_its_calls_end_as_no_capacity(bench: Bench) -> None:
     bench.configure(vonage={"calls_per_second": 1})  # four may wait for the rate
     await Tenants(bench.db, "default").put("Acme", "basic", max_concurrent=0)
-    mine = [await bench.call(f"+1202555{1000 + n}", wait_s=20) for n in range(9)]
+    mine = [await bench.call(f"+1202555{1000 + n}", wait_s=5) for n in range(9)]
     async with bench.dialing() as (dialer,):
         await bench.until(some_wait(dialer))
         _, other = await bench.call("+12025552000", tenant="other")
