@@ -29,6 +29,8 @@ MOST_AT_ONCE = 100
 """In one transaction."""
 MOST_WAITING = 20_000
 """In memory; what is beyond is found in SQL."""
+GIVE_WAY_S = 0.1
+LOOK_S = 0.005
 SWEEP_EVERY_S = 15.0
 LEFT_BEHIND_AFTER = timedelta(minutes=2)
 """Longer than an event waits in a process that lives; one that is folded twice changes nothing."""
@@ -134,6 +136,7 @@ class Inbox:
         done: list[tuple[str, str]] = []
         try:
             while self._waiting:
+                await self._give_way()
                 one = self._waiting.popleft()
                 if await self._fold_kept(one):
                     done.append((one.tenant_id, one.raw.dedupe_key))
@@ -146,6 +149,12 @@ class Inbox:
             self._waiting.clear()
         finally:
             self._folder = None
+
+    async def _give_way(self) -> None:
+        """Let those first who wait for an acknowledgement, for a while: then one more is folded all the same."""
+        until_s = self._deps.clock.monotonic() + GIVE_WAY_S
+        while self._writer is not None and self._deps.clock.monotonic() < until_s:
+            await self._deps.clock.sleep(LOOK_S)
 
     async def _fold_kept(self, one: _Arrived) -> bool:
         """False: it could not be folded, and stays marked. Raises UnavailableError."""
