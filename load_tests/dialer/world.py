@@ -12,7 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -32,7 +32,6 @@ from load_tests.dialer.network import Post, Seen, SeenCall
 from load_tests.dialer.process import DialerOptions, dial
 from serve_app.clock import SystemClock
 from serve_app.dialing.reconcile import AttemptReconciler
-from serve_app.errors import ProviderError
 from serve_app.settings import Settings
 from serve_app.store.agents import Agents
 from serve_app.store.campaign_models import Lead
@@ -146,8 +145,7 @@ class World:
         try:
             for _ in range(MOST_LOOKS):
                 await self.end_leases()
-                with suppress(ProviderError):  # the network is as busy as this machine is: asked again, as always
-                    await reconciler.sweep()
+                await reconciler.sweep()
                 if not await self._doubts():
                     break
         finally:

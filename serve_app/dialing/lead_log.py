@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from serve_app.dialing.guarded_choice import UNDECIDED
 from serve_app.dialing.lead_choice import ALLOWED
 from serve_app.dialing.rules import Reason
 from serve_app.store.barring import LEAD_CLOSED
@@ -29,6 +30,9 @@ _OTHER: Mapping[str, Words] = MappingProxyType(
     {
         ALLOWED: Words("the calling rules allowed the call", None),
         BEING_CALLED: Words("a call to the number was under way, perhaps of another campaign", "wait"),
+        UNDECIDED: Words(
+            "deciding on the call met a fault; it is tried again", "look for lead_not_decided in the logs"
+        ),
         LEAD_CLOSED: Words("the lead was closed or deleted while its call waited", "reopen it, if it may be called"),
     }
 )

@@ -73,14 +73,17 @@ class AttemptReconciler:
             await self._clock.sleep(SWEEP_S)
             try:
                 await self.sweep()
-            except (UnavailableError, ProviderError) as error:
+            except UnavailableError as error:
                 log.error("reconcile_interrupted", error=str(error))
             except Exception:
                 # The root of the loop: reconciling must go on whatever one sweep met.
                 log.exception("reconcile_failed")
 
     async def sweep(self) -> None:
-        """One look at everything that is in doubt. Raises UnavailableError or ProviderError."""
+        """One look at everything that is in doubt. Raises UnavailableError.
+
+        What the network does not answer is asked again later, and keeps nothing else waiting.
+        """
         tenants = await tenants_with_live_attempts(self._db)
         doubts: list[_Doubt] = []
         for tenant in tenants:
@@ -98,17 +101,21 @@ class AttemptReconciler:
             await self._close_silent(tenant)
         if self._clock.monotonic() >= self._strays_at:
             self._strays_at = self._clock.monotonic() + STRAYS_S
-            await hang_up_strays(self._db, self._vonage, self._clock, self._turn)
+            try:
+                await hang_up_strays(self._db, self._vonage, self._clock, self._turn)
+            except ProviderError as error:
+                log.error("strays_not_looked_for", error=str(error))
 
     async def _ask(self, doubts: Sequence[_Doubt]) -> None:
         """Look for attempts of one time in the network's list of calls."""
         try:
             since, until = window_of(doubts[0].placing_at, doubts[-1].placing_at)
             calls = await self._vonage.list_calls(since, until, self._turn)
-        except ProviderError:
+        except ProviderError as error:
+            log.error("doubts_not_asked", attempts=len(doubts), error=str(error))
             for doubt in doubts:
                 await doubt.attempts.unknown(doubt.attempt.id, doubt.attempt.detail or "", check_after_s=NETWORK_DOWN_S)
-            raise
+            return
         for doubt in doubts:
             await self._resolve(doubt, calls)
 
@@ -161,7 +168,11 @@ class AttemptReconciler:
             attempts = await Attempts(self._db, tenant).for_call(call.id)
             slot_id = attempts[-1].id if attempts else call.id
             await self._turn()
-            found = await self._vonage.get_call(call.carrier_call_id, region_url=call.region_url)
+            try:
+                found = await self._vonage.get_call(call.carrier_call_id, region_url=call.region_url)
+            except ProviderError as error:
+                log.error("silent_call_not_asked", call_id=call.id, error=str(error))
+                continue
             if found is None:
                 detail = "the network does not know the call any more"
                 await self._end(tenant, call.id, slot_id, "failed", detail)

@@ -11,6 +11,7 @@ from sqlalchemy import event
 from typer.testing import CliRunner
 
 from serve_app.cli.main import app as cli
+from serve_app.dialing.guarded_choice import UNDECIDED
 from serve_app.dialing.lead_log import decision_of, words_for
 from serve_app.store import barring
 from serve_app.store.attempts import Attempts
@@ -122,7 +123,7 @@ async def test_what_stopped_an_attempt_is_its_own_record(db: Database) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        *("allowed", BEING_CALLED, "too_soon", "lifetime_cap", barring.LEAD_CLOSED, barring.NOT_RUNNING),
+        *("allowed", BEING_CALLED, UNDECIDED, "too_soon", "lifetime_cap", barring.LEAD_CLOSED, barring.NOT_RUNNING),
         *(barring.TENANT_INACTIVE, barring.ON_REGISTRY, barring.CONSENT_REVOKED, ON_LIST),
     ],
 )

@@ -11,6 +11,7 @@ from serve_app.clock import SystemClock
 from serve_app.dialing.looks import TOGETHER, WINDOW_AFTER, WINDOW_BEFORE
 from serve_app.dialing.reconcile import AttemptReconciler
 from serve_app.dialing.strays import hang_up_strays
+from serve_app.errors import ProviderError
 from serve_app.store.db import Database
 from serve_app.store.live import LiveState
 from serve_app.store.models import Attempt
@@ -130,6 +131,51 @@ async def test_a_call_of_another_tenant_is_not_adopted(db: Database, live: LiveS
     await reconciler.sweep()
     found = await Attempts(db, "default").get(mine.id)
     assert found is not None and (found.status, found.carrier_call_id) == ("placed", "mine")
+
+
+class DownNetwork(VonageClient):
+    """Answers for the call "gone", which it does not know, and for nothing else."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def list_calls(self, *_: object) -> list[CallSnapshot]:
+        self.asked.append("list")
+        raise ProviderError("telephony", "vonage", "no answer", retryable=True)
+
+    async def get_call(self, carrier_call_id: str, *, region_url: str | None = None) -> CallSnapshot | None:
+        self.asked.append(carrier_call_id)
+        if carrier_call_id != "gone":
+            raise ProviderError("telephony", "vonage", "no answer of this region", retryable=True)
+        return None
+
+
+class LaterClock(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=1)
+
+
+async def test_what_the_network_does_not_answer_keeps_nothing_else_waiting(
+    db: Database, live: LiveState, vonage: FakeVonage
+) -> None:
+    called = {}
+    for n, (tenant, carrier_call_id) in enumerate((("a", "down"), ("b", "gone"))):
+        attempt = called[carrier_call_id] = await attempt_of(db, f"+1202555010{n}", tenant)
+        attempts = Attempts(db, tenant)
+        (held,) = await attempts.claim_intended("d", limit=1, lease_s=0, now=datetime.now(UTC))
+        assert await attempts.fence_placing(attempt.id, held.epoch)
+        assert await attempts.placed(attempt.id, carrier_call_id, None)
+    doubtful = await attempt_of(db, "+12025550103", "c")
+    (held,) = await Attempts(db, "c").claim_intended("d", limit=1, lease_s=0, now=datetime.now(UTC))
+    assert await Attempts(db, "c").fence_placing(doubtful.id, held.epoch)
+    await Attempts(db, "c").unknown(doubtful.id, "no answer", check_after_s=-1)
+    network = DownNetwork()
+    await AttemptReconciler(db, live, network, make_settings(vonage.url), LaterClock()).sweep()
+    assert network.asked == ["list", "down", "gone"]
+    row = await Calls(db, "b").get(called["gone"].call_id)
+    assert row is not None and (row.status, row.outcome) == ("failed", "failed")
+    row = await Calls(db, "a").get(called["down"].call_id)
+    assert row is not None and not row.over
 
 
 async def test_the_question_whose_a_call_is_reads_no_more_than_that_call(db: Database) -> None:
