@@ -150,12 +150,13 @@ class Answering:
     async def _inbound(self, event: VonageEvent, tenant_id: str, raw: RawEvent) -> _Party:
         """A call to one of our numbers, recorded once per carrier call id.
 
-        Who called last from the campaigns answers; else the agent of the number, else the default agent.
+        Who called last from the campaigns answers; else the agent of the number, else the default agent, else the one
+        that called last.
         """
         assert event.uuid is not None
         caller, dialled = event.from_ or "unknown", event.to or "unknown"
         lead = await Callers(self._deps.db, tenant_id).last_called(caller, dialled)
-        name, agent = await self._agent_for(tenant_id, dialled, lead)
+        name, agent = await self._agent_for(tenant_id, caller, dialled, lead)
         metadata: dict[str, Any] = {}
         if lead is not None:
             metadata = {"campaign_id": lead.lead.campaign_id, "lead_id": lead.lead.id}
@@ -174,8 +175,10 @@ class Answering:
             call = await calls.get(call.id) or call
         return _Party(call, agent, call.id, scopes_of_inbound(self._network), None, lead)
 
-    async def _agent_for(self, tenant_id: str, dialled: str, lead: KnownLead | None) -> tuple[str, AgentRow | None]:
-        """The first that exists of those who may answer; the last one's name where none does."""
+    async def _agent_for(
+        self, tenant_id: str, caller: str, dialled: str, lead: KnownLead | None
+    ) -> tuple[str, AgentRow | None]:
+        """The first that exists of those who may answer; the default one's name where none does."""
         settings, agents = self._deps.settings.agents, Agents(self._deps.db, tenant_id)
         if lead is not None and (found := await agents.get(lead.agent_name, lead.agent_version)) is not None:
             return found.name, found
@@ -185,7 +188,11 @@ class Answering:
                 return found.name, found
             log.error("agent_of_number_missing", agent=number.agent_name)
         name = settings.numbers.get(dialled, settings.default)
-        return name, await agents.get(name)
+        found = await agents.get(name)
+        if found is None and (last := await Callers(self._deps.db, tenant_id).last_agent(caller, dialled)) is not None:
+            # The settings name agents of the platform's own tenant; this one need not have them.
+            found = await agents.get(last)
+        return (name, None) if found is None else (found.name, found)
 
     async def _connect(self, key: str, party: _Party, agent: AgentRow, event: VonageEvent) -> str:
         call, live = party.call, self._deps.live

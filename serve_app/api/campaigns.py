@@ -39,7 +39,7 @@ _REMEDIES = {
     "scheduled": "wait for its time, start it now, or stop it",
     "running": "pause or stop it",
     "paused": "resume or stop it",
-    "completed": "start it again once it has new leads",
+    "completed": "it runs again by itself once it has a lead to call",
     "cancelled": "it was stopped for good; make a new campaign",
 }
 

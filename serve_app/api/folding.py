@@ -21,7 +21,7 @@ from serve_app.dialing.endings import announce_end
 from serve_app.dialing.links import AttemptRef
 from serve_app.dialing.settling import settle_lead
 from serve_app.errors import ProviderError
-from serve_app.store.callers import owner_of
+from serve_app.store.callers import owner_of, tenant_that_called
 from serve_app.store.repositories import (
     AttemptRow,
     Attempts,
@@ -68,10 +68,21 @@ async def fold_again(deps: ApiDeps, call: CallRow, raw: RawEvent) -> bool:
 
 
 async def tenant_of(deps: ApiDeps, event: VonageEvent, ref: AttemptRef | None) -> str:
-    """Whose call it is: our link says so; without one, the owner of the number of ours that it names."""
+    """Whose call it is: our link says so; without one, the owner of the number of ours that it names.
+
+    All tenants without numbers call from the account's own one, also where somebody owns it. So who calls that one back
+    reaches the tenant that called last, and an opt-out holds for whoever would call again.
+    """
     if ref is not None:
         return ref.tenant_id
-    return await owner_of(deps.db, event.to, event.from_) or deps.settings.tenant
+    numbers = event.to, event.from_
+    if deps.settings.telephony.vonage.from_number not in numbers and (owner := await owner_of(deps.db, *numbers)):
+        return owner
+    return (
+        await tenant_that_called(deps.db, event.uuid, *numbers)
+        or await owner_of(deps.db, *numbers)
+        or deps.settings.tenant
+    )
 
 
 def call_of(event: VonageEvent) -> str | None:

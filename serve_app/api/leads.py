@@ -233,13 +233,13 @@ async def delete_lead(lead_id: UUID, caller: Caller, deps: Deps) -> None:
 
 
 async def open_campaign(campaign_id: UUID, caller: Caller, deps: Deps) -> CampaignRow:
-    """One that still takes leads."""
+    """One that takes leads: any but a stopped one. What is completed runs again."""
     campaign = await campaign_of(deps, caller.tenant_id, campaign_id)
-    if campaign.over:
+    if campaign.status == "cancelled":
         raise ProblemError(
             409,
             "campaign_over",
-            f"the campaign is {campaign.status} and takes no more leads",
+            "the campaign is cancelled and takes no more leads",
             remedy="add them to another one",
         )
     return campaign

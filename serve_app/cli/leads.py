@@ -278,8 +278,8 @@ def _custom_fields(entries: Sequence[str]) -> dict[str, str]:
 
 async def _open_campaign(db: Database, tenant: str, name: str) -> CampaignRow:
     row = await find_campaign(Campaigns(db, tenant), name)
-    if row.over:
-        raise ParleyError(f"campaign {row.name} is {row.status} and takes no more leads; use another one")
+    if row.status == "cancelled":
+        raise ParleyError(f"campaign {row.name} is cancelled and takes no more leads; use another one")
     return row
 
 

@@ -38,7 +38,8 @@ class Conditions:
     simulated_network: bool
     queue_timeout_s: float
     own_number: str | None
-    """The account's own: the caller id of campaigns for which the tenant has no number. None: they cannot call."""
+    """The account's own: the caller id of tenants that have no numbers, in campaigns without a pool. None: they cannot
+    call."""
     clock: CampaignClock = REAL_TIME
 
 
@@ -61,7 +62,10 @@ class BatchChooser:
         if self._full(plan, facts):
             return Halt(CALLS_AT_ONCE)
         if self._chooser is None:
-            caller_ids = CallerIds(facts.numbers, self._now, fallback=self._conditions.own_number)
+            # Whoever names a pool, or has numbers, calls from these or not at all.
+            on_its_own = facts.has_numbers or facts.campaign.number_pool is not None
+            fallback = None if on_its_own else self._conditions.own_number
+            caller_ids = CallerIds(facts.numbers, self._now, fallback=fallback)
             self._chooser = LeadChooser(self._terms(plan, facts, caller_ids)), caller_ids
         choose, caller_ids = self._chooser
         choice = choose(lead, facts, known)

@@ -46,7 +46,7 @@ def allowance(number: NumberRow, now: datetime) -> int:
 class CallerIds:
     """The numbers for the leads of one claim. What it gives away counts, so a batch keeps to the caps.
 
-    `fallback`: the account's own number, for tenants that have none; None: they cannot call.
+    `fallback`: the account's own number, for who has no numbers and names no pool; None: without a pool nobody calls.
     """
 
     def __init__(self, pool: Sequence[NumberUse], now: datetime, *, fallback: str | None) -> None:

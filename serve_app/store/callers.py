@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, case, select
+from sqlalchemy import Select, and_, case, or_, select
 
+from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.campaign_models import Campaign, Lead, OwnNumber
 from serve_app.store.campaign_rows import LeadRow
 from serve_app.store.db import Database
-from serve_app.store.models import Attempt
+from serve_app.store.models import Attempt, Call
 from serve_app.store.rows import to_row
 from serve_app.store.scope import TenantScope
 
@@ -55,6 +56,18 @@ class Callers(TenantScope):
             found = (await session.execute(query)).first()
             return None if found is None else _known(*found)
 
+    async def last_agent(self, caller: str, dialled: str) -> str | None:
+        """The name of the agent that called this number last, from the number that was dialled if any did."""
+        query = (
+            select(Call.agent_name)
+            .join(Attempt, and_(Attempt.tenant_id == Call.tenant_id, Attempt.call_id == Call.id))
+            .where(Attempt.tenant_id == self.tenant_id, Attempt.to_number == caller, Attempt.placing_at.is_not(None))
+            .order_by(case((Attempt.from_number == dialled, 0), else_=1), Attempt.created_at.desc())
+            .limit(1)
+        )
+        async with self.db.session() as session:
+            return await session.scalar(query)
+
     def _leads(self) -> Select[Lead, Campaign]:
         return select(Lead, Campaign).join(
             Campaign, and_(Campaign.tenant_id == Lead.tenant_id, Campaign.id == Lead.campaign_id)
@@ -80,3 +93,26 @@ async def owner_of(db: Database, *numbers: str | None) -> str | None:
         if len(tenants) == 1:
             return str(tenants.pop())
     return None
+
+
+async def tenant_that_called(db: Database, carrier_call_id: str | None, *numbers: str | None) -> str | None:
+    """The tenant of a call between two numbers of which no tenant owns one: several may call from the same number.
+
+    That of the call's record, so that all its events find it, whoever is called meanwhile; else that of the newest call
+    from one of the numbers to the other which the network was asked for. None: there was none.
+    """
+    both = [number for number in numbers if number is not None]
+    recorded = select(Call.tenant_id).where(Call.carrier_call_id == carrier_call_id).limit(1)
+    placed = (
+        select(Attempt.tenant_id)
+        .where(
+            Attempt.to_number.in_(both),
+            Attempt.from_number.in_(both),
+            Attempt.placing_at.is_not(None),
+            or_(Attempt.disposition.is_(None), Attempt.disposition.not_in(NEVER_ASKED)),
+        )
+        .order_by(Attempt.created_at.desc())
+        .limit(1)
+    )
+    async with db.session() as session:
+        return await session.scalar(recorded) or await session.scalar(placed)

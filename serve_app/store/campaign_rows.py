@@ -59,10 +59,6 @@ class CampaignRow:
     epoch: int
     """Counts the changes of status."""
 
-    @property
-    def over(self) -> bool:
-        return self.status in ("completed", "cancelled")
-
 
 @dataclass(frozen=True, slots=True)
 class LeadRow:

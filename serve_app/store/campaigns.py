@@ -1,7 +1,7 @@
 """Campaigns: what is to be done with leads, and whether it is being done now.
 
     draft -> scheduled -> running <-> paused
-    any of these -> cancelled; running <-> completed
+    any of these -> cancelled; running <-> completed, by itself (`campaign_upkeep`)
 
 Every change is one conditional update, so that of two that come at once one wins, and asking for what is already so
 changes nothing. A paused or cancelled campaign has no new calls from the commit on: its attempts that wait do not pass
@@ -159,7 +159,7 @@ class Campaigns(TenantScope):
             raise _taken(error, str(changes.get("name"))) from error
 
     async def start(self, campaign_id: str) -> tuple[CampaignRow, bool] | None:
-        """Run a draft or a scheduled campaign now, or a completed one that has new leads. A paused one is resumed.
+        """Run a draft or a scheduled campaign now, or a completed one. A paused one is resumed.
 
         The campaign, and whether this call changed it; None: there is no such campaign. Raises CampaignStateConflict.
         So do all that follow.

@@ -78,6 +78,8 @@ class CampaignFacts:
     """By all calls of the tenant, in this calendar month (UTC)."""
     numbers: tuple[NumberUse, ...] = ()
     """Those of the tenant that the campaign calls from; none: the tenant has none for it."""
+    has_numbers: bool = False
+    """The tenant has numbers of its own, perhaps of other pools, perhaps retired."""
 
 
 async def campaign_facts(
@@ -118,6 +120,7 @@ async def campaign_facts(
         tenant_used_today=_sum([row for row in this_month if row.period == "today"]),
         tenant_used_month=_sum(this_month),
         numbers=numbers,
+        has_numbers=has_numbers,
     )
 
 

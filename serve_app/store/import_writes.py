@@ -21,6 +21,7 @@ from serve_app.store.among import among
 from serve_app.store.base import Base, UtcDateTime, new_id
 from serve_app.store.campaign_models import KEPT_LEAD, OPEN_LEAD, Campaign, Consent, ImportRowError, Lead
 from serve_app.store.campaign_rows import ImportRow
+from serve_app.store.campaign_upkeep import run_again
 from serve_app.store.do_not_call import ON_LIST
 from serve_app.store.import_rows import LeadValues, RowFault
 from serve_app.store.models import DoNotCallEntry
@@ -35,11 +36,16 @@ EVERY_PURPOSE = "*"
 async def write_leads(
     session: AsyncSession, row: ImportRow, leads: Sequence[LeadValues], now: datetime
 ) -> list[RowFault]:
-    """Add the leads, ready at once; those whose number has a lead in the campaign are returned instead."""
+    """Add the leads, ready at once; those whose number has a lead in the campaign are returned instead.
+
+    A campaign that is completed runs again.
+    """
     dialect = session.get_bind().dialect
     # As in `leads.insert_leads`: nothing comes between the question and the insert.
-    campaign = select(Campaign.id).where(Campaign.tenant_id == row.tenant_id, Campaign.id == row.campaign_id)
-    await session.execute(campaign.with_for_update())
+    campaign = select(Campaign.id, Campaign.status).where(
+        Campaign.tenant_id == row.tenant_id, Campaign.id == row.campaign_id
+    )
+    campaign_id, status = (await session.execute(campaign.with_for_update())).one()
     there = select(Lead.number, Lead.import_id).where(
         Lead.tenant_id == row.tenant_id,
         Lead.campaign_id == row.campaign_id,
@@ -48,6 +54,8 @@ async def write_leads(
     )
     known = {found.number: found.import_id for found in await session.execute(there)}
     new, duplicates = _divided(row, leads, known)
+    if new and status == "completed":
+        await run_again(session, row.tenant_id, [campaign_id], now)
     await _insert(session, Lead, _lead_rows(row, new, now, dialect))
     await _insert(session, Consent, _consent_rows(row, new, now, dialect))
     return duplicates

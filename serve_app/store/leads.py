@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from serve_app.store.base import new_id
 from serve_app.store.campaign_models import KEPT_LEAD, Campaign, Consent, Lead
 from serve_app.store.campaign_rows import ConsentKind, LeadRow, LeadState
+from serve_app.store.campaign_upkeep import run_again
 from serve_app.store.models import Attempt
 from serve_app.store.queue_order import NORMAL_PRIORITY, queue_at
 from serve_app.store.rows import to_row
@@ -65,12 +66,15 @@ async def insert_leads(
 ) -> set[str]:
     """Add leads, ready at once, in the caller's transaction. Returns the numbers that were taken.
 
+    A campaign that is completed runs again.
+
     The others have a lead in this campaign already, or occur in `leads` before. Raises LookupError for a campaign that
     this tenant does not have. At most 10,000 at a time: each number is one parameter of a statement.
     """
     # One insertion at a time in a campaign, so that nothing comes between the question and the insert.
-    campaign = select(Campaign.id).where(Campaign.tenant_id == tenant_id, Campaign.id == campaign_id)
-    if await session.scalar(campaign.with_for_update()) is None:
+    campaign = select(Campaign.status).where(Campaign.tenant_id == tenant_id, Campaign.id == campaign_id)
+    status = await session.scalar(campaign.with_for_update())
+    if status is None:
         raise LookupError("there is no such campaign")
     there = select(Lead.number).where(
         Lead.tenant_id == tenant_id,
@@ -86,6 +90,8 @@ async def insert_leads(
     if new:
         rows = [_values(tenant_id, campaign_id, lead, now, import_id) for lead in new.values()]
         await session.execute(insert(Lead), rows)
+        if status == "completed":
+            await run_again(session, tenant_id, [campaign_id], now)
     consents = [_consent(tenant_id, lead, lead.consent, now) for lead in new.values() if lead.consent is not None]
     if consents:
         await session.execute(insert(Consent), consents)
@@ -134,8 +140,12 @@ def _values(tenant_id: str, campaign_id: str, lead: NewLead, now: datetime, impo
 
 
 async def reopen_leads(session: AsyncSession, tenant_id: str, which: ColumnElement[bool], now: datetime) -> int:
-    """Make closed leads ready again, each at the place that it is worth, in the caller's transaction; how many."""
+    """Make closed leads ready again, each at the place that it is worth, in the caller's transaction; how many.
+
+    Their campaigns run again, if they are completed.
+    """
     closed = select(Lead).where(Lead.tenant_id == tenant_id, Lead.state.in_(CLOSED), KEPT_LEAD, which)
+    leads = (await session.scalars(closed.with_for_update())).all()
     changes = [
         {
             "id": lead.id,
@@ -147,10 +157,11 @@ async def reopen_leads(session: AsyncSession, tenant_id: str, which: ColumnEleme
             "last_reason": REOPENED,
             "updated_at": now,
         }
-        for lead in await session.scalars(closed.with_for_update())
+        for lead in leads
     ]
     if changes:
         await session.execute(update(Lead), changes)
+        await run_again(session, tenant_id, {lead.campaign_id for lead in leads}, now)
     return len(changes)
 
 

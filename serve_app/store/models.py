@@ -115,8 +115,9 @@ class Attempt(Base):
         Index("ix_attempts_unsettled", "ended_at", sqlite_where=UNSETTLED, postgresql_where=UNSETTLED),
         # The network may have a call of theirs all the same.
         Index("ix_attempts_given_up", "ended_at", sqlite_where=GIVEN_UP, postgresql_where=GIVEN_UP),
-        # The caps: per number across campaigns, per campaign and day, per number of our own and day.
-        Index("ix_attempts_tenant_id_to_number_created_at", "tenant_id", "to_number", "created_at"),
+        # The caps: per number across campaigns, per campaign and day, per number of our own and day. The first also
+        # finds, among all tenants, the one that called somebody who calls back.
+        Index("ix_attempts_to_number_tenant_id_created_at", "to_number", "tenant_id", "created_at"),
         Index("ix_attempts_tenant_id_campaign_id_created_at", "tenant_id", "campaign_id", "created_at"),
         Index("ix_attempts_tenant_id_from_number_created_at", "tenant_id", "from_number", "created_at"),
     )

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from serve_app.store.campaign_models import Campaign, Lead
+from serve_app.store.campaign_models import CLOSED_LEAD, Campaign, Lead
 from serve_app.store.campaign_rows import LeadRow
+from serve_app.store.campaign_upkeep import run_again
 from serve_app.store.do_not_call import list_number
 from serve_app.store.models import Attempt, Call
 from serve_app.store.queue_order import queue_at
 from serve_app.store.rows import AttemptRow, to_row
+from serve_app.store.scope import changed
 
 # From these an attempt may still move its lead on, if the lead has not been leased anew.
 _OPEN = ("leased", "ready", "deferred", "done", "exhausted")
@@ -131,7 +133,10 @@ async def _apply(session: AsyncSession, ended: EndedAttempt, step: LeadStep, now
     mine = update(Lead).where(Lead.tenant_id == tenant_id, Lead.id == lead.id)
     # A lead that was leased anew, closed or deleted meanwhile keeps its state.
     in_hand = mine.where(Lead.epoch == attempt.number_in_lead, Lead.state.in_(_OPEN))
-    await session.execute(_quiet(in_hand.values(_move(lead, step))))
+    moved = await changed(session, _quiet(in_hand.values(_move(lead, step))))
+    if moved and step.state == "deferred" and lead.state in CLOSED_LEAD:
+        # Settled anew, and there is something left to do after all.
+        await run_again(session, tenant_id, [lead.campaign_id], now)
     values: dict[str, Any] = {"attempts": step.attempts, "last_result": step.result, "updated_at": now}
     # Settled anew, the attempt is counted already.
     if step.attempts > lead.attempts or (attempt.placing_at is not None and attempt.placing_at == lead.last_called_at):

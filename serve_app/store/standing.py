@@ -28,7 +28,7 @@ class Standing:
     calls_today: int
     """Ended calls of this UTC day."""
     used: Used
-    """By its ended calls in this calendar month (UTC), and charged in it."""
+    """By its calls that ended in this calendar month (UTC), and charged for them."""
 
 
 async def standing_of(db: Database, tenant_id: str, number: str, now: datetime) -> Standing:

@@ -80,6 +80,9 @@ async def count_cost(
 ) -> None:
     """Add what the network charged for a call, in the caller's transaction, which holds the call's attempt.
 
+    On the day on which the call ended, where its talk is counted: else the talk of one day were paid with the charge of
+    another, and cost a budget nothing. `at`: the day of a call that goes on.
+
     `first`: it had told nothing of this call before. So the call's talk is paid with it, if the call has ended; one
     that goes on notes that at its end.
     """
@@ -87,7 +90,7 @@ async def count_cost(
     talked = case((over, func.coalesce(Call.duration_s, 0.0)), else_=0.0)
     values: dict[str, Any] = {
         "tenant_id": literal(tenant_id),
-        "day": literal(_day(at)),
+        "day": func.coalesce(_day_of(session, Call.ended_at), _day(at)),
         "campaign_id": literal(campaign_id or NO_CAMPAIGN),
         **dict.fromkeys(("calls", "answered"), literal(0)),
         "talk_s": literal(0.0),
@@ -105,6 +108,13 @@ async def count_cost(
 
 def _insert_of(session: AsyncSession) -> Any:
     return sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
+
+
+def _day_of(session: AsyncSession, time: Any) -> Any:
+    """As `_day`, of a column."""
+    if session.get_bind().dialect.name == "sqlite":
+        return func.date(time)
+    return func.to_char(func.timezone("UTC", time), "YYYY-MM-DD")
 
 
 def _day(at: datetime) -> str:

@@ -17,11 +17,12 @@ from serve_app.cli.main import app as cli
 from serve_app.dialing.imports.config import import_config
 from serve_app.jobs.import_file import ImportFile
 from serve_app.settings import load_settings
+from serve_app.store.campaign_upkeep import complete_finished
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.claim_facts import number_facts
 from serve_app.store.db import Database
 from serve_app.store.imports import IMPORT_FILE
-from serve_app.store.repositories import Jobs
+from serve_app.store.repositories import Jobs, Leads
 from tests.unit.api_support import Plane
 from tests.unit.test_api_calls import check_problem
 from tests.unit.test_import_runs import add_campaign, rows_with_faults
@@ -279,6 +280,35 @@ async def test_a_campaign_that_is_over_takes_no_leads(plane: Plane, campaign: st
     path = f"/api/v1/campaigns/{campaign}"
     check_problem(await plane.http.post(f"{path}/leads", json=body, headers=plane.auth), 409, "campaign_over")
     check_problem(await upload(plane, f"campaigns/{campaign}/imports", FILE), 409, "campaign_over")
+
+
+async def test_a_completed_campaign_takes_leads_files_and_a_scrub_and_runs_again(plane: Plane, campaign: str) -> None:
+    campaigns = Campaigns(plane.db, plane.settings.tenant)
+    path = f"/api/v1/campaigns/{campaign}"
+    await campaigns.start(campaign)
+
+    async def completed() -> bool:
+        found, _ = await Leads(plane.db, plane.settings.tenant).list(campaign, limit=100)
+        for lead in found:
+            await Leads(plane.db, plane.settings.tenant).delete(lead.id)
+        return await complete_finished(plane.db, datetime.now(UTC)) == 1
+
+    async def status() -> str:
+        row = await campaigns.get(campaign)
+        return "none" if row is None else row.status
+
+    lead = {"number": "+12025550101"}
+    assert (await plane.http.post(f"{path}/leads", json=lead, headers=plane.auth)).status_code == 201
+    assert await completed()
+    at = {"at": datetime.now(UTC).isoformat()}
+    assert (await plane.http.post(f"{path}/leads/scrubbed", json=at, headers=plane.auth)).status_code == 200
+    assert await status() == "completed", "no lead of it may be called for that"
+    assert (await plane.http.post(f"{path}/leads", json=lead, headers=plane.auth)).status_code == 201
+    assert await status() == "running"
+    assert await completed()
+    assert (await upload(plane, f"campaigns/{campaign}/imports", FILE, region="us")).status_code == 201
+    await work(plane)
+    assert await status() == "running"
 
 
 async def test_leads_are_exported(plane: Plane, campaign: str) -> None:

@@ -81,6 +81,19 @@ async def test_the_end_and_a_charge_at_once_count_the_talk_as_paid(db: Database)
     assert (await Campaigns(db, TENANT).stats(row.id)).cost_micros == {"EUR": 4 * 834}
 
 
+async def test_a_charge_counts_in_the_month_of_the_talk_that_it_pays(db: Database) -> None:
+    row = await campaign(db, leads=[number(0)])
+    (held,) = (await claim(db, row)).leads
+    assert await send(db, held.attempt_id)
+    ended = datetime(2026, 1, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    await end(db, held.call_id, "completed", at=ended, talked_s=60)
+    for micros in (834, 900):
+        await Events(db, TENANT).charged(Charge(held.attempt_id, Cost(micros, "EUR")))
+    async with db.session() as session:
+        rows = (await session.execute(select(Usage.day, Usage.talk_s, Usage.cost_micros, Usage.priced_talk_s))).all()
+    assert [tuple(found) for found in rows] == [("2026-01-31", 60, 900, 60)]
+
+
 async def test_an_attempt_that_had_been_given_up_is_charged_for_too(db: Database) -> None:
     row = await campaign(db, leads=[number(0)])
     (held,) = (await claim(db, row)).leads

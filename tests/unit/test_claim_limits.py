@@ -16,7 +16,7 @@ from serve_app.dialing.batch_choice import BatchChooser, Conditions
 from serve_app.dialing.plans import Plans
 from serve_app.dialing.rules import shipped
 from serve_app.store.base import new_id
-from serve_app.store.campaign_rows import CampaignRow
+from serve_app.store.campaign_rows import CampaignRow, NumberState
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
 from serve_app.store.lead_claims import Claimed, LeadClaims
@@ -89,6 +89,33 @@ async def test_what_was_never_asked_of_the_network_is_no_call_from_a_number(db: 
             assert await send(db, lead.attempt_id, now=START)
             await end(db, lead.call_id, outcome, at=START)
         await Leads(db, TENANT).add(row.id, [NewLead(number(50 + len(outcome)))])
+
+
+@pytest.mark.parametrize(
+    ("own", "pool", "shown"),
+    [
+        ({}, None, OWN),
+        ({}, "slaes", None),
+        ({"sales": "retired"}, None, None),
+        ({"sales": "retired", "other": "active"}, "sales", None),
+        ({"sales": "active"}, "slaes", None),
+        ({"sales": "retired", "other": "active"}, None, "+12015550002"),
+    ],
+    ids=["no numbers", "no numbers, but a pool", "retired", "pool retired", "mistyped", "of any pool"],
+)
+async def test_only_who_has_no_numbers_and_names_no_pool_calls_from_the_account_s(
+    sqlite_db: Database, own: dict[str, NumberState], pool: str | None, shown: str | None
+) -> None:
+    db = sqlite_db
+    for index, (name, state) in enumerate(own.items(), 1):
+        await Numbers(db, TENANT).put(f"+1201555000{index}", pool=name)
+        await Numbers(db, TENANT).set_state(f"+1201555000{index}", state, reason="test")
+    row = await running(db, "spring", range(10, 12))
+    assert await Campaigns(db, TENANT).update(row.id, number_pool=pool) is not None
+    plans = Plans.model_validate({"plans": {"only": {}}, "minute_minor": 12, "reserve_minutes": 5})
+    halted = (await claim(db, row, plans)).halted
+    placed = {attempt.from_number for attempt in (await Campaigns(db, TENANT).attempts(row.id, limit=9))[0]}
+    assert (placed, halted) == (({shown}, None) if shown else (set(), "no_caller_number"))
 
 
 async def test_claims_of_two_tenants_do_not_wait_for_each_other(db: Database) -> None:

@@ -15,6 +15,7 @@ from serve_app.store.parked_opt_outs import HeardOptOut
 from serve_app.store.repositories import Agents, Calls, DoNotCall, Leads, Numbers
 from tests.unit import campaign_support as support
 from tests.unit.api_support import AGENT, FROM, PUBLIC_URL, Plane, send
+from tests.unit.store_fixtures import outbound
 
 pytest_plugins = ("tests.unit.store_fixtures", "tests.unit.api_fixtures")
 
@@ -38,12 +39,18 @@ async def answer(plane: Plane, uuid: str, *, to: str, caller: str = CALLER) -> C
     return CallLease.model_validate_json(await plane.live.take_media_token(token) or "")
 
 
-async def called(plane: Plane, *, tenant: str = TENANT, name: str = "spring", **values: Any) -> CampaignRow:
+async def called(
+    plane: Plane, *, tenant: str = TENANT, name: str = "spring", own: str = support.OWN, **values: Any
+) -> CampaignRow:
     """A campaign whose call to CALLER was asked of the network, and has ended."""
     lead = NewLead(CALLER, first_name="Ann", custom_fields={"Last visit": "in May"})
     row = await support.campaign(plane.db, leads=[lead], tenant=tenant, name=name, goal="a check-up", **values)
     await Agents(plane.db, tenant).apply("front-desk", TEMPLATE)
-    (held,) = (await support.claim(plane.db, row)).leads
+
+    def choose(lead: Any, facts: Any, known: Any) -> Choice:
+        return PlaceCall(own, facts.agent_version, datetime.now(UTC) + timedelta(seconds=60), "allowed")
+
+    (held,) = (await support.claim(plane.db, row, choose)).leads
     assert await support.send(plane.db, held.attempt_id, tenant)
     await support.end(plane.db, held.call_id, "not_answered", tenant=tenant)
     return row
@@ -150,3 +157,40 @@ async def test_a_caller_who_opts_out_is_listed_and_no_campaign_can_call_again(pl
         assert (await support.claim(plane.db, row, now=later)).leads == ()
     call = await Calls(plane.db, TENANT).get(lease.call_id)
     assert call is not None and call.opted_out_at is not None
+
+
+async def test_who_calls_the_shared_number_back_reaches_the_tenant_that_called_last(plane: Plane) -> None:
+    await called(plane, own=FROM)
+    row = await called(plane, tenant="globex", name="autumn", own=FROM)
+    lease = await answer(plane, "in-1", to=FROM)
+    assert lease is not None and (lease.tenant_id, lease.agent.name) == ("globex", "front-desk")
+    await OptOutKeeper(plane.db, plane.live).write(
+        HeardOptOut(lease.tenant_id, lease.call_id, lease.callee_number, "key", "9", datetime.now(UTC))
+    )
+    assert await DoNotCall(plane.db, "globex").contains(CALLER)
+    assert (await support.lead_of(plane.db, row, CALLER)).state == "barred"
+    mine = (await plane.http.get("/api/v1/calls", headers=plane.auth)).json()["items"]
+    assert [call["direction"] for call in mine] == ["outbound"]
+    # Another tenant calls meanwhile: the events of the call still find it.
+    await called(plane, name="winter", own=FROM)
+    over = {"uuid": "in-1", "status": "completed", "to": FROM[1:], "from": CALLER[1:], "direction": "inbound"}
+    assert (await send(plane, "/webhooks/vonage/event", over)).status_code == 200
+    call = await Calls(plane.db, "globex").get(lease.call_id)
+    assert call is not None and (call.status, call.outcome) == ("completed", "opted_out")
+
+
+async def test_owning_the_shared_number_is_not_owning_who_was_called_from_it(plane: Plane) -> None:
+    await Numbers(plane.db, TENANT).put(FROM)
+    await called(plane, tenant="globex", own=FROM)
+    lease, stranger = [await answer(plane, f"in-{who}", to=FROM, caller=who) for who in (CALLER, support.number(9))]
+    assert lease is not None and lease.tenant_id == "globex"
+    assert stranger is not None and stranger.tenant_id == TENANT
+
+
+async def test_a_tenant_without_a_default_agent_answers_with_the_one_that_called(plane: Plane) -> None:
+    await Agents(plane.db, "globex").apply("sales-desk", AGENT | {"name": "sales-desk"})
+    call, attempt = await outbound(plane.db, "globex", CALLER, from_number=FROM, agent_name="sales-desk")
+    assert await support.send(plane.db, attempt.id, "globex")
+    await support.end(plane.db, call.id, "not_answered", tenant="globex")
+    lease = await answer(plane, "in-1", to=FROM)
+    assert lease is not None and (lease.tenant_id, lease.agent.name) == ("globex", "sales-desk")

@@ -30,7 +30,7 @@ from serve_app.store.do_not_call import DoNotCall
 from serve_app.store.kill_switches import NUMBER_SWITCHED_OFF, KillSwitches
 from serve_app.store.lead_claims import BEING_CALLED, Choice, CloseLead, Halt, PutOff
 from serve_app.store.lead_upkeep import heal, next_due, promote, settle_ended
-from serve_app.store.leads import Leads, NewLead
+from serve_app.store.leads import Leads, NewLead, insert_leads
 from tests.unit.campaign_support import RULES, START, TENANT, allow, campaign, claim, end, lead_of, number, send
 from tests.unit.store_fixtures import outbound
 
@@ -529,14 +529,71 @@ async def test_a_scheduled_campaign_starts_at_its_time_and_one_without_leads_lef
     await end(db, held.call_id, "completed", talked_s=60.0)
     assert await complete_finished(db, START) == 1
     over = await campaigns.get(running.id)
-    assert over is not None and over.over and over.completed_at == START
+    assert over is not None and (over.status, over.completed_at) == ("completed", START)
+    assert await Leads(db, TENANT).add(running.id, [NewLead(number(1))]) == set()
+    assert await campaigns.get(running.id) == over, "it has this lead already"
     await Leads(db, TENANT).add(running.id, [NewLead(number(2))])
-    again = await campaigns.start(running.id)
-    assert again is not None and again[1] and again[0].completed_at is None, "new leads may come later"
+    again = await campaigns.get(running.id)
+    assert again is not None and (again.status, again.completed_at) == ("running", None)
+    assert again.epoch == over.epoch + 1
     assert await complete_finished(db, START) == 0
     await campaigns.cancel(running.id)
     with pytest.raises(CampaignStateConflict):
         await campaigns.update(running.id, goal="another")
+
+
+@pytest.mark.parametrize("way", ["consent", "switch", "scrub", "reopened", "reported"])
+async def test_a_completed_campaign_runs_again_when_one_of_its_leads_may_be_called(db: Database, way: str) -> None:
+    row = await campaign(db, leads=[number(1)])
+    if way == "reported":
+        (held,) = (await claim(db, row)).leads
+        assert await send(db, held.attempt_id)
+        await end(db, held.call_id, "completed", talked_s=60.0)
+    else:
+        why = {"consent": "no_consent", "switch": "kill_switch_number", "scrub": "not_scrubbed"}.get(way, "no_agent")
+        await claim(db, row, lambda lead, facts, known: CloseLead("barred", why))
+    assert await complete_finished(db, START) == 1
+    if way == "consent":
+        await Consents(db, TENANT).record(number(1), "written", scope="*", source="web form", given_at=later(days=-1))
+    elif way == "switch":
+        await KillSwitches(db, TENANT).on("number", number(1), reason="complaint", by="ann")
+        await KillSwitches(db, TENANT).off("number", number(1), by="ann")
+    elif way == "scrub":
+        assert await Leads(db, TENANT).scrubbed(row.id, later()) == (1, 1)
+    elif way == "reopened":
+        assert await Leads(db, TENANT).reopen(row.id, reason=why) == 1
+    else:
+        asked = {"callback_at": later(days=1), "verdict": settle_lead}
+        assert await Attempts(db, TENANT).report(held.call_id, "callback", **asked)
+    assert (await lead_of(db, row, number(1))).state == ("deferred" if way == "reported" else "ready")
+    again = await Campaigns(db, TENANT).get(row.id)
+    assert again is not None and (again.status, again.completed_at) == ("running", None)
+    assert await complete_finished(db, START) == 0
+
+
+async def test_a_campaign_that_a_person_stopped_stays_as_it_is(db: Database) -> None:
+    paused, over = await campaign(db, leads=[number(1)]), await campaign(db, name="autumn", leads=[number(1)])
+    for row in (paused, over):
+        await claim(db, row, lambda lead, facts, known: CloseLead("barred", "no_consent"))
+    await Campaigns(db, TENANT).pause(paused.id)
+    await Campaigns(db, TENANT).cancel(over.id)
+    await Consents(db, TENANT).record(number(1), "written", scope="*", source="web form", given_at=later(days=-1))
+    found = [await Campaigns(db, TENANT).get(row.id) for row in (paused, over)]
+    assert [row.status for row in found if row is not None] == ["paused", "cancelled"]
+
+
+async def test_a_lead_that_is_added_at_the_moment_of_completion_is_not_left_behind(db: Database) -> None:
+    row = await campaign(db, leads=[number(1)])
+    await claim(db, row, lambda lead, facts, known: CloseLead("barred", "no_consent"))
+    async with db.transaction() as session:
+        await insert_leads(session, TENANT, row.id, [NewLead(number(2))], now=START)
+        completing = asyncio.create_task(complete_finished(db, START))
+        for _ in range(20):  # it finds the campaign without a lead to call, as far as is committed
+            await asyncio.sleep(0.005)
+    await completing
+    assert await complete_finished(db, START) == 0
+    found = await Campaigns(db, TENANT).get(row.id)
+    assert found is not None and found.status == "running"
 
 
 async def test_what_closed_a_lead_and_is_taken_away_opens_it_again(db: Database) -> None:

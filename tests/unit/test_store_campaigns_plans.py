@@ -13,6 +13,7 @@ from serve_app.dialing.settling import settle_lead
 from serve_app.dialing.tenants import intended_work
 from serve_app.store.attempts import Attempts
 from serve_app.store.call_folding import CallFolding, CallState
+from serve_app.store.callers import Callers, tenant_that_called
 from serve_app.store.campaign_upkeep import complete_finished, start_scheduled
 from serve_app.store.campaigns import Campaigns
 from serve_app.store.db import Database
@@ -104,6 +105,9 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         await complete_finished(db, now)
         await DoNotCall(db, TENANT).add(number(3), "by letter")
         await Leads(db, TENANT).of_number(number(3))
+        await Callers(db, TENANT).last_called(number(0), OWN)
+        await Callers(db, TENANT).last_agent(number(0), OWN)
+        assert await tenant_that_called(db, "unknown", OWN, number(0)) == TENANT
         await Campaigns(db, TENANT).attempts(row.id, limit=9)
         await Campaigns(db, TENANT).stats(row.id)
         await LeadLog(db, TENANT).list(first.lead.id, limit=9)

@@ -31,7 +31,7 @@ ATTEMPT_INDEXES = (
     "one_attempt",
     "ix_attempts_unsettled",
     "ix_attempts_given_up",
-    "ix_attempts_tenant_id_to_number_created_at",
+    "ix_attempts_to_number_tenant_id_created_at",
     "ix_attempts_tenant_id_campaign_id_created_at",
     "ix_attempts_tenant_id_from_number_created_at",
 )
@@ -379,9 +379,8 @@ def _attempts() -> None:
     _partial_index("ix_attempts_unsettled", "attempts", ["ended_at"], unsettled)
     given_up = "status = 'ended' AND carrier_call_id IS NULL AND placing_at IS NOT NULL"
     _partial_index("ix_attempts_given_up", "attempts", ["ended_at"], given_up)
-    for column_name in ("to_number", "campaign_id", "from_number"):
-        index = f"ix_attempts_tenant_id_{column_name}_created_at"
-        op.create_index(index, "attempts", ["tenant_id", column_name, "created_at"])
+    for first, second in (("to_number", "tenant_id"), ("tenant_id", "campaign_id"), ("tenant_id", "from_number")):
+        op.create_index(f"ix_attempts_{first}_{second}_created_at", "attempts", [first, second, "created_at"])
 
 
 def _call_events() -> None:
