@@ -41,8 +41,9 @@ class ControlApi:
                 live=self._runtime.live,
                 objects=self._runtime.objects,
                 control=self._runtime.vonage,
-                call_placed=lambda: _wake(dialer),
-                call_ended=lambda: _wake(workers),
+                call_placed=lambda: _tell(dialer.wake),
+                call_ended=lambda: _call_ended(dialer, workers),
+                changed=lambda tenant_id: _tell(dialer.changed, tenant_id),
                 describe_runtime=self._describe,
             )
         )
@@ -68,13 +69,18 @@ class ControlApi:
         }
 
 
-async def _wake(handle: DeploymentHandle[Any]) -> None:
+async def _call_ended(dialer: DeploymentHandle[Any], workers: DeploymentHandle[Any]) -> None:
+    """There may be room for the next call, and something to do about this one."""
+    await asyncio.gather(_tell(dialer.wake), _tell(workers.wake))
+
+
+async def _tell(method: DeploymentHandle[Any], *arguments: str) -> None:
     """Make it sooner. What is to be done stands in SQL: a lost wake-up costs seconds, not a call.
 
     A handle waits for a replica however long that takes; a request or a webhook does not.
     """
     try:
         async with asyncio.timeout(WAKE_TIMEOUT_S):
-            await handle.wake.remote()
+            await method.remote(*arguments)
     except (RayError, RayServeException, TimeoutError):
         return

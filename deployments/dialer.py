@@ -57,9 +57,14 @@ class Dialer:
         self._feed = asyncio.create_task(self._feeder.run())
 
     async def wake(self) -> None:
-        """A call was requested, or a campaign has something to do."""
+        """A call was requested, or one has ended: there may be room for the next."""
         self._core.wake()
-        self._feeder.changed()
+        self._feeder.wake()
+
+    async def changed(self, tenant_id: str) -> None:
+        """A person of this tenant changed something: a campaign, a lead, a list, a number, a switch."""
+        self._core.wake()
+        self._feeder.changed(tenant_id)
 
     def _wake_feeder(self) -> None:
         self._feeder.wake()

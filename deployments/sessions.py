@@ -17,13 +17,14 @@ import structlog
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from deployments.call_beats import CallBeats
 from deployments.config import AppArgs
 from deployments.draining import shutdown_began
 from deployments.handles import ready_handle
 from deployments.link.server import LinkServer, ServerChannel
-from deployments.names import CONTROL_APP, WORKERS
+from deployments.names import CONTROL_APP, DIALER, WORKERS
 from deployments.priority import prefer_calls
 from deployments.runtime import Runtime, open_runtime
 from deployments.slot_offer import SessionTunables, SlotOffer, check_calls_per_replica
@@ -69,7 +70,7 @@ class CallSessions:
         await self._link.start()
         self._lines = LineCache(self._runtime.objects)
         self._speculation = Speculation(settings.call.speculation)
-        self._workers = ready_handle(WORKERS, CONTROL_APP)
+        self._told = [ready_handle(name, CONTROL_APP) for name in (WORKERS, DIALER)]
         self._offer = SlotOffer(self._replica, self._runtime.live, SessionTunables())
         self._offer.lag.start()
         self._last_check = time.monotonic()
@@ -169,14 +170,10 @@ class CallSessions:
     async def _let_go(self, call: CallLease) -> None:
         await self._beats.let_go(call)
         # The slot is free now, so the lease must end at once: the next call may be on its way to this replica.
-        waking = asyncio.create_task(self._wake_workers())
-        self._waking.add(waking)
-        waking.add_done_callback(self._waking.discard)
-
-    async def _wake_workers(self) -> None:
-        # The mix-down job is in SQL; this only makes it sooner.
-        with contextlib.suppress(RayError, RayServeException, TimeoutError):
-            await asyncio.wait_for(self._workers.wake.remote(), timeout=WAKE_TIMEOUT_S)
+        for deployment in self._told:
+            waking = asyncio.create_task(_wake(deployment))
+            self._waking.add(waking)
+            waking.add_done_callback(self._waking.discard)
 
     def _draining(self) -> bool:
         return shutdown_began() or time.monotonic() - self._last_check > DRAINING_AFTER_S
@@ -194,6 +191,12 @@ class CallSessions:
             except Exception:  # the root of the replica's beat: were it to end, the replica and its calls would
                 log.exception("Redis does not take the heartbeat")
             await asyncio.sleep(BEAT_S)
+
+
+async def _wake(deployment: DeploymentHandle[Any]) -> None:
+    """The workers mix the recording, the dialer may place the next call. All is in SQL; this only makes it sooner."""
+    with contextlib.suppress(RayError, RayServeException, TimeoutError):
+        await asyncio.wait_for(deployment.wake.remote(), timeout=WAKE_TIMEOUT_S)
 
 
 def _max_ongoing_requests() -> int:

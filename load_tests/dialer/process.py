@@ -63,7 +63,7 @@ async def dial(pipe: Connection, options: DialerOptions) -> None:
 
     def wake() -> None:
         core.wake()
-        feeder.changed()
+        feeder.changed(settings.tenant)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wake)
     say_ready(pipe)

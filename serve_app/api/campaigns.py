@@ -92,6 +92,7 @@ async def change_campaign(campaign_id: UUID, body: CampaignChange, caller: Calle
         raise _conflict(error) from error
     if changed is None:
         raise not_found("campaign")
+    await deps.changed(caller.tenant_id)
     return campaign_view(changed)
 
 
@@ -148,7 +149,7 @@ async def reopen_leads(campaign_id: UUID, body: Reopen, caller: Caller, deps: De
         row.id, lead_id=None if body.lead_id is None else str(body.lead_id), reason=body.reason
     )
     if reopened:
-        await deps.call_placed()
+        await deps.changed(caller.tenant_id)
     return ReopenedView(reopened=reopened)
 
 
@@ -200,7 +201,7 @@ async def _move(deps: ApiDeps, tenant_id: str, campaign_id: UUID, step: str, *ar
         raise not_found("campaign")
     row, changed = moved
     if changed:
-        await deps.call_placed()
+        await deps.changed(tenant_id)
     return ChangedView(changed=changed, campaign=campaign_view(row))
 
 

@@ -92,7 +92,7 @@ async def record_consent(body: ConsentGiven, caller: Caller, deps: Deps) -> Cons
         expires_at=body.expires_at,
         document=None if body.document is None else dict(body.document),
     )
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(row)
 
 
@@ -103,7 +103,7 @@ async def revoke_consents(body: ConsentTakenBack, caller: Caller, deps: Deps) ->
     Who is never to be called again belongs on the do-not-call list.
     """
     revoked = await Consents(deps.db, caller.tenant_id, clock=deps.clock).revoke(body.number)
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return RevokedView(revoked=revoked)
 
 

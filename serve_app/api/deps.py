@@ -19,7 +19,7 @@ from serve_app.store.objects import ObjectStore
 from serve_app.telephony.base import CallControl
 
 
-async def _nothing() -> None:
+async def _nothing(*_: str) -> None:
     return None
 
 
@@ -27,9 +27,12 @@ async def _nothing() -> None:
 class ApiDeps:
     """Everything injected. The API owns none of it and closes none of it.
 
-    `call_placed` wakes the dialer, `call_ended` the background workers; both only make things sooner, nothing is lost
-    without them. `describe_runtime` is asked at each `/health` and returns JSON-ready facts about the process around
-    the API. `simulated_network` None: derived from the settings (`dialing.network.network_is_simulated`).
+    `call_placed` wakes the dialer, `call_ended` the background workers and the dialer; `changed` tells the dialer that
+    a person of this tenant changed what may be called, so that it asks again what it had halted. All only make things
+    sooner, nothing is lost without them.
+
+    `describe_runtime` is asked at each `/health` and returns JSON-ready facts about the process around the API.
+    `simulated_network` None: derived from the settings (`dialing.network.network_is_simulated`).
     """
 
     settings: Settings
@@ -39,6 +42,7 @@ class ApiDeps:
     control: CallControl
     call_placed: Callable[[], Awaitable[None]] = _nothing
     call_ended: Callable[[], Awaitable[None]] = _nothing
+    changed: Callable[[str], Awaitable[None]] = _nothing
     describe_runtime: Callable[[], dict[str, Any]] = dict
     simulated_network: bool | None = None
     clock: Clock = field(default_factory=SystemClock)

@@ -81,7 +81,7 @@ async def list_number(body: Listing, caller: Caller, deps: Deps) -> DoNotCallVie
     """List a number: from now on no call to it is placed, also none that waits. One that is listed stays as it is."""
     row = await DoNotCall(deps.db, caller.tenant_id).add(body.number, body.text)
     # The dialer ends what waits for this number.
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(row)
 
 

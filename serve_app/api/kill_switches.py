@@ -83,7 +83,7 @@ async def switch_on(body: SwitchOn, caller: Caller, deps: Deps) -> SwitchView:
         await campaign_of(deps, caller.tenant_id, body.campaign_id)
     switches = KillSwitches(deps.db, caller.tenant_id, clock=deps.clock)
     row = await switches.on(body.scope, body.key, reason=body.reason, by=f"key {caller.key_id}")
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(row)
 
 
@@ -94,7 +94,7 @@ async def lift_switch(body: Switch, caller: Caller, deps: Deps) -> SwitchView:
     row = await switches.off(body.scope, body.key, by=f"key {caller.key_id}")
     if row is None:
         raise ProblemError(404, "not_on", "no such switch is on", remedy="see GET /api/v1/kill-switches")
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(row)
 
 

@@ -114,7 +114,7 @@ async def add_lead(campaign_id: UUID, body: LeadSpec, caller: Caller, deps: Deps
         raise ProblemError(
             409, "lead_exists", f"number: {message}", remedy=remedy, lead_id=rows[0].id if rows else None
         )
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(rows[0])
 
 
@@ -143,7 +143,7 @@ async def add_leads(campaign_id: UUID, body: LeadBatch, caller: Caller, deps: De
     leads = Leads(deps.db, caller.tenant_id, clock=deps.clock)
     taken = await leads.add(campaign.id, [lead.new_lead() for lead in good.values()]) if good else set()
     refused += [_refusal(at[number], "number", "lead_exists") for number in good if number not in taken]
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return BatchView(accepted=len(taken), refused=sorted(refused, key=lambda refusal: refusal.index))
 
 
@@ -197,7 +197,7 @@ async def record_scrub(campaign_id: UUID, body: Scrub, caller: Caller, deps: Dep
         raise field_problem("at", *_REFUSALS["in_future"])
     leads, reopened = await Leads(deps.db, caller.tenant_id, clock=deps.clock).scrubbed(campaign.id, body.at)
     if reopened:
-        await deps.call_placed()
+        await deps.changed(caller.tenant_id)
     return ScrubbedView(leads=leads, reopened=reopened)
 
 

@@ -87,7 +87,7 @@ async def put_number(number: Number, body: NumberSpec, caller: Caller, deps: Dep
         row = await _numbers(deps, caller.tenant_id).put(number, agent_name=body.agent, **settings)
     except NumberTaken as error:
         raise _taken() from error
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _view(row)
 
 
@@ -113,7 +113,7 @@ async def activate_number(number: Number, caller: Caller, deps: Deps) -> NumberV
         row = await _numbers(deps, caller.tenant_id).set_state(number, "active", reason=RESTED)
     except NumberTaken as error:
         raise _taken() from error
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return _found(row)
 
 

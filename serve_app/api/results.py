@@ -62,5 +62,5 @@ async def report_result(call_id: str, body: CallResultTold, caller: Caller, deps
     except ReportRefusedError as error:
         raise field_problem(error.field, error.message, error.remedy) from error
     await attempts.report(call_id, report.result, callback_at=report.callback_at, verdict=settle_lead)
-    await deps.call_placed()
+    await deps.changed(caller.tenant_id)
     return CallResultView(result=report.result, callback_at=report.callback_at)

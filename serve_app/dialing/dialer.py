@@ -9,6 +9,7 @@ a webhook that carries the attempt's signed link, or the reconciler, finds out.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,7 @@ from serve_app.conversation.lease import Outcome
 from serve_app.dialing.call_limits import CallLimits, explained, tenant_scope
 from serve_app.dialing.dispositions import DEAD_NUMBER
 from serve_app.dialing.endings import end_without_media
+from serve_app.dialing.fairness import TenantTurns
 from serve_app.dialing.links import AttemptLinks, AttemptRef
 from serve_app.dialing.openings import AgentVersion, Openings, Prepare
 from serve_app.dialing.pacing import LONGEST_PACE_S, Backpressure, most_waiting
@@ -122,6 +124,7 @@ class Dialer:
         self._most_in_flight = most_waiting(network.calls_per_second)
         self._slots = SlotQueue(live, clock, owner, self.wake)
         self._openings = Openings(prepare, clock)
+        self._turns = TenantTurns()
         self._fence_s = 0.0
         """What the last fences took at most, forgotten slowly."""
         self._in_flight = 0
@@ -183,14 +186,16 @@ class Dialer:
             return claims, IDLE_S
         now, leased_at = self._clock.now(), self._clock.monotonic()
         wait_s = IDLE_S
-        for work in await intended_work(self._db, now):
+        found = await intended_work(self._db, now)
+        due = {work.tenant_id: work.due for work in found if not self._slots.is_awaited(tenant_scope(work.tenant_id))}
+        shares = self._turns.share(due, most - self._in_flight)
+        for work in found:
             try:
                 if work.barred:
                     await self._end_barred(work.tenant_id)
-                room = most - self._in_flight - len(claims)
-                if work.due and room > 0 and not self._slots.is_awaited(tenant_scope(work.tenant_id)):
+                if share := shares[work.tenant_id]:
                     repository = Attempts(self._db, work.tenant_id, clock=self._clock)
-                    claimed = await repository.claim_intended(self._owner, limit=room, lease_s=self._lease_s, now=now)
+                    claimed = await repository.claim_intended(self._owner, limit=share, lease_s=self._lease_s, now=now)
                     claims += [Claim(attempt, leased_at) for attempt in claimed]
             except UnavailableError:
                 raise
@@ -265,11 +270,12 @@ class Dialer:
     async def _dial(self, claim: Claim) -> str:
         """One claimed attempt. Returns what became of it, one of a small set of words."""
         attempt = claim.attempt
+        # First, so that one that cannot be decided on comes to its end.
+        if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
+            return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         decision = await self._decide(attempt)
         if not isinstance(decision, Allow):
             return await self._decline(attempt, "not_allowed", _explained(decision))
-        if self._clock.now() > attempt.give_up_at + timedelta(seconds=LATE_S):
-            return await self._decline(attempt, "no_capacity", "its deadline passed before a dialer took it")
         agent = AgentVersion(attempt.tenant_id, attempt.agent_name, attempt.agent_version)
         self._openings.ask(agent)
         full = await self._reserve(claim)
@@ -313,7 +319,9 @@ class Dialer:
             # The commit took long, and the slot is over: the next one, while the fence is fresh.
             asked_at = self._clock.monotonic()
             left_s = fenced_at + FENCED_S - asked_at
-            pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second, longest_s=left_s)
+            pace_s = math.inf
+            if left_s > 0:
+                pace_s = await self._live.throttle(self._pace_key, self._network.calls_per_second, longest_s=left_s)
             if pace_s > left_s:
                 log.warning("slot_missed", late_s=round(asked_at - send_at, 3))
                 await self._keep_place(attempt)

@@ -9,7 +9,7 @@ What a flow does not use goes to the others.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -119,6 +119,29 @@ class FairShare:
         self._tenants.forget(flow.tenant_id for flow in flows)
         for level in self._campaigns.values():
             level.forget(flow.campaign_id for flow in flows)
+
+
+class TenantTurns:
+    """Whose attempts are claimed: tenants in turn, one call each, from the one after who was served last.
+
+    Among attempts that exist the campaigns' are as many as `FairShare` allotted; single calls nobody allotted, and a
+    tenant that asks for many must not keep the others waiting.
+    """
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def share(self, due: Mapping[str, int], room: int) -> Counter[str]:
+        """How many of its `due` calls each tenant may place now, at most `room` together."""
+        able = sorted(tenant for tenant, calls in due.items() if calls > 0)
+        turn = deque([tenant for tenant in able if tenant > self._last] + [t for t in able if t <= self._last])
+        shares: Counter[str] = Counter()
+        while turn and shares.total() < room:
+            self._last = turn.popleft()
+            shares[self._last] += 1
+            if shares[self._last] < due[self._last]:
+                turn.append(self._last)
+        return shares
 
 
 def _has_room(flow: Flow, allotted: int, of_tenant: int) -> bool:

@@ -37,8 +37,8 @@ from serve_app.store.live import LiveState
 from serve_app.store.reports import TURNS, Reports
 
 UPKEEP_S = 5.0
-# A session that becomes free in another process tells nobody here: a channel of Redis for it would be one more command
-# for each call and one more connection to watch, to save this question, which is asked only at capacity.
+# Whoever ends a call tells it, but nobody tells that more sessions were started, or that the lease of a lost call is
+# over: a channel of Redis for that would be one more connection to watch, to save a question asked only at capacity.
 SESSION_POLL_S = 1.0
 # Every call that is placed or ends wakes the feeder, and each look reads all running campaigns: what happens within
 # this time is one look. It is small beside the seconds for which the calls that wait last.
@@ -110,9 +110,12 @@ class Feeder:
         """A call was placed or has ended. Safe at any time, any often."""
         self._woken.set()
 
-    def changed(self) -> None:
-        """A person did something: started a campaign, lifted a switch, added leads. What was halted is asked again."""
-        self._halts.ask_again()
+    def changed(self, tenant_id: str) -> None:
+        """A person of this tenant did something: started a campaign, lifted a switch, added leads.
+
+        What was halted of this tenant is asked again. Safe at any time, any often.
+        """
+        self._halts.ask_again(tenant_id)
         self._woken.set()
 
     async def run(self) -> None:
@@ -172,12 +175,18 @@ class Feeder:
     async def _feed(self, now: datetime) -> float:
         """Claim what there is room for. Seconds after which to try again, if nothing happens before."""
         live = await under_way(self._db)
-        aside = live.held_back(self._conditions.plans, simulated_network=self._conditions.simulated_network)
+        plans, simulated = self._conditions.plans, self._conditions.simulated_network
+        # Half of the places is left to campaigns, however many single calls there are.
+        most_single = self._most_waiting // 2
+        aside = live.aside(plans, simulated_network=simulated, most_single=most_single)
         waiting, under_way_now = live.waiting - aside, live.outbound + live.inbound - aside
         if waiting > self._most_waiting // 2:
             return UPKEEP_S  # a claim of many costs little more than one of a single lead
-        running = await running_campaigns(self._db)
-        flows = [flow for flow in flows_of(running, live, self._conditions.plans) if not self._halts.covers(flow)]
+        crowded = live.crowded(most_single)
+        able = [
+            flow for flow in flows_of(await running_campaigns(self._db), live, plans) if flow.tenant_id not in crowded
+        ]
+        flows = [flow for flow in able if not self._halts.covers(flow)]
         if not flows:
             return UPKEEP_S
         sessions, reserved = await self._live.capacity()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, case, or_, select
+from sqlalchemy import and_, case, func, or_, select
 
 from serve_app.store.attempts import NEVER_ASKED
 from serve_app.store.campaign_models import Campaign, Lead, OwnNumber
@@ -30,7 +30,11 @@ class KnownLead:
 class Callers(TenantScope):
     async def lead(self, lead_id: str) -> KnownLead | None:
         """The lead for whose sake a call is. None: it was erased."""
-        query = self._leads().where(Lead.tenant_id == self.tenant_id, Lead.id == lead_id)
+        query = (
+            select(Lead, Campaign)
+            .join(Campaign, and_(Campaign.tenant_id == Lead.tenant_id, Campaign.id == Lead.campaign_id))
+            .where(Lead.tenant_id == self.tenant_id, Lead.id == lead_id)
+        )
         async with self.db.session() as session:
             found = (await session.execute(query)).first()
             return None if found is None else _known(*found)
@@ -41,13 +45,16 @@ class Callers(TenantScope):
         Only calls that were asked of the network count.
         """
         query = (
-            self._leads()
-            .join(Attempt, and_(Attempt.tenant_id == Lead.tenant_id, Attempt.lead_id == Lead.id))
+            # Outer joins, for their order: SQLite would rather begin with all leads of the tenant.
+            select(Lead, Campaign)
+            .select_from(Attempt)
+            .outerjoin(Lead, and_(Lead.tenant_id == Attempt.tenant_id, Lead.id == Attempt.lead_id))
+            .outerjoin(Campaign, and_(Campaign.tenant_id == Lead.tenant_id, Campaign.id == Lead.campaign_id))
             .where(
                 Attempt.tenant_id == self.tenant_id,
                 Attempt.to_number == caller,
                 Attempt.placing_at.is_not(None),
-                Lead.state != "deleted",
+                func.coalesce(Lead.state, "deleted") != "deleted",
             )
             .order_by(case((Attempt.from_number == dialled, 0), else_=1), Attempt.created_at.desc())
             .limit(1)
@@ -60,18 +67,14 @@ class Callers(TenantScope):
         """The name of the agent that called this number last, from the number that was dialled if any did."""
         query = (
             select(Call.agent_name)
-            .join(Attempt, and_(Attempt.tenant_id == Call.tenant_id, Attempt.call_id == Call.id))
+            .select_from(Attempt)
+            .outerjoin(Call, and_(Call.tenant_id == Attempt.tenant_id, Call.id == Attempt.call_id))
             .where(Attempt.tenant_id == self.tenant_id, Attempt.to_number == caller, Attempt.placing_at.is_not(None))
             .order_by(case((Attempt.from_number == dialled, 0), else_=1), Attempt.created_at.desc())
             .limit(1)
         )
         async with self.db.session() as session:
             return await session.scalar(query)
-
-    def _leads(self) -> Select[Lead, Campaign]:
-        return select(Lead, Campaign).join(
-            Campaign, and_(Campaign.tenant_id == Lead.tenant_id, Campaign.id == Lead.campaign_id)
-        )
 
 
 def _known(lead: Lead, campaign: Campaign) -> KnownLead:

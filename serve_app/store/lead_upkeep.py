@@ -26,6 +26,8 @@ from serve_app.store.settlement import Verdict, settle
 LOOK_AGAIN = timedelta(minutes=5)
 LEAST_SHARE = 10
 """Leads that each campaign gets promoted in one step, however many campaigns there are."""
+MOST_CAMPAIGNS = 200
+"""Whose leads are promoted in one step: it is one transaction, with a question for each of them."""
 
 
 async def promote(db: Database, now: datetime, *, limit: int) -> int:
@@ -33,11 +35,12 @@ async def promote(db: Database, now: datetime, *, limit: int) -> int:
 
     First promised callbacks (and calls that could not be placed), of all campaigns, at most `limit`. Then of each
     campaign its longest due ones, an equal share of `limit` but at least `LEAST_SHARE`: whoever has a million leads due
-    at nine does not hold up anybody else's.
+    at nine does not hold up anybody else's. Of more than `MOST_CAMPAIGNS` it draws some, for the same reason: those
+    with the most leads would be the longest due for hours.
     """
     async with db.transaction() as session:
         ids = list(await session.scalars(_EXPECTED, {"now": now, "most": limit}))
-        due = (await session.execute(_DUE_CAMPAIGNS, {"now": now})).all()
+        due = (await session.execute(_DUE_CAMPAIGNS, {"now": now, "most": MOST_CAMPAIGNS})).all()
         share = max(LEAST_SHARE, limit // max(1, len(due)))
         for tenant_id, campaign_id in due:
             of_it = {"tenant_id": tenant_id, "campaign_id": campaign_id, "now": now, "most": share}
@@ -151,7 +154,8 @@ _NEXT_DUE = select(func.min(_FIRST_DUE)).where(Campaign.status == "running")
 _DUE_CAMPAIGNS = (
     select(Campaign.tenant_id, Campaign.id)
     .where(Campaign.status == "running", _FIRST_DUE <= _NOW)
-    .order_by(Campaign.tenant_id, Campaign.id)
+    .order_by(func.random())
+    .limit(_MOST)
 )
 _EXPECTED = (
     select(Lead.id)

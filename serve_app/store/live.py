@@ -283,7 +283,7 @@ class LiveState(Slots):
     ) -> tuple[float, float]:
         """The slot and the present, both in seconds on Redis' clock."""
         interval_us = math.ceil(RATE_MARGIN * 1_000_000 / per_second)
-        longest_us = -1 if longest_s is None else round(longest_s * 1_000_000)
+        longest_us = -1 if longest_s is None else max(0, round(longest_s * 1_000_000))
         with self.reachable():
             slot_us, now_us = await self._gcra(keys=[f"parley:rate:{key}"], args=[interval_us, longest_us])
         return int(slot_us) / 1e6, int(now_us) / 1e6

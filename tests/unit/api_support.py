@@ -186,6 +186,9 @@ async def make_plane(
     async def call_ended() -> None:
         woken.append("workers")
 
+    async def changed(tenant_id: str) -> None:
+        woken.append(f"dialer: {tenant_id}")
+
     deps = ApiDeps(
         settings=settings,
         db=db,
@@ -194,6 +197,7 @@ async def make_plane(
         control=client,
         call_placed=call_placed,
         call_ended=call_ended,
+        changed=changed,
         describe_runtime=lambda: {"haproxy": False},
         clock=clock or SystemClock(),
     )

@@ -69,7 +69,9 @@ async def test_a_campaign_is_written_down_read_listed_and_changed(plane: Plane) 
     assert ([item["id"] for item in page["items"]], page["next_cursor"]) == ([created["id"]], None)
     path = f"{CAMPAIGNS}/{created['id']}"
     changes = {"daily_calls": None, "retry_policy": {"most_attempts": 3}}
+    assert plane.woken == [], "a draft is nothing to call"
     changed = (await plane.http.patch(path, json=changes, headers=plane.auth)).json()
+    assert plane.woken == [f"dialer: {plane.settings.tenant}"], "there may be room for more calls now"
     assert (changed["daily_calls"], changed["goal"]) == (None, "an appointment")
     assert (changed["retry_policy"]["most_attempts"], changed["retry_policy"]["version"]) == (3, 2)
     taken = await plane.http.patch(path, json={"name": "summer"}, headers=plane.auth)
@@ -129,7 +131,7 @@ async def test_starting_pausing_resuming_and_stopping_each_change_it_once(plane:
         assert {k: first["campaign"][k] for k in ("started_at", "completed_at")} == {
             k: second["campaign"][k] for k in ("started_at", "completed_at")
         }
-    assert plane.woken.count("dialer") == 4, "each change, and nothing else, wakes the dialer"
+    assert plane.woken == 4 * [f"dialer: {plane.settings.tenant}"], "each change, and nothing else, wakes the dialer"
     for step in ("start", "pause", "resume"):
         refused = check_problem(await post(plane, created, step), 409, "campaign_state")
         assert refused["status_of_campaign"] == "cancelled" and refused["remedy"]

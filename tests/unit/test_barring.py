@@ -92,4 +92,4 @@ async def test_taking_a_consent_back_wakes_the_dialer(plane: Plane) -> None:
     plane.woken.clear()
     answer = await plane.http.post("/api/v1/consents/revoke", json={"number": TO}, headers=plane.auth)
     assert answer.json() == {"revoked": 1}
-    assert plane.woken == ["dialer"]
+    assert plane.woken == [f"dialer: {plane.settings.tenant}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -168,11 +169,21 @@ async def test_an_answer_makes_room_for_the_next_call_that_rings(bench: Bench) -
 def test_calls_that_their_tenant_holds_back_wait_for_nobody_else(
     plan: str | None, most: int | None, waiting: int, placed: int, simulated: bool, back: int
 ) -> None:
-    calls = TenantCalls(plan, most, waiting, placed)
-    free = TenantCalls("large", None, 3, 1)
-    live = UnderWay({}, {}, [calls, free], inbound=0, unanswered=0)  # type: ignore[arg-type]
+    calls = TenantCalls(plan=plan, most=most, waiting=waiting, placed=placed)
+    free = TenantCalls(plan="large", waiting=3, placed=1)
+    live = UnderWay(Counter(), Counter(), {"acme": calls, "other": free}, inbound=0, unanswered=0)
     assert live.waiting == waiting + 3
-    assert live.held_back(PLANS, simulated_network=simulated) == back
+
+    def aside(**single: int) -> int:
+        calls.waiting_single = single.get("mine", 0)
+        return live.aside(PLANS, simulated_network=simulated, most_single=2)
+
+    assert aside() == back
+    calls.held_in_campaigns = back + 1
+    assert aside() == back + 1, "not the one and the other"
+    calls.held_in_campaigns = 0
+    assert aside(mine=waiting) == max(back, waiting - 2), "of single calls no more than two count"
+    assert live.crowded(waiting - 1) == {"acme"} and live.crowded(waiting) == set()
 
 
 async def test_what_is_under_way_tells_ringing_from_answered(bench: Bench) -> None:
@@ -194,7 +205,7 @@ async def test_what_is_under_way_tells_ringing_from_answered(bench: Bench) -> No
     )
     live = await under_way(bench.db)
     assert (live.outbound, live.waiting, live.unanswered, live.inbound) == (4, 2, 3, 1)
-    assert sorted(live.tenants, key=lambda calls: calls.placed) == [
-        TenantCalls(None, None, 1, 0),
-        TenantCalls("small", 3, 1, 2),
-    ]
+    assert live.tenants == {
+        "other": TenantCalls(waiting=1, waiting_single=1),
+        "default": TenantCalls(plan="small", most=3, waiting=1, placed=2, waiting_single=1),
+    }

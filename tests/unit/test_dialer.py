@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -370,6 +371,19 @@ async def test_every_tenants_calls_are_placed(bench: Bench) -> None:
         await bench.until(placed)
     assert len(bench.vonage.posts) == 2
     assert any("tenant=other" in post["event_url"][0] for post in bench.vonage.posts)
+
+
+async def test_a_tenant_that_asks_for_many_calls_keeps_no_other_from_its_turn(bench: Bench) -> None:
+    bench.configure(vonage={"calls_per_second": 2})
+    for n in range(9):
+        await bench.call(f"+1202555{1000 + n}", tenant="a-great-one")
+    for n in range(2):
+        await bench.call(f"+1202555{2000 + n}")
+    client = VonageClient(bench.settings.telephony.vonage)
+    dialer = Dialer(bench.db, bench.live, client, bench.settings, bench.clock, "d")
+    claims, _ = await dialer._claim()
+    assert Counter(claim.attempt.tenant_id for claim in claims) == {"a-great-one": 3, "default": 2}
+    await client.aclose()
 
 
 async def test_the_rules_are_asked_again_before_the_request(bench: Bench) -> None:

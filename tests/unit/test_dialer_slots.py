@@ -127,6 +127,21 @@ async def test_where_the_next_slot_is_far_off_it_goes_back(desk: Desk, monkeypat
     assert (left, len(desk.vonage.posts)) == ([], 1)
 
 
+async def test_no_slot_is_taken_for_a_fence_that_is_too_old(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    async def slow(*_: object, longest_s: float, **__: object) -> float:
+        asked.append(longest_s)
+        desk.clock.passed_s += FENCED_S if len(asked) == 2 else 0.0  # Redis is slow, too
+        return 0.0
+
+    monkeypatch.setattr(LiveState, "throttle", slow)
+    desk.fence_s = [AFTER_SLOT_S + 2 * MOST_LATE_S]
+    async with desk.dialer() as dialer:
+        assert await desk.dial(dialer) == "waiting"
+    assert (len(asked), (await desk.attempt()).status, desk.vonage.posts) == (2, "intended", [])
+
+
 async def test_an_opening_is_waited_for_before_the_slot_is_taken(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = asyncio.Event()
     seen: list[bool] = []

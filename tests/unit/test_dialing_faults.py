@@ -16,11 +16,12 @@ from serve_app.dialing.feeder import Feeder
 from serve_app.dialing.guarded_choice import ASIDE, UNDECIDED
 from serve_app.dialing.halts import FAULTY
 from serve_app.dialing.rules import Decision
+from serve_app.dialing.single_calls import SingleCalls
 from serve_app.store.attempts import Attempts
 from serve_app.store.lead_claims import Claimed, LeadClaims
 from serve_app.store.settlement import EndedAttempt, LeadStep
 from tests.unit.api_support import TO
-from tests.unit.campaign_support import end, number
+from tests.unit.campaign_support import TENANT, end, number
 from tests.unit.test_dialer import Bench
 from tests.unit.test_feeder import Floor, numbers
 
@@ -90,7 +91,8 @@ async def test_a_campaign_that_nobody_can_make_sense_of_holds_up_no_other(
     feeder = floor.feeder()
     for _ in range(4):
         await feeder.step()
-    assert claims == 1, "it is halted"
+        feeder.changed(TENANT)
+    assert claims == 1, "it is halted, and nothing that people do here mends it"
     assert [len(await floor.attempts(row)) for row in (bad, good)] == [0, 5]
     floor.move(seconds=FAULTY.total_seconds())
     await feeder.step()
@@ -169,6 +171,18 @@ async def test_a_tenant_whose_attempts_cannot_be_claimed_or_ended_holds_up_no_ot
     _, attempt = await bench.call()
     async with bench.dialing():
         await bench.until_status(attempt.id, "placed")
+
+
+async def test_a_call_that_cannot_be_decided_on_comes_to_its_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: Any, **__: Any) -> Decision:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(SingleCalls, "decide", fail)
+    call, attempt = await bench.call(wait_s=-dialer_module.LATE_S - 1)
+    async with bench.dialing():
+        await bench.until_status(attempt.id, "ended")
+    row = await bench.calls.get(call.id)
+    assert row is not None and row.outcome == "no_capacity"
 
 
 def test_the_crash_points_find_a_fault_that_is_only_logged(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.dialing.fairness import FairShare, Flow
+from serve_app.dialing.fairness import FairShare, Flow, TenantTurns
 
 DIALS = 10_000
 
@@ -30,6 +30,17 @@ def assert_fair(had: Counter[str] | dict[str, float], weights: dict[str, int]) -
     errors = [abs(had[name] / total - weights[name] / weight) / (weights[name] / weight) for name in weights]
     assert max(errors) <= 0.02, had
     assert jain([had[name] / weights[name] for name in weights]) >= 0.99
+
+
+def test_tenants_are_served_in_turn_and_what_one_leaves_goes_to_the_others() -> None:
+    turns = TenantTurns()
+    assert turns.share({"a": 9, "b": 1, "c": 9, "d": 0}, 6) == {"a": 3, "b": 1, "c": 2}
+    served: list[str] = []
+    for _ in range(4):
+        served += turns.share({"a": 9, "b": 9, "c": 9}, 1)
+    assert served == ["b", "c", "a", "b"], "the one after who was served last"
+    assert turns.share({"a": 2}, 9) == {"a": 2}
+    assert turns.share({"a": 2}, 0) == turns.share({}, 3) == {}
 
 
 def test_the_rate_is_shared_by_weight() -> None:

@@ -103,6 +103,16 @@ class Floor:
             assert started is not None
         return row
 
+    async def single_call(self, to_number: str, *, tenant: str) -> None:
+        await Calls(self.db, tenant).create_outbound(
+            to_number=to_number,
+            from_number=FROM,
+            agent_name="front-desk",
+            agent_version=1,
+            metadata={},
+            give_up_at=START + timedelta(seconds=30),
+        )
+
     async def attempts(self, row: CampaignRow, *, live: bool = False) -> list[AttemptRow]:
         return (await Campaigns(self.db, row.tenant_id).attempts(row.id, limit=1000, live=live))[0]
 
@@ -179,7 +189,7 @@ async def test_an_account_that_is_refused_halts_all_feeding_for_a_while(
     feeder = floor.feeder()
     floor.pressure.account_refused("HTTP 402", floor.clock.monotonic())
     await feeder.step()
-    feeder.changed()  # whatever a person changes here, the account is the network's
+    feeder.changed(TENANT)  # whatever a person changes here, the account is the network's
     await feeder.step()
     assert [await floor.attempts(row) for row in rows] == [[], []]
     assert "dialing_halted" in capsys.readouterr().out
@@ -209,17 +219,31 @@ async def test_single_calls_that_their_tenant_holds_back_hold_up_no_campaign(flo
     row = await floor.campaign("spring", numbers(30))
     await Tenants(floor.db, "other").put("Other", "all", max_concurrent=1)
     for to_number in numbers(12, 100):
-        await Calls(floor.db, "other").create_outbound(
-            to_number=to_number,
-            from_number=FROM,
-            agent_name="front-desk",
-            agent_version=1,
-            metadata={},
-            give_up_at=START + timedelta(seconds=30),
-        )
+        await floor.single_call(to_number, tenant="other")
     await floor.sessions(8)
     await floor.feeder().step()
     assert len(await floor.attempts(row)) == 7, "one of the others may have a session"
+
+
+async def test_calls_that_their_campaign_holds_back_hold_up_no_other_tenant(floor: Floor) -> None:
+    row = await floor.campaign("spring", numbers(30))
+    other = await floor.campaign("spring", numbers(5, 100), tenant="other")
+    await Campaigns(floor.db, "other").pause(other.id)
+    feeder = floor.feeder()
+    await feeder.step()
+    assert len(await floor.attempts(row)) == 10
+    await Campaigns(floor.db, TENANT).update(row.id, max_concurrent=1)
+    await Campaigns(floor.db, "other").resume(other.id)
+    await feeder.step()
+    assert [len(await floor.attempts(row)) for row in (row, other)] == [10, 5]
+
+
+async def test_single_calls_without_end_leave_half_of_the_rate_to_campaigns_of_others(floor: Floor) -> None:
+    mine, theirs = [await floor.campaign("spring", numbers(30), tenant=tenant) for tenant in (TENANT, "other")]
+    for to_number in numbers(30, 100):
+        await floor.single_call(to_number, tenant="other")
+    await floor.feeder().step()
+    assert [len(await floor.attempts(row)) for row in (mine, theirs)] == [5, 0]
 
 
 async def test_sessions_are_shared_by_the_weights_of_tenants_and_campaigns(floor: Floor) -> None:
@@ -342,7 +366,10 @@ async def test_what_a_person_changes_is_seen_at_once(floor: Floor) -> None:
     await switches.off("tenant", TENANT, by="test")
     await feeder.step()
     assert await floor.attempts(row) == []
-    feeder.changed()
+    feeder.changed("other")
+    await feeder.step()
+    assert await floor.attempts(row) == [], "it was nothing of this tenant"
+    feeder.changed(TENANT)
     await feeder.step()
     assert len(await floor.attempts(row)) == 5
 
@@ -417,6 +444,20 @@ async def test_a_long_list_that_is_due_holds_up_nobody_s_callback(
     while await feeder.step() == 0:
         pass
     assert [(await floor.states(row))["deferred"] for row in (paused, long, short)] == [60, 0, 0]
+
+
+async def test_leads_of_many_campaigns_become_ready_in_bounded_steps(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.store.lead_upkeep.MOST_CAMPAIGNS", 2)
+    rows = [await floor.campaign("spring", numbers(12), tenant=tenant) for tenant in ("one", "two", "three")]
+    async with floor.db.transaction() as session:
+        await session.execute(update(Lead).values(state="deferred", next_at=START))
+    now = floor.move(seconds=1)
+    assert await promote(floor.db, now, limit=20) == 20, "ten of each of two campaigns"
+    while await promote(floor.db, now, limit=20):
+        pass
+    assert [await floor.states(row) for row in rows] == 3 * [{"ready": 12}]
 
 
 async def test_a_callback_that_could_not_be_placed_is_still_promised(floor: Floor) -> None:

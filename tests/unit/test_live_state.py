@@ -215,8 +215,8 @@ async def test_many_commands_may_be_under_way_at_once(live: LiveState) -> None:
 
 async def test_a_wait_that_is_too_long_reserves_nothing(live: LiveState) -> None:
     assert await live.throttle("k", 1) == 0
-    for _ in range(3):
-        assert 0.9 < await live.throttle("k", 1, longest_s=0.5) <= 1.1
+    for longest_s in (0.5, 0, -0.5):
+        assert 0.9 < await live.throttle("k", 1, longest_s=longest_s) <= 1.1
     assert 0.9 < await live.throttle("k", 1, longest_s=2) <= 1.1, "nobody was to take this slot"
 
 

@@ -45,7 +45,7 @@ async def test_a_number_is_stated_called_from_rested_and_retired(plane: Plane) -
         made.json().items()
         >= (SALES | {"number": NUMBER, "state": "active", "warmup_from": "2026-01-05T05:00:00Z"}).items()
     )
-    assert plane.woken == ["dialer"]
+    assert plane.woken == [f"dialer: {plane.settings.tenant}"]
     assert await may_call()
     row = await numbers.get(NUMBER)
     assert row is not None and (row.agent_name, row.daily_cap) == ("riverside-dental", 40)

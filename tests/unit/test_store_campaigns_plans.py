@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import event
 
+from serve_app.dialing.flows import running_campaigns, under_way
 from serve_app.dialing.settling import settle_lead
 from serve_app.dialing.tenants import intended_work
 from serve_app.store.attempts import Attempts
@@ -110,6 +111,11 @@ async def test_nothing_that_dialing_does_often_reads_all_leads_or_calls(sqlite_d
         assert await tenant_that_called(db, "unknown", OWN, number(0)) == TENANT
         await Campaigns(db, TENANT).attempts(row.id, limit=9)
         await Campaigns(db, TENANT).stats(row.id)
+        await under_way(db)
+        await running_campaigns(db)
+        assert await Callers(db, TENANT).last_called(number(0), OWN) is not None
+        assert await Callers(db, TENANT).last_agent(number(0), OWN) is not None
+        assert await tenant_that_called(db, "unknown", number(0), OWN) == TENANT
         await LeadLog(db, TENANT).list(first.lead.id, limit=9)
     assert len(seen) > 60
     assert await scans(db, seen) == []
