@@ -41,7 +41,10 @@ def markup(text: str) -> Iterator[Replacement]:
         start, end = match.span()
         line = text.rfind("\n", 0, start) + 1
         begun = next((mark.end() for mark in lines if line <= mark.start() <= start), line)
-        if start >= begun and (said := _said(text, match, begun)) is not None:
+        if start < begun < end:
+            # What is left of it after a bullet that took its first spaces.
+            yield begun, end, ""
+        elif start >= begun and (said := _said(text, match, begun)) is not None:
             yield start, end, said
 
 

@@ -23,7 +23,7 @@ _URL = re.compile(
     r"(?P<path>/[^\s<>()\[\]\"'*|?#]*[A-Za-z0-9])?/?(?P<rest>[?#][^\s<>()\[\]\"'*|]*[A-Za-z0-9=])?>?"
 )
 _EMAIL = re.compile(
-    r"<?(?:mailto:)?(?P<address>[A-Za-z0-9][\w.+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,})(?![^\W_])>?"
+    r"<?(?:mailto:)?(?P<address>[A-Za-z0-9](?:[^\W¼-¾⅐-↋]|[.+-])*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,})(?![^\W_])>?"
 )
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+ ?\d|\(\d|\d)(?:[ \u00a0().-]{0,2}\d){6,14}(?![\w])(?![.,/-]\d)")
 _LOCAL_PHONE = re.compile(r"\d{3}[-.]\d{4}")

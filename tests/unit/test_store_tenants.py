@@ -117,6 +117,7 @@ ATTACKS: dict[type[TenantScope], dict[str, Attack]] = {
     Callers: {
         "lead": lambda r, v: r.lead(v.lead),
         "last_called": lambda r, v: r.last_called(LEAD, OWN_NUMBER),
+        "last_agent": lambda r, v: r.last_agent(LEAD, OWN_NUMBER),
     },
     Attempts: {
         "get": lambda r, v: r.get(v.live_attempt),
