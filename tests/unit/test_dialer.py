@@ -295,7 +295,7 @@ async def test_at_capacity_the_dialer_asks_seldom_and_says_how_many_wait(bench: 
 
 async def test_never_more_calls_than_slots(bench: Bench) -> None:
     await bench.live.beat("replica-1", 3, ttl_s=600)
-    made = [await bench.call(f"+1202555{1000 + n}", wait_s=4) for n in range(8)]
+    made = [await bench.call(f"+1202555{1000 + n}", wait_s=7) for n in range(8)]
     async with bench.dialing(2):
         for _, attempt in made:
             await bench.until_status(attempt.id, "placed", "ended")
