@@ -251,7 +251,9 @@ class _Watch:
         """Until the last call has ended and its lead is settled, for a bounded time."""
         until = time.monotonic() + QUIET_S
         while time.monotonic() < until:
-            if all(lead.state != "leased" for lead in await self._look(db, tenant, campaign_id)):
+            # Who opts out is barred at once, while the call still says goodbye.
+            settled = all(lead.state != "leased" for lead in await self._look(db, tenant, campaign_id))
+            if settled and not (await Campaigns(db, tenant).stats(campaign_id)).live:
                 return
             await asyncio.sleep(POLL_S)
 
