@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import ColumnElement, and_, case, exists, func, not_
 from sqlalchemy.orm import aliased
 
@@ -17,6 +19,7 @@ ON_REGISTRY = "on_global_do_not_call_list"
 CONSENT_REVOKED = "consent_revoked"
 
 
+@cache  # putting it together costs more than many a statement that asks it
 def barred_by() -> ColumnElement[str | None]:
     """Why an attempt is not to be placed: a reason code; NULL where nothing stands against it."""
     running = exists().where(

@@ -233,6 +233,18 @@ def test_private_key_as_text_as_file_without_extension_and_as_pkcs1(tmp_path: Pa
         assert jwt.decode(token, public, algorithms=["RS256"])["application_id"] == APPLICATION_ID
 
 
+async def test_the_key_is_parsed_once_and_not_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    private, _ = key_pair()
+    client = VonageClient(vonage_settings(private_key=SecretStr(private)))
+
+    def parsed(*_: object, **__: object) -> None:
+        raise AssertionError("a key was parsed again")
+
+    monkeypatch.setattr("jwt.algorithms.load_pem_private_key", parsed)
+    assert len({client._jwt.generate_application_jwt() for _ in range(3)}) == 3
+    await client.aclose()
+
+
 @pytest.mark.parametrize("value", ["/no/such/file", "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"])
 def test_a_bad_key_names_the_setting(value: str) -> None:
     with pytest.raises(SettingsError, match=r"telephony\.vonage\.private_key"):
