@@ -57,12 +57,14 @@ class Mailroom:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._wake_reader())
             wake_id = "0"
-            while True:
+            task = asyncio.current_task()
+            while task is None or not task.cancelling():
                 try:
                     wake_id = await self._read_once(group, wake_id)
                 except (UnavailableError, TimeoutError) as error:
                     log.warning("mailroom_waits", error=str(error))
                     await asyncio.sleep(RETRY_S)
+            raise asyncio.CancelledError
 
     async def _read_once(self, group: asyncio.TaskGroup, wake_id: str) -> str:
         positions: dict[Any, Any] = {self._wake_stream: wake_id, **self._last_ids}
@@ -100,7 +102,9 @@ class Mailroom:
             log.exception("command_failed", call_id=call_id)
 
     async def _wake_reader(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        # A cancellation that the client of Redis turned into a failure of its own still ends this.
+        while task is None or not task.cancelling():
             await self._wanted.wait()
             self._wanted.clear()
             try:
